@@ -1,0 +1,148 @@
+"""The physics of PushT: a circular agent pushes a T-shaped block inside four walls.
+
+World units are pixels of a 512 x 512 canvas whose y axis points down. The constants are those
+of the benchmark in which the published demonstrations were recorded (Diffusion Policy,
+Chi et al. 2023, section 5; after Implicit Behavioral Cloning, Florence et al. 2021).
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pymunk
+
+from diffusion_policy.env.pusht.geometry import (
+    Point,
+    counter_clockwise,
+    intersection_area,
+    polygon_area,
+)
+
+WORLD_SIZE = 512
+"""Side of the square world; actions and positions lie in [0, WORLD_SIZE]."""
+CONTROL_HZ = 10
+PHYSICS_HZ = 100
+AGENT_RADIUS = 15
+WALL_RADIUS = 2
+GOAL_POSE = (256.0, 256.0, math.pi / 4)
+"""Goal (x, y, angle) of the T; x and y of the corner of its body frame."""
+SUCCESS_COVERAGE = 0.95
+"""A step succeeds when the block covers strictly more than this share of the goal."""
+
+_SCALE = 30
+BAR = [(-2 * _SCALE, _SCALE), (2 * _SCALE, _SCALE), (2 * _SCALE, 0), (-2 * _SCALE, 0)]
+STEM = [
+    (-_SCALE / 2, _SCALE),
+    (-_SCALE / 2, 4 * _SCALE),
+    (_SCALE / 2, 4 * _SCALE),
+    (_SCALE / 2, _SCALE),
+]
+"""The T as two rectangles, in block coordinates."""
+BLOCK_AREA = polygon_area(BAR) + polygon_area(STEM)
+
+_WALLS = [
+    ((5, 506), (5, 5)),
+    ((5, 5), (506, 5)),
+    ((506, 5), (506, 506)),
+    ((5, 506), (506, 506)),
+]
+# Gains of the PD law that drives the agent to the commanded position.
+_STIFFNESS, _DAMPING = 100.0, 20.0
+
+
+def transform(points: list[Point], x: float, y: float, angle: float) -> list[Point]:
+    """Rotate ``points`` by ``angle`` (radians), then translate them by (x, y)."""
+    cos, sin = math.cos(angle), math.sin(angle)
+    return [(x + px * cos - py * sin, y + px * sin + py * cos) for px, py in points]
+
+
+_GOAL = [counter_clockwise(transform(part, *GOAL_POSE)) for part in (BAR, STEM)]
+
+
+class PushTSimulation:
+    """PushT without observations, rewards or episodes: set a state, apply actions.
+
+    A copy of the world is cheap to make: construct another simulation and ``set_state`` it.
+
+    Attributes:
+        agent: kinematic body of the agent; ``position`` in world units, ``velocity`` per second.
+        block: dynamic body of the T.
+    """
+
+    def __init__(self) -> None:
+        self.space = pymunk.Space()
+        self.space.gravity = 0, 0
+        self.space.damping = 0
+        self.walls = [pymunk.Segment(self.space.static_body, a, b, WALL_RADIUS) for a, b in _WALLS]
+        self.space.add(*self.walls)
+        self.agent = pymunk.Body(body_type=pymunk.Body.KINEMATIC)
+        self.agent.position = (256, 400)
+        # The benchmark sets this on the body, where pymunk ignores it: contacts have no friction.
+        self.agent.friction = 1
+        self.agent_shape = pymunk.Circle(self.agent, AGENT_RADIUS)
+        self.space.add(self.agent, self.agent_shape)
+        self.block, self.block_shapes = self._add_block()
+
+    def _add_block(self) -> tuple[pymunk.Body, list[pymunk.Poly]]:
+        # The benchmark counts the bar's moment twice in place of bar plus stem; trajectories
+        # depend on it.
+        moment = 2 * pymunk.moment_for_poly(1, BAR)
+        block = pymunk.Body(1, moment)
+        bar, stem = pymunk.Poly(block, BAR), pymunk.Poly(block, STEM)
+        block.center_of_gravity = (bar.center_of_gravity + stem.center_of_gravity) / 2
+        block.position = (256, 300)
+        block.angle = 0
+        block.friction = 1
+        self.space.add(block, bar, stem)
+        return block, [bar, stem]
+
+    def set_state(self, state: np.ndarray, *, legacy: bool = True) -> None:
+        """Place agent and block, then let one physics step settle contacts.
+
+        Args:
+            state: (5,) agent x, agent y, block x, block y, block angle in radians.
+            legacy: write the block's position before its angle. The block turns about its
+                centre of gravity, so this moves it; the human data was recorded this way.
+        """
+        agent_x, agent_y, block_x, block_y, angle = (float(value) for value in state)
+        self.agent.velocity = (0, 0)
+        self.agent.position = (agent_x, agent_y)
+        self.block.velocity = (0, 0)
+        self.block.angular_velocity = 0
+        if legacy:
+            self.block.position = (block_x, block_y)
+            self.block.angle = angle
+        else:
+            self.block.angle = angle
+            self.block.position = (block_x, block_y)
+        self.space.step(1 / PHYSICS_HZ)
+
+    def get_state(self) -> np.ndarray:
+        """(5,) float64: agent x, y, block x, y, block angle in radians (not wrapped)."""
+        (agent_x, agent_y), (block_x, block_y) = self.agent.position, self.block.position
+        return np.array([agent_x, agent_y, block_x, block_y, self.block.angle])
+
+    def step(self, target: np.ndarray) -> None:
+        """Drive the agent towards ``target`` (2,) in world units for one control period."""
+        target_x, target_y = float(target[0]), float(target[1])
+        dt = 1 / PHYSICS_HZ
+        agent, space = self.agent, self.space
+        velocity_x, velocity_y = agent.velocity
+        for _ in range(PHYSICS_HZ // CONTROL_HZ):
+            x, y = agent.position
+            velocity_x += (_STIFFNESS * (target_x - x) + _DAMPING * (0 - velocity_x)) * dt
+            velocity_y += (_STIFFNESS * (target_y - y) + _DAMPING * (0 - velocity_y)) * dt
+            agent.velocity = (velocity_x, velocity_y)
+            space.step(dt)
+
+    def coverage(self) -> float:
+        """Share of the goal T that the block covers, in [0, 1]."""
+        x, y = self.block.position
+        pose = (x, y, self.block.angle)
+        overlap = sum(
+            intersection_area(part, goal)
+            for part in (transform(BAR, *pose), transform(STEM, *pose))
+            for goal in _GOAL
+        )
+        return overlap / BLOCK_AREA
