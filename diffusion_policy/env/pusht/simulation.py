@@ -62,7 +62,7 @@ _GOAL = [counter_clockwise(transform(part, *GOAL_POSE)) for part in (BAR, STEM)]
 
 def initial_state(seed: int) -> np.ndarray:
     """The benchmark's random start for ``seed``: (5,) float64, as ``get_state`` orders it."""
-    random = np.random.RandomState(seed)  # noqa: NPY002 - the benchmark's seeds mean this stream
+    random = np.random.RandomState(seed)
     agent = random.randint(50, 450), random.randint(50, 450)
     block = random.randint(100, 400), random.randint(100, 400)
     angle = random.randn() * 2 * math.pi - math.pi
