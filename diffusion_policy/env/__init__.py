@@ -1,0 +1,3 @@
+"""Gymnasium environments; importing this package registers them."""
+
+from diffusion_policy.env import pusht as pusht
