@@ -1,0 +1,126 @@
+"""ResNet backbones with frozen batch norm: one feature vector an image, or one token a cell."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from urllib.error import URLError
+
+import torch
+import torchvision
+from torch import Tensor, nn
+from torchvision.ops.misc import FrozenBatchNorm2d
+
+log = logging.getLogger(__name__)
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+def build_resnet(name: str, weights: str | None) -> nn.Module:
+    """A torchvision ResNet whose BatchNorms are frozen.
+
+    Args:
+        name: ``resnet18``, ``resnet34`` or ``resnet50``.
+        weights: ``IMAGENET1K_V1``, or None for random weights. When they are neither cached
+            nor reachable the weights are random and one warning says so.
+    """
+    build = getattr(torchvision.models, name)
+    if weights is not None:
+        weights = _cached_weights(name, weights)
+    resnet = build(weights=None, norm_layer=FrozenBatchNorm2d)
+    if weights is not None:
+        state = torch.load(weights, map_location="cpu", weights_only=True)
+        # FrozenBatchNorm keeps no count of batches.
+        resnet.load_state_dict(
+            {k: v for k, v in state.items() if not k.endswith("num_batches_tracked")}
+        )
+    return resnet
+
+
+def _cached_weights(name: str, weights: str) -> Path | None:
+    """The file of pretrained weights from the torch hub cache or the network, None without."""
+    entry = torchvision.models.get_model_weights(name)[weights]
+    path = Path(torch.hub.get_dir()) / "checkpoints" / Path(entry.url).name
+    if path.is_file():
+        return path
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.hub.download_url_to_file(entry.url, str(path), hash_prefix=path.stem.split("-")[-1])
+    except (URLError, OSError, RuntimeError) as error:
+        log.warning(
+            "%s %s weights are not in %s and could not be fetched (%s); using random weights",
+            name,
+            weights,
+            path.parent,
+            error,
+        )
+        return None
+    return path
+
+
+class LoRAConv2d(nn.Module):
+    """A frozen convolution plus a trained low-rank update of its weight (Hu et al. 2021).
+
+    Effective weight: ``base + (A @ B).view(base.shape)`` with A (out, rank) and
+    B (rank, in * kh * kw), both drawn from N(0, 0.02).
+    """
+
+    def __init__(self, base_conv: nn.Conv2d, rank: int) -> None:
+        super().__init__()
+        self.base_conv = base_conv.requires_grad_(False)
+        weight = base_conv.weight
+        self.lora_A = nn.Parameter(torch.randn(weight.shape[0], rank) * 0.02)
+        self.lora_B = nn.Parameter(torch.randn(rank, weight[0].numel()) * 0.02)
+
+    def effective_weight(self) -> Tensor:
+        """The convolution's weight with the update folded in, (out, in, kh, kw)."""
+        base = self.base_conv.weight
+        return base + (self.lora_A @ self.lora_B).view(base.shape)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.base_conv._conv_forward(x, self.effective_weight(), self.base_conv.bias)
+
+    def merged(self) -> nn.Conv2d:
+        """A plain convolution with the same output."""
+        with torch.no_grad():
+            self.base_conv.weight.copy_(self.effective_weight())
+        return self.base_conv
+
+
+def add_conv_lora(module: nn.Module, rank: int) -> None:
+    """Replace every Conv2d below ``module`` by a :class:`LoRAConv2d` of that rank, in place."""
+    for name, child in module.named_children():
+        if isinstance(child, nn.Conv2d):
+            setattr(module, name, LoRAConv2d(child, rank))
+        else:
+            add_conv_lora(child, rank)
+
+
+def merge_conv_lora(module: nn.Module) -> None:
+    """Replace every :class:`LoRAConv2d` below ``module`` by its merged Conv2d, in place."""
+    for name, child in module.named_children():
+        if isinstance(child, LoRAConv2d):
+            setattr(module, name, child.merged())
+        else:
+            merge_conv_lora(child)
+
+
+class SpatialTokens(nn.Module):
+    """A ResNet without pooling: each cell of the last feature map becomes a token.
+
+    96 x 96 pixels give 3 x 3 cells of 512 channels (ResNet-18), each projected to ``dim``.
+    """
+
+    def __init__(self, resnet: nn.Module, dim: int) -> None:
+        super().__init__()
+        # Attributes keep torchvision's names, so that its weights load.
+        for name in ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4"):
+            setattr(self, name, getattr(resnet, name))
+        self.fc = nn.Linear(resnet.fc.in_features, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, 3, H, W) normalised images -> (N, H/32 * W/32, dim)."""
+        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
+        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
+        return self.fc(x.flatten(2).transpose(1, 2))
