@@ -1,0 +1,46 @@
+"""Small helpers for nested tensors, devices and sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from diffusion_policy.common.errors import UserError
+
+
+def dict_apply(x: dict[str, Any], function: Callable[[Tensor], Tensor]) -> dict[str, Any]:
+    """Apply ``function`` to every tensor of a nested dict."""
+    return {
+        key: dict_apply(value, function) if isinstance(value, dict) else function(value)
+        for key, value in x.items()
+    }
+
+
+def resolve_device(name: str) -> torch.device:
+    """``auto`` is CUDA if present, else MPS, else the CPU; any other name must be present.
+
+    Raises:
+        UserError: the named device does not exist on this machine.
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(
+            f"device {name!r} cannot be used ({reason}); use auto, cpu or a device that is present"
+        ) from None
+    return device
+
+
+def count_parameters(module: nn.Module) -> tuple[int, int]:
+    """(trainable, all) parameters of a module."""
+    sizes = [(p.numel(), p.requires_grad) for p in module.parameters()]
+    return sum(n for n, trains in sizes if trains), sum(n for n, _ in sizes)

@@ -1,0 +1,114 @@
+"""The contract of every policy: raw observations in, raw actions out.
+
+Legend of shapes, here and in every policy: B batch, To observation times, Ta executed actions,
+T predicted actions, Da numbers of an action, C x H x W image.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from diffusion_policy.common.shape_meta import ShapeMeta
+from diffusion_policy.common.window import Window
+from diffusion_policy.model.common.normalizer import LinearNormalizer
+
+if TYPE_CHECKING:
+    from diffusion_policy.dataset.replay_dataset import ReplayDataset
+
+Batch = dict[str, Any]
+
+
+class BasePolicy(nn.Module, ABC):
+    """A policy maps observations to a chunk of actions, and learns from batches of both.
+
+    Subclasses set ``window`` and ``n_action_steps`` before use.
+
+    Attributes:
+        shape_meta: what the task observes and commands.
+        window: the time steps that a training sample and an observation hold.
+        n_action_steps: Ta, actions that a caller executes before it asks again.
+        normalization: normalisation mode by modality: MIN_MAX, MEAN_STD or IDENTITY.
+        normalizer: travels in the state_dict, so that a checkpoint deploys alone.
+    """
+
+    window: Window
+    n_action_steps: int = 1
+
+    def __init__(
+        self, shape_meta: Mapping[str, Any], normalization: Mapping[str, str] | None = None
+    ) -> None:
+        super().__init__()
+        self.shape_meta = ShapeMeta.parse(shape_meta)
+        self.normalization = dict(normalization or {})
+        self.normalizer = LinearNormalizer()
+
+    @property
+    def obs_offsets(self) -> tuple[int, ...]:
+        """Times of the To observations that :meth:`predict_action` wants, relative to now."""
+        return self.window.obs_offsets
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.parameters()).device
+
+    def set_normalizer(self, normalizer: LinearNormalizer) -> None:
+        """Take over a normaliser fitted on the training episodes."""
+        self.normalizer.load_state_dict(normalizer.state_dict())
+        self.normalizer.to(self.device)
+
+    @abstractmethod
+    def compute_loss(self, batch: Batch) -> tuple[Tensor, dict[str, float]]:
+        """Training loss of a batch on the policy's device.
+
+        Args:
+            batch: ``obs`` {key: (B, To, ...)}, ``action`` (B, T, Da) and ``action_is_pad``
+                (B, T) bool; raw units, images uint8. Left unchanged.
+
+        Returns:
+            The scalar loss, and further values to log.
+        """
+
+    @abstractmethod
+    def predict_action(
+        self, obs: dict[str, Tensor], env_ids: Sequence[int] | None = None
+    ) -> dict[str, Tensor]:
+        """Actions for a batch of observations.
+
+        Args:
+            obs: {key: (B, To, ...)} at ``obs_offsets``; raw units, images uint8.
+            env_ids: which environment each row belongs to, for policies that remember; rows are
+                environments 0..B-1 when None.
+
+        Returns:
+            ``action`` (B, Ta, Da) to execute now, and ``action_pred`` (B, T, Da), row k at
+            ``window.action_offsets[k]``; raw units.
+        """
+
+    def reset(self, env_ids: Sequence[int] | None = None) -> None:
+        """Forget the past of these environments, or of all when None."""
+
+    def after_update(self) -> None:
+        """Called after every optimiser step, for schedules that belong to the policy."""
+
+    def fit(self, dataset: ReplayDataset) -> None:
+        """Fit what is not learned by gradient, before training; default: nothing."""
+
+    def prepare_for_inference(self) -> None:
+        """Make prediction cheaper where that changes no output; training ends here."""
+
+    def parameter_groups(self) -> Iterable[Any]:
+        """Parameters for the optimiser: those that train."""
+        return [p for p in self.parameters() if p.requires_grad]
+
+    def get_optimizer(self, config: Mapping[str, Any]) -> torch.optim.Optimizer:
+        """The optimiser that ``config`` names (``_target_`` and its arguments)."""
+        import hydra
+
+        return hydra.utils.get_class(config["_target_"])(
+            self.parameter_groups(), **{k: v for k, v in config.items() if k != "_target_"}
+        )
