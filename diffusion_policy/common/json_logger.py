@@ -1,0 +1,64 @@
+"""A log of one JSON object a line that stays readable through crashes and resumes."""
+
+from __future__ import annotations
+
+import json
+import math
+import numbers
+from pathlib import Path
+from typing import Any
+
+from diffusion_policy.common.checkpoint import write_atomically
+
+
+class JsonLogger:
+    """Appends records to ``logs.json.txt``; use as a context manager.
+
+    Args:
+        path: the file.
+        keep: records to keep of an existing file. Later ones, and a line torn by a crash, are
+            dropped: a resumed run logs them again.
+    """
+
+    def __init__(self, path: Path, keep: int = 0) -> None:
+        self.path = path
+        kept = read_log(path)[:keep]
+        text = "".join(json.dumps(record) + "\n" for record in kept)
+        write_atomically(path, text.encode())
+        self._file = path.open("a")
+
+    def log(self, record: dict[str, Any]) -> None:
+        """Append one record: numbers and strings are kept, other values left out."""
+        plain = {key: _plain(value) for key, value in record.items()}
+        line = json.dumps({key: value for key, value in plain.items() if value is not None})
+        self._file.write(line + "\n")
+        self._file.flush()
+
+    def __enter__(self) -> JsonLogger:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+
+def _plain(value: Any) -> int | float | str | None:
+    if isinstance(value, bool | str):
+        return value
+    if isinstance(value, numbers.Integral):
+        return int(value)
+    if isinstance(value, numbers.Real):
+        return float(value) if math.isfinite(value) else str(value)
+    return None
+
+
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """All complete records of a log; [] when there is none."""
+    if not path.is_file():
+        return []
+    records = []
+    for line in path.read_text().splitlines():
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue  # torn by a crash
+    return records

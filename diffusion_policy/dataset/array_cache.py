@@ -1,0 +1,45 @@
+"""Arrays that are expensive to make, kept on disk under a hash of what they were made from."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import numpy as np
+
+
+def content_hash(parts: Iterable[bytes | np.ndarray]) -> str:
+    """16 hex digits over the given bytes and arrays (values, shape and dtype)."""
+    digest = hashlib.sha256()
+    for part in parts:
+        if isinstance(part, np.ndarray):
+            digest.update(f"{part.dtype.str}{part.shape}".encode())
+            part = np.ascontiguousarray(part).data
+        digest.update(part)
+    return digest.hexdigest()[:16]
+
+
+def cached_array(
+    path: Path,
+    shape: tuple[int, ...],
+    dtype: np.typing.DTypeLike,
+    fill: Callable[[np.ndarray], None],
+) -> np.ndarray:
+    """The array stored at ``path``, made by ``fill`` (which writes into it) on first use.
+
+    The file appears under its name only when it is complete. It is mapped into memory, so opening
+    it costs nothing and several processes share its pages.
+    """
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(f".{os.getpid()}.tmp")
+        try:
+            array = np.lib.format.open_memmap(partial, mode="w+", dtype=dtype, shape=shape)
+            fill(array)
+            array.flush()
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
+    return np.load(path, mmap_mode="r")

@@ -1,0 +1,96 @@
+"""How the arrays of a store become the observations of a task's shape_meta.
+
+A reader is called with the store, the key and the field wanted, and returns all N steps. A new
+task whose arrays already bear the names and shapes of its shape_meta needs no reader of its own.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from diffusion_policy.common.errors import UserError
+from diffusion_policy.common.replay_buffer import ReplayBuffer
+from diffusion_policy.common.shape_meta import Field
+from diffusion_policy.dataset.array_cache import cached_array, content_hash
+
+_CHUNK = 256  # images converted at a time
+
+
+class ArrayReader:
+    """Reads the array named like the observation.
+
+    Args:
+        cache_dir: where converted images are kept.
+    """
+
+    def __init__(self, cache_dir: str | Path = "data/cache") -> None:
+        self.cache_dir = Path(cache_dir)
+
+    def __call__(self, buffer: ReplayBuffer, key: str, field: Field) -> np.ndarray:
+        """(N, *field.shape): float32, or uint8 for rgb.
+
+        Raises:
+            UserError: the array is missing or does not hold that many numbers a step.
+        """
+        if field.type == "rgb":
+            return self.read_images(buffer, key, key, field)
+        return self.read_low_dim(buffer, key, key, field)
+
+    def read_low_dim(self, buffer: ReplayBuffer, name: str, key: str, field: Field) -> np.ndarray:
+        """Array ``name`` as observation ``key``; trailing axes are flattened to fit."""
+        array = require(buffer, name)
+        if math.prod(array.shape[1:]) != math.prod(field.shape):
+            raise _mismatch(key, field, name, array.shape[1:])
+        return np.asarray(array[:], dtype=np.float32).reshape(-1, *field.shape)
+
+    def read_images(self, buffer: ReplayBuffer, name: str, key: str, field: Field) -> np.ndarray:
+        """Array ``name``, (N, H, W, 3) of 0..255 in any dtype, as (N, 3, H, W) uint8.
+
+        Images already stored that way are read into memory; others are converted once.
+        """
+        array = require(buffer, name)
+        if array.shape[1:] == field.shape and array.dtype == np.uint8:
+            return array[:]
+        channels, height, width = field.shape
+        if array.shape[1:] != (height, width, channels):
+            raise _mismatch(key, field, name, array.shape[1:])
+
+        def convert(out: np.ndarray) -> None:
+            for start in tqdm(
+                range(0, len(out), _CHUNK), desc=f"Converting {name} to uint8", unit="chunk"
+            ):
+                block = slice(start, start + _CHUNK)
+                out[block] = np.moveaxis(np.asarray(array[block]), -1, 1)
+
+        sample = np.asarray(array[:: max(1, len(array) // 64)])
+        path = self.cache_path(key, [sample, repr(array.shape).encode(), buffer.episode_ends[:]])
+        return cached_array(path, (len(array), *field.shape), np.uint8, convert)
+
+    def cache_path(self, key: str, made_from: list[bytes | np.ndarray]) -> Path:
+        """The cache file for observation ``key`` made from these contents."""
+        return self.cache_dir / f"{key}-{content_hash(made_from)}.npy"
+
+
+def require(buffer: ReplayBuffer, name: str) -> np.ndarray:
+    """The array ``data/<name>`` of the store, unread.
+
+    Raises:
+        UserError: there is none.
+    """
+    if name not in buffer:
+        raise UserError(
+            f"the dataset has no array data/{name}, only {', '.join(sorted(buffer.keys()))}; "
+            "point task.dataset.path at data of this task or change shape_meta"
+        )
+    return buffer[name]
+
+
+def _mismatch(key: str, field: Field, name: str, found: tuple[int, ...]) -> UserError:
+    return UserError(
+        f"shape_meta.obs.{key} has shape {list(field.shape)} but data/{name} holds {list(found)} "
+        "a step; correct shape_meta or the dataset"
+    )

@@ -1,0 +1,131 @@
+"""What a run remembers, and how it is saved and found again."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Any
+
+import hydra
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from diffusion_policy.common.checkpoint import load_checkpoint, save_checkpoint
+from diffusion_policy.common.errors import UserError
+from diffusion_policy.policy.base_policy import BasePolicy
+
+
+class BaseWorkspace(ABC):
+    """A run: its config, its output directory and its state.
+
+    Subclasses list the attributes that a checkpoint holds: objects with a state_dict in
+    ``stateful_keys``, plain values in ``value_keys``.
+
+    Args:
+        cfg: the composed config.
+        output_dir: where everything is written.
+    """
+
+    stateful_keys: tuple[str, ...] = ()
+    value_keys: tuple[str, ...] = ()
+
+    def __init__(self, cfg: DictConfig, output_dir: str | Path | None = None) -> None:
+        self.cfg = cfg
+        self.output_dir = Path(output_dir or hydra.core.hydra_config.HydraConfig.get().run.dir)
+
+    @abstractmethod
+    def run(self) -> None:
+        """Do the work, from the start or from the loaded state."""
+
+    def get_checkpoint_path(self, tag: str = "latest") -> Path:
+        return self.output_dir / "checkpoints" / f"{tag}.ckpt"
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that must survive a restart, as tensors and plain values."""
+        state = {key: getattr(self, key) for key in self.value_keys}
+        for key in self.stateful_keys:
+            part = getattr(self, key)
+            state[key] = None if part is None else part.state_dict()
+        return state
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over a state; parts that the config has switched off are left out."""
+        for key in self.value_keys:
+            setattr(self, key, state[key])
+        for key in self.stateful_keys:
+            part = getattr(self, key)
+            if part is not None and state[key] is not None:
+                part.load_state_dict(state[key])
+
+    def save_checkpoint(self, path: Path | None = None, tag: str = "latest") -> Path:
+        """Write the state; the previous file stays whole until the new one is."""
+        path = path or self.get_checkpoint_path(tag)
+        save_checkpoint(path, OmegaConf.to_yaml(self.cfg, resolve=True), self.state_dict())
+        return path
+
+    def load_checkpoint(self, path: Path | None = None, tag: str = "latest") -> Path:
+        """Read a state saved by :meth:`save_checkpoint`.
+
+        Raises:
+            UserError: it cannot be read, or belongs to another method or other settings.
+        """
+        path = path or self.get_checkpoint_path(tag)
+        payload = load_checkpoint(path)
+        theirs = OmegaConf.create(payload["config"]).policy._target_
+        ours = self.cfg.policy._target_
+        if theirs != ours:
+            raise UserError(
+                f"{path} is a checkpoint of {theirs}, this run trains {ours}; "
+                "choose another hydra.run.dir or set training.resume=false"
+            )
+        try:
+            self.load_state_dict(payload["state"])
+        except (RuntimeError, ValueError, KeyError) as error:
+            reason = " ".join(str(error).split())[:300]
+            raise UserError(
+                f"{path} does not fit this config ({reason}); run with the settings it was "
+                "trained with, choose another hydra.run.dir or set training.resume=false"
+            ) from error
+        return path
+
+    @classmethod
+    def create_from_checkpoint(
+        cls, path: Path, output_dir: str | Path | None = None
+    ) -> BaseWorkspace:
+        """A workspace with the config and the state of a checkpoint."""
+        cfg = OmegaConf.create(load_checkpoint(path)["config"])
+        workspace = cls(cfg, output_dir or path.resolve().parent.parent)
+        workspace.load_checkpoint(path)
+        return workspace
+
+
+def load_policy(
+    checkpoint: str | Path, device: torch.device | str = "cpu"
+) -> tuple[BasePolicy, DictConfig]:
+    """The policy of a checkpoint, ready to act, and the config of its run.
+
+    It is the averaged policy where the run kept one. Nothing but the file is needed.
+
+    Raises:
+        UserError: the file cannot be read or holds no policy.
+    """
+    payload = load_checkpoint(Path(checkpoint), map_location="cpu")
+    cfg, state = OmegaConf.create(payload["config"]), payload["state"]
+    weights = state.get("ema_model") or state.get("model")
+    if weights is None:
+        raise UserError(f"{checkpoint} holds no policy; use a checkpoint written by train.py")
+    # The weights are about to be loaded, so none need to be fetched.
+    if "backbone_weights" in cfg.policy:
+        cfg.policy.backbone_weights = None
+    policy = hydra.utils.instantiate(cfg.policy)
+    try:
+        policy.load_state_dict(weights)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(
+            f"{checkpoint} does not fit its own config ({reason}); it was written by another "
+            "version of the policy"
+        ) from error
+    policy.to(device).eval()
+    policy.prepare_for_inference()
+    return policy, cfg

@@ -1,0 +1,347 @@
+"""The one training loop: demonstrations in; checkpoints, logs, curves and videos out."""
+
+from __future__ import annotations
+
+import copy
+import math
+import sys
+import time
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import hydra
+import torch
+from diffusers.optimization import get_scheduler
+from omegaconf import DictConfig
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from diffusion_policy.common.checkpoint import TopKCheckpoints
+from diffusion_policy.common.errors import UserError
+from diffusion_policy.common.json_logger import read_log
+from diffusion_policy.common.loggers import RunLogger
+from diffusion_policy.common.output_dir import OutputLock
+from diffusion_policy.common.plots import plot_curves
+from diffusion_policy.common.pytorch_util import count_parameters, dict_apply, resolve_device
+from diffusion_policy.common.seeding import (
+    get_rng_state,
+    isolated_rng,
+    seed_everything,
+    set_rng_state,
+)
+from diffusion_policy.common.stop_signal import Stopped, StopSignal
+from diffusion_policy.dataset.batches import BatchOrder, as_is
+from diffusion_policy.dataset.replay_dataset import ReplayDataset
+from diffusion_policy.env_runner.base_runner import BaseRunner
+from diffusion_policy.policy.base_policy import BasePolicy, Batch
+from diffusion_policy.workspace.base_workspace import BaseWorkspace
+from diffusion_policy.workspace.training_config import TrainingConfig, apply_debug
+
+
+class TrainWorkspace(BaseWorkspace):
+    """Trains any policy on any task.
+
+    Stopping at any moment and running the same command again ends, on the CPU, with the same
+    weights and the same log as never stopping: the checkpoint holds every counter and generator,
+    and the order of data follows from seed, epoch and position.
+
+    Attributes:
+        global_step: optimiser steps done.
+        epoch: epochs done.
+        epoch_step: optimiser steps done in the current epoch.
+        loss_sum: of the steps of the current epoch.
+        n_logged: records in logs.json.txt.
+        topk_name: name under which the latest checkpoint is kept among the best, if it is.
+    """
+
+    stateful_keys = ("model", "ema_model", "ema", "optimizer", "lr_scheduler", "topk")
+    value_keys = ("global_step", "epoch", "epoch_step", "loss_sum", "n_logged", "topk_name")
+
+    def __init__(self, cfg: DictConfig, output_dir: str | Path | None = None) -> None:
+        super().__init__(cfg, output_dir)
+        if cfg.training.debug:
+            apply_debug(cfg)
+        self.training = TrainingConfig.parse(cfg.training)
+        if self.training.num_threads is not None:
+            torch.set_num_threads(self.training.num_threads)
+        self.device = resolve_device(self.training.device)
+        seed_everything(self.training.seed)
+
+        self.model: BasePolicy = hydra.utils.instantiate(cfg.policy)
+        self.dataset: ReplayDataset = hydra.utils.instantiate(
+            cfg.task.dataset, shape_meta=self.model.shape_meta, window=self.model.window
+        )
+        self.val_dataset = self.dataset.get_validation_dataset()
+        self.model.set_normalizer(self.dataset.get_normalizer(self.model.normalization))
+        self.model.fit(self.dataset)
+        self.model.to(self.device)
+        self.ema_model = copy.deepcopy(self.model) if self.training.use_ema else None
+        self.ema = (
+            hydra.utils.instantiate(cfg.ema, model=self.ema_model) if self.ema_model else None
+        )
+
+        self.order = BatchOrder(
+            len(self.dataset),
+            cfg.dataloader.batch_size,
+            self.training.seed,
+            max_batches=self._cap(),
+        )
+        self.loader = self._loader(self.dataset, self.order, cfg.dataloader)
+        val_size = cfg.val_dataloader.batch_size
+        val_order = BatchOrder(
+            len(self.val_dataset),
+            val_size,
+            self.training.seed,
+            shuffle=False,
+            max_batches=self.training.max_val_steps,
+        )
+        self.val_loader = self._loader(self.val_dataset, val_order, cfg.val_dataloader)
+        self.steps_per_epoch = -(-self.order.n_batches // self.training.gradient_accumulate_every)
+        self.total_steps = self.steps_per_epoch * self.training.num_epochs
+
+        self.optimizer = self.model.get_optimizer(cfg.optimizer)
+        self.lr_scheduler = get_scheduler(
+            self.training.lr_scheduler,
+            self.optimizer,
+            num_warmup_steps=self.training.lr_warmup_steps,
+            num_training_steps=self.total_steps,
+        )
+        self.topk = TopKCheckpoints(self.output_dir / "checkpoints", **cfg.checkpoint.topk)
+        self.global_step = self.epoch = self.epoch_step = self.n_logged = 0
+        self.loss_sum = 0.0
+        self.topk_name: str | None = None
+
+    def _cap(self) -> int | None:
+        """Batches an epoch at most."""
+        if self.training.max_train_steps is None:
+            return None
+        return self.training.max_train_steps * self.training.gradient_accumulate_every
+
+    def _loader(self, dataset: ReplayDataset, order: BatchOrder, cfg: DictConfig) -> DataLoader:
+        options = {key: value for key, value in cfg.items() if key != "batch_size"}
+        pin = self.device.type == "cuda"
+        return DataLoader(
+            dataset, batch_sampler=order, collate_fn=as_is, **{"pin_memory": pin, **options}
+        )
+
+    # ------------------------------------------------------------------ the loop
+
+    def run(self) -> None:
+        """Train until ``num_epochs``, from the latest checkpoint if there is one."""
+        with OutputLock(self.output_dir), StopSignal() as stop:
+            self._resume()
+            self._describe()
+            runner: BaseRunner = hydra.utils.instantiate(
+                self.cfg.task.env_runner, output_dir=self.output_dir
+            )
+            logger = RunLogger(self.output_dir, self.cfg, keep=self.n_logged)
+            with runner, logger, self._progress() as bar:
+                while self.epoch < self.training.num_epochs:
+                    for batches in self._rest_of_epoch():
+                        loss = self.train_step(batches)
+                        bar.set_postfix(epoch=self.epoch, loss=f"{loss:.4f}", refresh=False)
+                        bar.update()
+                        if self.epoch_step < self.steps_per_epoch:
+                            self._log(logger, self._record(loss))
+                        if stop.received or self._save_is_due():
+                            self._save()
+                        if stop.received:
+                            raise self._stopped(stop)
+                    self._end_epoch(runner, logger)
+                    if stop.received:
+                        raise self._stopped(stop)
+            print(f"{final_score(logger.path)}; look at {self.output_dir}")
+
+    def train_step(self, batches: list[Batch]) -> float:
+        """One optimiser step on the mean loss of ``batches``; returns that loss.
+
+        Raises:
+            UserError: the loss is not finite. Weights and optimiser are left as they were.
+        """
+        self.model.train()
+        losses = []
+        for batch in batches:
+            loss, _ = self.model.compute_loss(self._to_device(batch))
+            losses.append(loss.item())
+            if not math.isfinite(losses[-1]):
+                raise UserError(
+                    f"the loss is {losses[-1]} at step {self.global_step} (epoch {self.epoch}, "
+                    f"batch {self.epoch_step}); nothing was updated. Lower optimizer.lr, set "
+                    "training.max_grad_norm, or look at the data of that batch"
+                )
+            (loss / len(batches)).backward()
+        if self.training.max_grad_norm is not None:
+            torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.training.max_grad_norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.lr_scheduler.step()
+        self.model.after_update()
+        if self.ema is not None:
+            self.ema.step(self.model)
+        self.global_step += 1
+        self.epoch_step += 1
+        loss = sum(losses) / len(losses)
+        self.loss_sum += loss
+        return loss
+
+    def _rest_of_epoch(self) -> Iterator[list[Batch]]:
+        """The batches of each step that the current epoch still has to do."""
+        per_step = self.training.gradient_accumulate_every
+        self.order.seek(self.epoch, self.epoch_step * per_step)
+        batches = iter(self.loader)
+        while group := list(islice(batches, per_step)):
+            yield group
+
+    def _end_epoch(self, runner: BaseRunner, logger: RunLogger) -> None:
+        """Evaluate, log the epoch's record and save."""
+        training = self.training
+        record = self._record(self.loss_sum / max(1, self.epoch_step))
+        policy = self.policy.eval()
+        if self._is_due(training.val_every) and len(self.val_dataset):
+            record["val_loss"] = self._validate(policy)
+        if self._is_due(training.sample_every):
+            record["train_action_mse_error"] = self._sample(policy)
+        rolled_out = self._is_due(training.rollout_every)
+        if rolled_out:
+            record.update(runner.run(policy))
+        self._log(logger, record)
+        if rolled_out:
+            plot_curves(logger.path, self.output_dir / "curves.png")
+        save = self._is_due(training.checkpoint_every) or rolled_out
+        self.topk_name = self.topk.consider(record) if save else None
+        self.epoch += 1
+        self.epoch_step, self.loss_sum = 0, 0.0
+        if save:
+            self._save()
+
+    # ------------------------------------------------------------------ its parts
+
+    @property
+    def policy(self) -> BasePolicy:
+        """The policy to evaluate: the averaged one if there is one."""
+        return self.model if self.ema_model is None else self.ema_model
+
+    def _is_due(self, every: int) -> bool:
+        return (self.epoch + 1) % every == 0 or self.epoch + 1 == self.training.num_epochs
+
+    def _to_device(self, batch: Batch) -> Batch:
+        return dict_apply(batch, lambda x: x.to(self.device, non_blocking=True))
+
+    @torch.no_grad()
+    def _validate(self, policy: BasePolicy) -> float:
+        """Mean loss over the held-out episodes, with the same random draws every time."""
+        with isolated_rng(self.training.seed):
+            losses, sizes = [], []
+            for batch in self.val_loader:
+                losses.append(policy.compute_loss(self._to_device(batch))[0].item())
+                sizes.append(len(batch["action"]))
+        return sum(x * n for x, n in zip(losses, sizes, strict=True)) / sum(sizes)
+
+    @torch.no_grad()
+    def _sample(self, policy: BasePolicy) -> float:
+        """Mean squared error, in raw units, of predicted actions on a fixed training batch."""
+        self.order.seek(epoch=0)
+        batch = self._to_device(self.dataset.__getitems__(next(iter(self.order))))
+        with isolated_rng(self.training.seed):
+            policy.reset()
+            predicted = policy.predict_action(batch["obs"])["action_pred"]
+            policy.reset()
+        target = batch["action"][:, : predicted.shape[1]]
+        return torch.nn.functional.mse_loss(predicted, target).item()
+
+    def _record(self, loss: float) -> dict[str, Any]:
+        return {
+            "train_loss": loss,
+            "global_step": self.global_step - 1,
+            "epoch": self.epoch,
+            "lr": self.lr_scheduler.get_last_lr()[0],
+        }
+
+    def _log(self, logger: RunLogger, record: dict[str, Any]) -> None:
+        logger.log(record)
+        self.n_logged += 1
+
+    # ------------------------------------------------------------------ stop and go on
+
+    def state_dict(self) -> dict[str, Any]:
+        return {**super().state_dict(), "rng": get_rng_state()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict(state)
+        set_rng_state(state["rng"])
+
+    def _save(self) -> None:
+        latest = self.save_checkpoint()
+        if self.topk_name is not None and self.epoch_step == 0:
+            self.topk.keep(latest, self.topk_name)
+        self._saved_at = time.monotonic()
+
+    def _save_is_due(self) -> bool:
+        minutes = self.training.checkpoint_minutes
+        return minutes is not None and time.monotonic() - self._saved_at > 60 * minutes
+
+    def _resume(self) -> None:
+        self._saved_at = time.monotonic()
+        latest = self.get_checkpoint_path()
+        if latest.is_file():
+            if not self.training.resume:
+                raise UserError(
+                    f"training.resume is false but {latest} exists; choose another hydra.run.dir "
+                    "or delete it"
+                )
+            self.load_checkpoint(latest)
+            self.topk.repair(latest, self.topk_name if self.epoch_step == 0 else None)
+            print(f"resuming from {latest}: epoch {self.epoch}, step {self.global_step}")
+
+    def _stopped(self, stop: StopSignal) -> Stopped:
+        print(
+            f"\nstopped by {stop.received.name} at step {self.global_step} of {self.total_steps}; "
+            f"state saved in {self.get_checkpoint_path()}. To go on, run the same command with "
+            f"hydra.run.dir={self.output_dir}"
+        )
+        return Stopped(128 + stop.received)
+
+    # ------------------------------------------------------------------ what a person sees
+
+    def _describe(self) -> None:
+        """Say what will happen, before it does."""
+        trainable, total = count_parameters(self.model)
+        batch = self.cfg.dataloader.batch_size * self.training.gradient_accumulate_every
+        shapes = ", ".join(f"{k} {list(f.shape)}" for k, f in self.model.shape_meta.obs.items())
+        print(
+            f"device    {self.device}, {torch.get_num_threads()} CPU threads\n"
+            f"data      {self.cfg.task.dataset.path}: {self.dataset.n_episodes} training episodes "
+            f"({len(self.dataset):,} samples), {self.val_dataset.n_episodes} for validation\n"
+            f"inputs    {shapes} at steps {list(self.model.obs_offsets)}\n"
+            f"policy    {type(self.model).__name__}, {trainable:,} of {total:,} parameters train\n"
+            f"schedule  {self.training.num_epochs} epochs x {self.steps_per_epoch} steps of "
+            f"{batch} samples = {self.total_steps:,} steps, {self.global_step:,} done\n"
+            f"output    {self.output_dir}",
+            flush=True,
+        )
+
+    def _progress(self) -> tqdm:
+        return tqdm(
+            total=self.total_steps,
+            initial=self.global_step,
+            desc="Training",
+            unit="step",
+            mininterval=self.training.tqdm_interval_sec,
+            smoothing=0.05,
+            file=sys.stderr,
+        )
+
+
+def final_score(log_path: Path) -> str:
+    """One line on the last rollout of a log."""
+    scored = [record for record in read_log(log_path) if "test/success_rate" in record]
+    if not scored:
+        return "no rollout was logged"
+    last = scored[-1]
+    return (
+        f"success rate {last['test/success_rate']:.1%} (95 % interval "
+        f"{last['test/success_ci_low']:.1%} to {last['test/success_ci_high']:.1%}), "
+        f"mean max reward {last['test/mean_score']:.3f} after {last['global_step'] + 1:,} steps"
+    )

@@ -1,0 +1,99 @@
+"""The ``training`` section of a config: its fields, types and rules."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from diffusion_policy.common.errors import UserError
+
+
+@dataclass
+class TrainingConfig:
+    """How long and how to train; an epoch is one pass over the training samples.
+
+    Attributes:
+        device: auto, cpu, cuda, cuda:1, mps.
+        seed: of weights, data order, augmentation and episode split.
+        debug: two epochs of three steps, to see that everything works.
+        resume: continue from checkpoints/latest.ckpt of the output directory if it is there.
+        num_epochs: epochs in all.
+        max_train_steps, max_val_steps: cap on steps an epoch and on validation batches; None
+            for no cap.
+        gradient_accumulate_every: batches whose gradients are averaged into one step.
+        max_grad_norm: gradients are scaled down to this norm; None leaves them.
+        lr_scheduler: a schedule of diffusers: constant, constant_with_warmup, linear, cosine.
+        lr_warmup_steps: steps over which the learning rate rises from 0.
+        use_ema: average weights over steps and evaluate the average.
+        rollout_every, checkpoint_every, val_every, sample_every: epochs between each; all of them
+            also happen after the last epoch.
+        checkpoint_minutes: also save the latest checkpoint after so many minutes within an
+            epoch; None for never.
+        num_threads: threads of torch on the CPU; None for torch's choice.
+        tqdm_interval_sec: seconds between refreshes of the progress bar.
+    """
+
+    device: str = "auto"
+    seed: int = 42
+    debug: bool = False
+    resume: bool = True
+    num_epochs: int = 100
+    max_train_steps: int | None = None
+    max_val_steps: int | None = None
+    gradient_accumulate_every: int = 1
+    max_grad_norm: float | None = None
+    lr_scheduler: str = "cosine"
+    lr_warmup_steps: int = 500
+    use_ema: bool = True
+    rollout_every: int = 50
+    checkpoint_every: int = 1
+    val_every: int = 1
+    sample_every: int = 5
+    checkpoint_minutes: float | None = 10.0
+    num_threads: int | None = None
+    tqdm_interval_sec: float = 1.0
+
+    @classmethod
+    def parse(cls, section: DictConfig) -> TrainingConfig:
+        """Check the section's keys, types and ranges.
+
+        Raises:
+            UserError: names the field, its value and the remedy.
+        """
+        known = {field.name for field in fields(cls)}
+        for key in section:
+            if key not in known:
+                raise UserError(
+                    f"training.{key} is unknown; known keys are {', '.join(sorted(known))}"
+                )
+        try:
+            config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(cls), section))
+        except OmegaConfBaseException as error:
+            raise UserError(f"training.{error.full_key}: {str(error).splitlines()[0]}") from None
+        for name in (
+            "num_epochs",
+            "gradient_accumulate_every",
+            "rollout_every",
+            "checkpoint_every",
+            "val_every",
+            "sample_every",
+        ):
+            if getattr(config, name) < 1:
+                raise UserError(f"training.{name} is {getattr(config, name)}; use at least 1")
+        return config
+
+
+def apply_debug(cfg: DictConfig) -> None:
+    """Shrink a run to a minute: a check that it works, not that it learns."""
+    cfg.training.update(
+        num_epochs=2,
+        max_train_steps=3,
+        max_val_steps=3,
+        rollout_every=1,
+        checkpoint_every=1,
+        val_every=1,
+        sample_every=1,
+    )
+    cfg.task.env_runner.update(n_train=1, n_train_vis=1, n_test=2, n_test_vis=1, max_steps=20)

@@ -1,0 +1,27 @@
+"""Train a policy: ``python train.py --config-name=train_dot_pusht [key=value ...]``."""
+
+from __future__ import annotations
+
+import os
+
+import hydra
+from omegaconf import DictConfig
+
+from diffusion_policy.common.errors import reports_user_errors
+
+# Let Hydra's errors reach reports_user_errors, which tells them in one line.
+os.environ["HYDRA_FULL_ERROR"] = "1"
+
+
+@hydra.main(version_base="1.3", config_path="pkg://diffusion_policy.config")
+def run(cfg: DictConfig) -> None:
+    workspace = hydra.utils.instantiate(
+        {"_target_": cfg.workspace._target_}, cfg, _recursive_=False
+    )
+    workspace.run()
+
+
+main = reports_user_errors(run)
+
+if __name__ == "__main__":
+    main()
