@@ -1,0 +1,99 @@
+"""One environment of a rollout: action chunks in, observation histories and totals out."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import gymnasium as gym
+import numpy as np
+
+if TYPE_CHECKING:
+    from diffusion_policy.gym_util.video_writer import VideoWriter
+
+
+class EnvSlot:
+    """Runs episodes of one environment, one after the other, chunk of actions by chunk.
+
+    An episode that has ended stays as it is (further chunks do nothing) until :meth:`reset`.
+
+    Args:
+        env: the environment; ``info["success"]`` of a step, where there is one, is a bool.
+        obs_offsets: times, relative to now, of the To observations to hand out; ascending,
+            at most 0. Times before the episode show its first observation.
+        video_fps: frames per second of recorded episodes.
+
+    Attributes:
+        sum_reward, max_reward: over the steps of the episode so far (max: -inf before the first).
+        success: whether any step succeeded.
+        length: steps so far.
+        done: whether the episode has ended.
+    """
+
+    def __init__(self, env: gym.Env, obs_offsets: Sequence[int], video_fps: int = 10) -> None:
+        self.env = env
+        self.obs_offsets = tuple(obs_offsets)
+        self.video_fps = video_fps
+        self._history: deque[Any] = deque(maxlen=1 - self.obs_offsets[0])
+        self._video: VideoWriter | None = None
+
+    def reset(
+        self,
+        seed: int | None,
+        options: Mapping[str, Any] | None = None,
+        video_path: str | None = None,
+    ) -> None:
+        """Begin an episode; with ``video_path`` it is recorded there (mp4)."""
+        self._discard_video()
+        observation, _ = self.env.reset(seed=seed, options=options)
+        self._history.clear()
+        self._remember(observation)
+        self.sum_reward, self.max_reward = 0.0, float("-inf")
+        self.success, self.length, self.done = False, 0, False
+        if video_path is not None:
+            # PyAV is tens of megabytes that a worker without videos does not need.
+            from diffusion_policy.gym_util.video_writer import VideoWriter
+
+            self._video = VideoWriter(video_path, self.video_fps)
+            self._video.write(self.env.render())
+
+    def step(self, actions: np.ndarray) -> None:
+        """Execute ``actions`` (Ta, Da) in turn, up to the end of the episode."""
+        for action in actions:
+            if self.done:
+                return
+            observation, reward, terminated, truncated, info = self.env.step(action)
+            self._remember(observation)
+            self.sum_reward += float(reward)
+            self.max_reward = max(self.max_reward, float(reward))
+            self.success |= bool(info.get("success", False))
+            self.length += 1
+            self.done = terminated or truncated
+            if self._video is not None:
+                self._video.write(self.env.render())
+                if self.done:
+                    self._video.close()
+                    self._video = None
+
+    def _remember(self, observation: Any) -> None:
+        # Copied, because an environment may go on writing into the array it handed out.
+        named = observation if isinstance(observation, Mapping) else {"obs": observation}
+        self._history.append({key: np.array(value) for key, value in named.items()})
+
+    def observations(self) -> list[dict[str, np.ndarray]]:
+        """The To single observations at ``obs_offsets``, oldest first."""
+        # Offset 0 is the last entry, -1 the one before; the first entry is either the beginning
+        # of the episode or, the history being full, exactly the oldest offset.
+        oldest = -len(self._history)
+        return [self._history[max(oldest, offset - 1)] for offset in self.obs_offsets]
+
+    def close(self) -> None:
+        """Close the environment and drop an unfinished video."""
+        self._discard_video()
+        self.env.close()
+
+    def _discard_video(self) -> None:
+        if self._video is not None:
+            self._video.discard()
+            self._video = None
