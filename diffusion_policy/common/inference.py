@@ -1,0 +1,44 @@
+"""Using a network in the middle of training, without a trace on the training."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+
+@contextmanager
+def undisturbed(module: nn.Module, device: torch.device, seed: int) -> Iterator[None]:
+    """In the block: evaluation mode, no gradients, random numbers of ``device`` from ``seed``.
+
+    Afterwards every submodule is in the mode it was in (a frozen part may have been in
+    evaluation mode already), and torch's random numbers go on as if nothing had happened.
+    """
+    modes = {part: part.training for part in module.modules()}
+    generators = _generators(device)
+    states = [generator.get_state() for generator in generators]
+    try:
+        module.eval()
+        for generator in generators:
+            generator.manual_seed(seed)
+        # Not inference_mode: what a network caches in here must remain usable in training.
+        with torch.no_grad():
+            yield
+    finally:
+        for part, mode in modes.items():
+            part.training = mode
+        for generator, state in zip(generators, states, strict=True):
+            generator.set_state(state)
+
+
+def _generators(device: torch.device) -> list[torch.Generator]:
+    """The default generators that code on ``device`` draws from."""
+    generators = [torch.default_generator]
+    if device.type == "cuda":
+        index = torch.cuda.current_device() if device.index is None else device.index
+        generators.append(torch.cuda.default_generators[index])
+    elif device.type == "mps":
+        generators.append(torch.mps._get_default_mps_generator())
+    return generators

@@ -1,0 +1,48 @@
+"""Confidence intervals of what an evaluation reports."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from statistics import NormalDist
+
+import numpy as np
+
+
+def wilson_interval(successes: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Score interval of a success rate, ``successes`` of ``n`` independent trials.
+
+    Unlike the textbook interval it stays in [0, 1] and has a width at 0 and at n successes
+    (Wilson 1927, "Probable inference, the law of succession, and statistical inference").
+
+    Raises:
+        ValueError: no trials, or not 0 <= successes <= n.
+    """
+    if not 0 <= successes <= n or n == 0:
+        raise ValueError(f"{successes} successes of {n} trials have no success rate")
+    z = NormalDist().inv_cdf(0.5 + confidence / 2)
+    rate = successes / n
+    centre = (rate + z**2 / (2 * n)) / (1 + z**2 / n)
+    half_width = z / (1 + z**2 / n) * math.sqrt(rate * (1 - rate) / n + z**2 / (4 * n**2))
+    # The ends meet 0 and 1 exactly in theory; rounding must not carry them beyond the rate.
+    return max(0.0, min(centre - half_width, rate)), min(1.0, max(centre + half_width, rate))
+
+
+def bootstrap_interval(
+    values: Sequence[float] | np.ndarray,
+    seed: int = 0,
+    confidence: float = 0.95,
+    n_resamples: int = 2000,
+) -> tuple[float, float]:
+    """Percentile bootstrap interval of the mean of ``values`` (n,) (Efron 1979).
+
+    Raises:
+        ValueError: there are no values.
+    """
+    values = np.asarray(values, dtype=np.float64)
+    if values.size == 0:
+        raise ValueError("no values have no mean")
+    rows = np.random.default_rng(seed).integers(values.size, size=(n_resamples, values.size))
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(values[rows].mean(axis=1), [tail, 1 - tail])
+    return float(low), float(high)

@@ -1,0 +1,318 @@
+"""The one runner of simulated tasks: episodes of given seeds, stepped side by side."""
+
+from __future__ import annotations
+
+import itertools
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from diffusion_policy.common.errors import UserError
+from diffusion_policy.common.inference import undisturbed
+from diffusion_policy.common.shape_meta import ShapeMeta
+from diffusion_policy.common.statistics import wilson_interval
+from diffusion_policy.env_runner.base_runner import BaseRunner
+from diffusion_policy.gym_util.make_env import make_env, observation_spaces
+from diffusion_policy.gym_util.vector_env import EpisodeTotals, VectorEnv
+from diffusion_policy.policy.base_policy import BasePolicy
+
+MAX_SLOTS = 50
+"""Environments side by side unless asked otherwise: enough to fill a policy's batch."""
+
+
+@dataclass(frozen=True)
+class Episode:
+    """One episode: what was planned, and how it went.
+
+    Attributes:
+        episode_ix: position in the plan of the run.
+        prefix: ``train`` or ``test``, by which results are grouped.
+        seed: of the environment's reset.
+        video: mp4 of the episode, None if it was not recorded.
+        sum_reward, max_reward: over its steps.
+        success: whether any step succeeded.
+        length: steps.
+    """
+
+    episode_ix: int
+    prefix: str
+    seed: int
+    video: Path | None = None
+    sum_reward: float = 0.0
+    max_reward: float = 0.0
+    success: bool = False
+    length: int = 0
+
+
+class Group(NamedTuple):
+    """Episodes that are scored together; the first ``n_vis`` are recorded."""
+
+    prefix: str
+    seeds: range
+    n_vis: int
+
+
+class EnvRunner(BaseRunner):
+    """Scores a policy on seeds near the demonstrations (``train``) and on fresh ones (``test``).
+
+    Episodes take the slots of a :class:`VectorEnv` in the order of their seeds, so the results
+    do not depend on the number of workers. (A policy that draws random numbers draws them by the
+    batch, so its results depend on ``n_envs``.)
+
+    Args:
+        env: description of the environment, see :func:`make_env`.
+        shape_meta: what the task observes and commands; checked against the environment.
+        n_train, n_train_vis, train_start_seed: episodes, recorded ones among them, first seed.
+        n_test, n_test_vis, test_start_seed: likewise.
+        max_steps: length at which an episode ends without success.
+        n_envs: slots; None is one per episode, at most :data:`MAX_SLOTS`.
+        n_workers: processes; None is one per core.
+        fps: of the recorded videos.
+        output_dir: videos go to ``<output_dir>/media/<label of the run>/``; None records nothing.
+        policy_seed: where the random numbers of a sampling policy start, the same in every run.
+        progress: show a progress bar.
+
+    Attributes:
+        episodes: of the last run, in the order of the plan.
+
+    Raises:
+        UserError: shape_meta and environment do not fit.
+    """
+
+    def __init__(
+        self,
+        env: Mapping[str, Any],
+        shape_meta: Mapping[str, Any],
+        *,
+        n_train: int = 6,
+        n_train_vis: int = 2,
+        train_start_seed: int = 0,
+        n_test: int = 50,
+        n_test_vis: int = 4,
+        test_start_seed: int = 100_000,
+        max_steps: int = 300,
+        n_envs: int | None = None,
+        n_workers: int | None = None,
+        fps: int = 10,
+        output_dir: str | Path | None = None,
+        policy_seed: int = 0,
+        progress: bool = True,
+    ) -> None:
+        if n_train + n_test < 1:
+            raise UserError(f"n_train={n_train} and n_test={n_test}: ask for at least one episode")
+        self.env_spec = env
+        self.shape_meta = ShapeMeta.parse(shape_meta)
+        self.groups = [
+            Group("train", range(train_start_seed, train_start_seed + n_train), n_train_vis),
+            Group("test", range(test_start_seed, test_start_seed + n_test), n_test_vis),
+        ]
+        self.max_steps = max_steps
+        self.n_envs = n_envs or min(n_train + n_test, MAX_SLOTS)
+        self.n_workers = n_workers
+        self.fps = fps
+        self.output_dir = None if output_dir is None else Path(output_dir)
+        self.policy_seed = policy_seed
+        self.progress = progress
+        self.episodes: list[Episode] = []
+        self._vector_env: VectorEnv | None = None
+        self._check_shapes()
+
+    def _check_shapes(self) -> None:
+        env = make_env(self.env_spec)
+        found = {key: (box.shape, box.dtype) for key, box in observation_spaces(env).items()}
+        action_shape = env.action_space.shape
+        env.close()
+        for key, expected in self.shape_meta.obs.items():
+            if key not in found:
+                raise UserError(
+                    f"shape_meta.obs has {key!r}, which the environment does not observe; "
+                    f"it observes {', '.join(found)}"
+                )
+            shape, dtype = found[key]
+            _check(f"obs.{key}.shape", expected.shape, shape)
+            if (expected.type == "rgb") != (dtype == np.uint8):
+                raise UserError(
+                    f"shape_meta.obs.{key}.type is {expected.type!r}, but the environment's is "
+                    f"{dtype}; rgb is uint8 and everything else low_dim"
+                )
+        _check("action.shape", self.shape_meta.action.shape, action_shape)
+
+    def run(self, policy: BasePolicy, label: str | None = None) -> dict[str, Any]:
+        """Play every episode once, and sum up.
+
+        Args:
+            policy: called once per control step, on the slots that need an action.
+            label: folder of the videos; None counts up.
+
+        Returns:
+            For each prefix: ``mean_score`` (mean of the episodes' max reward), ``success_rate``
+            and its 95 % interval ``success_ci_low``, ``success_ci_high``; and for each episode
+            ``sim_max_reward_<seed>``, and ``sim_video_<seed>`` (path) if it was recorded. All
+            names begin with ``<prefix>/``.
+
+        Raises:
+            WorkerError: an environment failed, see :class:`VectorEnv`.
+            ValueError: the policy's actions have the wrong shape, or are not finite.
+        """
+        env = self._env_for(policy)
+        with undisturbed(policy, policy.device, self.policy_seed):
+            self.episodes = self._play(env, policy, self._plan(label))
+        return summary(self.episodes)
+
+    def _env_for(self, policy: BasePolicy) -> VectorEnv:
+        """The workers of the last run, if they suit this policy too."""
+        env, window = self._vector_env, (tuple(policy.obs_offsets), policy.n_action_steps)
+        if env is not None and window == (env.obs_offsets, env.n_action_steps):
+            return env
+        self.close()
+        self._vector_env = VectorEnv(
+            self.env_spec,
+            self.n_envs,
+            self.n_workers,
+            obs_offsets=policy.obs_offsets,
+            n_action_steps=policy.n_action_steps,
+            max_steps=self.max_steps,
+            video_fps=self.fps,
+        )
+        return self._vector_env
+
+    def _plan(self, label: str | None) -> list[Episode]:
+        folder = self._video_folder(label)
+        planned = [
+            (group.prefix, seed, folder is not None and seed in group.seeds[: group.n_vis])
+            for group in self.groups
+            for seed in group.seeds
+        ]
+        return [
+            Episode(ix, prefix, seed, folder / f"{prefix}_{seed}.mp4" if recorded else None)
+            for ix, (prefix, seed, recorded) in enumerate(planned)
+        ]
+
+    def _video_folder(self, label: str | None) -> Path | None:
+        if self.output_dir is None:
+            return None
+        media = self.output_dir / "media"
+        if label is not None:
+            return media / label
+        numbered = (media / f"rollout_{number:04d}" for number in itertools.count())
+        return next(folder for folder in numbered if not folder.exists())
+
+    def _play(self, env: VectorEnv, policy: BasePolicy, plan: list[Episode]) -> list[Episode]:
+        waiting = deque(plan)
+        running: dict[int, Episode] = {}  # by slot
+        finished: list[Episode] = []
+        with self._progress_bar(len(plan)) as bar:
+            while waiting or running:
+                free = [slot for slot in range(env.n_envs) if slot not in running]
+                starting = {slot: waiting.popleft() for slot in free[: len(waiting)]}
+                if starting:
+                    _start(env, policy, starting)
+                    running |= starting
+                slots = sorted(running)
+                totals = env.step(slots, self._actions(env, policy, slots))
+                for row in np.flatnonzero(totals.done):
+                    finished.append(_finish(running.pop(slots[row]), totals, row))
+                _report(bar, finished, totals.length[~totals.done], self.max_steps)
+        return sorted(finished, key=lambda episode: episode.episode_ix)
+
+    def _progress_bar(self, n_episodes: int) -> tqdm:
+        # Counted in steps, for a time left that is right: episodes tend to end all at once.
+        return tqdm(
+            total=n_episodes * self.max_steps,
+            desc="rollout",
+            disable=not self.progress,
+            bar_format="{desc}: {percentage:3.0f}%|{bar}| [{elapsed}<{remaining}]",
+        )
+
+    def _actions(self, env: VectorEnv, policy: BasePolicy, slots: Sequence[int]) -> np.ndarray:
+        """(n, Ta, Da) from the policy, checked."""
+        observed = env.observe(slots)
+        obs = {key: _tensor(observed[key], policy.device) for key in self.shape_meta.obs}
+        actions = policy.predict_action(obs, env_ids=slots)["action"].cpu().numpy()
+        expected = (len(slots), policy.n_action_steps, *self.shape_meta.action.shape)
+        if actions.shape != expected:
+            raise ValueError(f"the policy's actions have shape {actions.shape}, not {expected}")
+        if not np.isfinite(actions).all():
+            raise ValueError("the policy's actions are not finite")
+        return actions
+
+    def close(self) -> None:
+        """End the workers."""
+        if self._vector_env is not None:
+            self._vector_env.close()
+            self._vector_env = None
+
+
+def _check(name: str, expected: Sequence[int], found: Sequence[int]) -> None:
+    if tuple(expected) != tuple(found):
+        raise UserError(
+            f"shape_meta.{name} is {list(expected)}, but the environment's is {list(found)}; "
+            "change the task's shape_meta or its env"
+        )
+
+
+def _start(env: VectorEnv, policy: BasePolicy, starting: Mapping[int, Episode]) -> None:
+    episodes = starting.values()
+    env.reset(
+        list(starting),
+        [episode.seed for episode in episodes],
+        video_paths=[episode.video for episode in episodes],
+    )
+    policy.reset(list(starting))
+
+
+def _finish(episode: Episode, totals: EpisodeTotals, row: int) -> Episode:
+    success, video = bool(totals.success[row]), episode.video
+    if video is not None:
+        outcome = "success" if success else "failure"
+        video = video.rename(video.with_stem(f"{video.stem}_{outcome}"))
+    return replace(
+        episode,
+        video=video,
+        sum_reward=float(totals.sum_reward[row]),
+        max_reward=float(totals.max_reward[row]),
+        success=success,
+        length=int(totals.length[row]),
+    )
+
+
+def _report(
+    bar: tqdm, finished: Sequence[Episode], running_lengths: np.ndarray, max_steps: int
+) -> None:
+    """Move the bar; an episode that has ended counts as all the steps it might have taken."""
+    successes = sum(episode.success for episode in finished)
+    bar.set_description_str(
+        f"rollout, {successes} of {len(finished)} episodes succeeded", refresh=False
+    )
+    bar.update(len(finished) * max_steps + int(running_lengths.sum()) - bar.n)
+
+
+def _tensor(array: np.ndarray, device: torch.device) -> Tensor:
+    """On the device; uint8 as it is, everything else as float32."""
+    tensor = torch.from_numpy(array)
+    return tensor.to(device, torch.uint8 if tensor.dtype == torch.uint8 else torch.float32)
+
+
+def summary(episodes: Sequence[Episode]) -> dict[str, Any]:
+    """What :meth:`EnvRunner.run` returns about ``episodes``."""
+    log: dict[str, Any] = {}
+    for prefix in dict.fromkeys(episode.prefix for episode in episodes):
+        group = [episode for episode in episodes if episode.prefix == prefix]
+        successes = sum(episode.success for episode in group)
+        low, high = wilson_interval(successes, len(group))
+        log[f"{prefix}/mean_score"] = float(np.mean([episode.max_reward for episode in group]))
+        log[f"{prefix}/success_rate"] = successes / len(group)
+        log[f"{prefix}/success_ci_low"] = low
+        log[f"{prefix}/success_ci_high"] = high
+        for episode in group:
+            log[f"{prefix}/sim_max_reward_{episode.seed}"] = episode.max_reward
+            if episode.video is not None:
+                log[f"{prefix}/sim_video_{episode.seed}"] = str(episode.video)
+    return log
