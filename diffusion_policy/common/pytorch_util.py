@@ -40,6 +40,26 @@ def resolve_device(name: str) -> torch.device:
     return device
 
 
+def resolve_precision(name: str, device: torch.device) -> str:
+    """``auto`` is bf16 where the device multiplies bfloat16 matrices natively, else fp32.
+
+    Raises:
+        UserError: any other name than auto, fp32 and bf16.
+    """
+    if name == "auto":
+        if device.type == "cpu":
+            # Private in torch, so be content without it.
+            native = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)()
+        else:
+            native = device.type == "cuda" and torch.cuda.is_bf16_supported(
+                including_emulation=False
+            )
+        return "bf16" if native else "fp32"
+    if name not in ("fp32", "bf16"):
+        raise UserError(f"training.precision is {name!r}; use auto, fp32 or bf16")
+    return name
+
+
 def count_parameters(module: nn.Module) -> tuple[int, int]:
     """(trainable, all) parameters of a module."""
     sizes = [(p.numel(), p.requires_grad) for p in module.parameters()]

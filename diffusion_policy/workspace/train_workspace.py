@@ -24,7 +24,12 @@ from diffusion_policy.common.json_logger import read_log
 from diffusion_policy.common.loggers import RunLogger
 from diffusion_policy.common.output_dir import OutputLock
 from diffusion_policy.common.plots import plot_curves
-from diffusion_policy.common.pytorch_util import count_parameters, dict_apply, resolve_device
+from diffusion_policy.common.pytorch_util import (
+    count_parameters,
+    dict_apply,
+    resolve_device,
+    resolve_precision,
+)
 from diffusion_policy.common.seeding import (
     get_rng_state,
     isolated_rng,
@@ -67,6 +72,7 @@ class TrainWorkspace(BaseWorkspace):
         if self.training.num_threads is not None:
             torch.set_num_threads(self.training.num_threads)
         self.device = resolve_device(self.training.device)
+        self.precision = resolve_precision(self.training.precision, self.device)
         seed_everything(self.training.seed)
 
         self.model: BasePolicy = hydra.utils.instantiate(cfg.policy)
@@ -163,7 +169,8 @@ class TrainWorkspace(BaseWorkspace):
         self.model.train()
         losses = []
         for batch in batches:
-            loss, _ = self.model.compute_loss(self._to_device(batch))
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+                loss, _ = self.model.compute_loss(self._to_device(batch))
             losses.append(loss.item())
             if not math.isfinite(losses[-1]):
                 raise UserError(
@@ -311,7 +318,7 @@ class TrainWorkspace(BaseWorkspace):
         batch = self.cfg.dataloader.batch_size * self.training.gradient_accumulate_every
         shapes = ", ".join(f"{k} {list(f.shape)}" for k, f in self.model.shape_meta.obs.items())
         print(
-            f"device    {self.device}, {torch.get_num_threads()} CPU threads\n"
+            f"device    {self.device}, {torch.get_num_threads()} CPU threads, {self.precision}\n"
             f"data      {self.cfg.task.dataset.path}: {self.dataset.n_episodes} training episodes "
             f"({len(self.dataset):,} samples), {self.val_dataset.n_episodes} for validation\n"
             f"inputs    {shapes} at steps {list(self.model.obs_offsets)}\n"

@@ -16,6 +16,8 @@ class TrainingConfig:
 
     Attributes:
         device: auto, cpu, cuda, cuda:1, mps.
+        precision: of matrix products in training: fp32, bf16, or auto, which is bf16 where the
+            device computes with it natively. Weights, losses and evaluation stay float32.
         seed: of weights, data order, augmentation and episode split.
         debug: two epochs of three steps, to see that everything works.
         resume: continue from checkpoints/latest.ckpt of the output directory if it is there.
@@ -36,6 +38,7 @@ class TrainingConfig:
     """
 
     device: str = "auto"
+    precision: str = "auto"
     seed: int = 42
     debug: bool = False
     resume: bool = True

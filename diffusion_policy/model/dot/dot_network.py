@@ -182,4 +182,7 @@ class DOTNetwork(nn.Module):
             # The mask hides the dropped rows from the kept ones and nothing else.
             queries, mask = queries[: -self.n_training_only], None
         queries = queries.expand(len(memory), -1, -1)
-        return self.action_head(self.decoder(queries, memory, mask))
+        features = self.decoder(queries, memory, mask)
+        # Eight bits would round an action to a pixel: the head works in full precision.
+        with torch.autocast(features.device.type, enabled=False):
+            return self.action_head(features.float())
