@@ -6,9 +6,7 @@ text, and the state_dict of everything that a run must remember.
 
 from __future__ import annotations
 
-import contextlib
 import io
-import os
 import shutil
 from pathlib import Path
 from pickle import UnpicklingError
@@ -16,6 +14,7 @@ from typing import Any
 
 import torch
 
+from diffusion_policy.common.atomic_file import replacing
 from diffusion_policy.common.errors import UserError
 
 FORMAT = "diffusion_policy/1"
@@ -27,17 +26,10 @@ def write_atomically(path: Path, data: bytes | memoryview) -> None:
     Raises:
         UserError: it cannot be written (disk full, no permission); the old file is untouched.
     """
-    partial = path.with_name(f"{path.name}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
+        with replacing(path) as partial:
+            partial.write_bytes(data)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
         kept = "; the previous one is kept" if path.exists() else ""
         raise UserError(
             f"cannot write {path}: {error.strerror or error}{kept}; free space or choose another "

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
+
+from diffusion_policy.common.atomic_file import replacing
 
 
 def content_hash(parts: Iterable[bytes | np.ndarray]) -> str:
@@ -33,13 +34,8 @@ def cached_array(
     it costs nothing and several processes share its pages.
     """
     if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(f".{os.getpid()}.tmp")
-        try:
+        with replacing(path) as partial:
             array = np.lib.format.open_memmap(partial, mode="w+", dtype=dtype, shape=shape)
             fill(array)
             array.flush()
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
     return np.load(path, mmap_mode="r")

@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from diffusion_policy.common.checkpoint import TopKCheckpoints
 from diffusion_policy.common.errors import UserError
+from diffusion_policy.common.inference import undisturbed
 from diffusion_policy.common.json_logger import read_log
 from diffusion_policy.common.loggers import RunLogger
 from diffusion_policy.common.output_dir import OutputLock
@@ -30,12 +31,7 @@ from diffusion_policy.common.pytorch_util import (
     resolve_device,
     resolve_precision,
 )
-from diffusion_policy.common.seeding import (
-    get_rng_state,
-    isolated_rng,
-    seed_everything,
-    set_rng_state,
-)
+from diffusion_policy.common.seeding import get_rng_state, seed_everything, set_rng_state
 from diffusion_policy.common.stop_signal import Stopped, StopSignal
 from diffusion_policy.dataset.batches import BatchOrder, as_is
 from diffusion_policy.dataset.replay_dataset import ReplayDataset
@@ -205,14 +201,14 @@ class TrainWorkspace(BaseWorkspace):
         """Evaluate, log the epoch's record and save."""
         training = self.training
         record = self._record(self.loss_sum / max(1, self.epoch_step))
-        policy = self.policy.eval()
+        policy = self.policy
         if self._is_due(training.val_every) and len(self.val_dataset):
             record["val_loss"] = self._validate(policy)
         if self._is_due(training.sample_every):
             record["train_action_mse_error"] = self._sample(policy)
         rolled_out = self._is_due(training.rollout_every)
         if rolled_out:
-            record.update(runner.run(policy))
+            record.update(runner.run(policy, label=f"epoch_{self.epoch + 1:04d}"))
         self._log(logger, record)
         if rolled_out:
             plot_curves(logger.path, self.output_dir / "curves.png")
@@ -236,22 +232,20 @@ class TrainWorkspace(BaseWorkspace):
     def _to_device(self, batch: Batch) -> Batch:
         return dict_apply(batch, lambda x: x.to(self.device, non_blocking=True))
 
-    @torch.no_grad()
     def _validate(self, policy: BasePolicy) -> float:
         """Mean loss over the held-out episodes, with the same random draws every time."""
-        with isolated_rng(self.training.seed):
-            losses, sizes = [], []
+        losses, sizes = [], []
+        with undisturbed(policy, self.device, self.training.seed):
             for batch in self.val_loader:
                 losses.append(policy.compute_loss(self._to_device(batch))[0].item())
                 sizes.append(len(batch["action"]))
         return sum(x * n for x, n in zip(losses, sizes, strict=True)) / sum(sizes)
 
-    @torch.no_grad()
     def _sample(self, policy: BasePolicy) -> float:
         """Mean squared error, in raw units, of predicted actions on a fixed training batch."""
         self.order.seek(epoch=0)
         batch = self._to_device(self.dataset.__getitems__(next(iter(self.order))))
-        with isolated_rng(self.training.seed):
+        with undisturbed(policy, self.device, self.training.seed):
             policy.reset()
             predicted = policy.predict_action(batch["obs"])["action_pred"]
             policy.reset()

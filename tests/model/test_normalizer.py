@@ -1,0 +1,74 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from diffusion_policy.model.common.normalizer import (
+    LinearNormalizer,
+    SingleFieldLinearNormalizer,
+)
+from tests.reference import golden
+
+
+@pytest.mark.parametrize("mode", ["limits", "gaussian"])
+@pytest.mark.parametrize("fit_offset", [True, False])
+def test_equals_reference(mode, fit_offset):
+    record = golden("normalizer")
+    field = SingleFieldLinearNormalizer.create_fit(record["x"], mode=mode, fit_offset=fit_offset)
+    name = f"{mode}_{'offset' if fit_offset else 'nooffset'}"
+    np.testing.assert_allclose(field.scale, record[f"{name}_scale"], atol=1e-5)
+    np.testing.assert_allclose(field.offset, record[f"{name}_offset"], atol=1e-5)
+    query = field.normalize(record["query"])
+    np.testing.assert_allclose(query, record[f"{name}_query"], atol=1e-5)
+    for statistic, value in field.get_input_stats().items():
+        np.testing.assert_allclose(value, record[f"stat_{statistic}"], atol=1e-5)
+
+
+values = st.floats(-1e3, 1e3, width=32)
+
+
+@given(hnp.arrays(np.float32, st.tuples(st.integers(2, 30), st.integers(1, 4)), elements=values))
+def test_limits_bound_the_data_and_invert(data):
+    field = SingleFieldLinearNormalizer.create_fit(data, mode="limits")
+    normalised = field.normalize(data)
+    assert normalised.min() >= -1.001
+    assert normalised.max() <= 1.001
+    np.testing.assert_allclose(field.unnormalize(normalised), data, atol=0.02, rtol=1e-3)
+
+
+def test_state_dict_restores_an_empty_normaliser():
+    fitted = LinearNormalizer()
+    fitted.fit({"state": torch.randn(50, 3), "action": torch.randn(50, 2)})
+    restored = LinearNormalizer()
+    restored.load_state_dict(fitted.state_dict())
+    batch = {"state": torch.randn(4, 5, 3), "action": torch.randn(4, 5, 2)}
+    for key, value in fitted.normalize(batch).items():
+        assert torch.equal(restored.normalize(batch)[key], value)
+    assert "params_dict.state.input_stats.mean" in restored.state_dict()
+    assert not any(p.requires_grad for p in restored.parameters())
+
+
+def test_bare_arrays_use_the_default_field():
+    normalizer = LinearNormalizer()
+    x = torch.randn(20, 3)
+    normalizer.fit(x)
+    torch.testing.assert_close(normalizer.unnormalize(normalizer.normalize(x)), x)
+
+
+def test_unknown_field_and_mode_are_named():
+    normalizer = LinearNormalizer()
+    normalizer.fit({"state": torch.randn(5, 2)})
+    with pytest.raises(KeyError, match="no field 'image'"):
+        normalizer["image"]
+    with pytest.raises(ValueError, match="mode is 'zscore'"):
+        normalizer.fit({"state": torch.randn(5, 2)}, mode="zscore")
+
+
+def test_image_field_broadcasts_over_the_trailing_axes():
+    scale, offset = torch.tensor([1.0, 2.0, 3.0]).view(3, 1, 1), torch.ones(3, 1, 1)
+    statistics = dict.fromkeys(("min", "max", "mean", "std"), scale)
+    field = SingleFieldLinearNormalizer.create_manual(scale, offset, statistics)
+    images = torch.randint(0, 255, (2, 4, 3, 5, 6), dtype=torch.uint8)
+    torch.testing.assert_close(field.normalize(images), images * scale + 1)

@@ -1,0 +1,49 @@
+"""The deterministic weights and inputs under which the reference outputs in golden/ were made."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+def golden(name: str) -> dict[str, np.ndarray]:
+    """The arrays of one golden file."""
+    with np.load(GOLDEN / f"{name}.npz") as data:
+        return {key: data[key] for key in data.files}
+
+
+def reference_shapes(name: str) -> dict[str, list[int]]:
+    """Names and shapes of every entry of a reference network's state_dict."""
+    return json.loads((GOLDEN / "state_dicts.json").read_text())[name]["state_dict"]
+
+
+def reference_weights(name: str) -> dict[str, Tensor]:
+    """Weights by rule: scale * sin(0.37 j + 1.3 k) for element j of the k-th sorted name.
+
+    Entries that a network derives from its settings (decoder positions, masks) are left out.
+    """
+    weights = {}
+    for k, (key, shape) in enumerate(sorted(reference_shapes(name).items())):
+        if "decoder_pos" in key or key == "mask":
+            continue
+        scale = 0.05 if len(shape) < 2 else 1 / math.sqrt(math.prod(shape[1:]))
+        value = scale * np.sin(0.37 * np.arange(math.prod(shape)) + 1.3 * k).reshape(shape)
+        if len(shape) == 1 and key.endswith("weight"):
+            value = value + 1
+        if key.endswith("running_var"):
+            value = np.abs(value) + 0.5
+        weights[key] = torch.tensor(value, dtype=torch.float32)
+    return weights
+
+
+def reference_input(shape: tuple[int, ...], phase: float) -> Tensor:
+    """sin(0.11 i + phase) over the elements."""
+    values = np.sin(0.11 * np.arange(math.prod(shape)) + phase)
+    return torch.tensor(values.reshape(shape), dtype=torch.float32)
