@@ -1,0 +1,69 @@
+"""Write a file or a folder so that its name never stands for half of it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield a temporary sibling of ``path`` to write; it becomes ``path`` when the block succeeds.
+
+    The block may create a file or a folder. Its contents are on the disk before the rename, so
+    neither a crash nor a power cut leaves a torn ``path``. When the block raises, the temporary
+    is removed and ``path`` stays what it was.
+
+    A file takes the place of a file in one step. A folder cannot, so the old folder waits as
+    :func:`set_aside_path` for the instant between two renames.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # The process id keeps two writers apart; the suffix stays because writers go by it (.zip).
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
+    remove(temporary)
+    try:
+        yield temporary
+        _sync(temporary)
+        if path.is_dir():
+            aside = set_aside_path(path)
+            remove(aside)
+            path.rename(aside)
+            temporary.rename(path)
+            remove(aside)
+        else:
+            temporary.replace(path)
+    except BaseException:
+        remove(temporary)
+        raise
+    _sync_entry(path.parent)
+
+
+def set_aside_path(path: Path) -> Path:
+    """Where :func:`replacing` keeps the old folder ``path`` while the new one takes its name."""
+    return path.with_name(f".{path.name}.old")
+
+
+def remove(path: Path) -> None:
+    """Remove a file or a folder if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    for child in path.rglob("*"):
+        _sync_entry(child)
+    _sync_entry(path)
+
+
+def _sync_entry(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
