@@ -19,7 +19,7 @@ from diffusion_policy.common.inference import undisturbed
 from diffusion_policy.common.shape_meta import ShapeMeta
 from diffusion_policy.common.statistics import wilson_interval
 from diffusion_policy.env_runner.base_runner import BaseRunner
-from diffusion_policy.gym_util.make_env import make_env, observation_spaces
+from diffusion_policy.gym_util.make_env import make_env, observation_spaces, plain
 from diffusion_policy.gym_util.vector_env import EpisodeTotals, VectorEnv
 from diffusion_policy.policy.base_policy import BasePolicy
 
@@ -107,7 +107,7 @@ class EnvRunner(BaseRunner):
     ) -> None:
         if n_train + n_test < 1:
             raise UserError(f"n_train={n_train} and n_test={n_test}: ask for at least one episode")
-        self.env_spec = env
+        self.env_spec = plain(env)
         self.shape_meta = ShapeMeta.parse(shape_meta)
         self.groups = [
             Group("train", range(train_start_seed, train_start_seed + n_train), n_train_vis),
@@ -228,6 +228,7 @@ class EnvRunner(BaseRunner):
             total=n_episodes * self.max_steps,
             desc="rollout",
             disable=not self.progress,
+            leave=False,
             bar_format="{desc}: {percentage:3.0f}%|{bar}| [{elapsed}<{remaining}]",
         )
 

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -19,7 +20,7 @@ from diffusion_policy.gym_util.env_worker import TOTALS, EpisodeStart, WorkerSet
 from diffusion_policy.gym_util.make_env import make_env, observation_spaces, plain
 from diffusion_policy.gym_util.shared_arrays import Fields, SharedArrays
 
-_CLOSE_TIMEOUT = 5.0  # seconds that a worker has for closing its environments
+_CLOSE_TIMEOUT = 3.0  # seconds that workers have for closing their environments
 _ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
 """Workers share the cores among themselves: none of them should start threads for all."""
 
@@ -275,9 +276,10 @@ def _shut_down(workers: list[_WorkerHandle], owner_pid: int) -> None:
         return  # a forked copy of the parent is being torn down; the workers are not its own
     for worker in workers:
         worker.connection.close()
+    deadline = time.monotonic() + _CLOSE_TIMEOUT
     for worker in workers:
         try:
-            worker.process.wait(_CLOSE_TIMEOUT)
+            worker.process.wait(max(0.0, deadline - time.monotonic()))
         except subprocess.TimeoutExpired:
             worker.process.kill()
             worker.process.wait()

@@ -1,0 +1,60 @@
+import numpy as np
+import pytest
+from omegaconf import OmegaConf
+from toy_env import ToyEnv
+
+from diffusion_policy.common.errors import UserError
+from diffusion_policy.gym_util.make_env import make_env, observation_spaces, plain
+
+
+def test_registered_id_with_kwargs_and_limit():
+    env = make_env({"id": "Pendulum-v1", "kwargs": {"g": 3.0}}, max_steps=2)
+    assert env.unwrapped.g == 3.0
+    assert env.render_mode == "rgb_array"
+    env.reset(seed=0)
+    assert [env.step(np.zeros(1))[3] for _ in range(2)] == [False, True]
+
+
+def test_limit_may_exceed_the_registered_one():
+    env = make_env({"id": "Pendulum-v1"}, max_steps=250)  # registered: 200
+    env.reset(seed=0)
+    assert [env.step(np.zeros(1))[3] for _ in range(250)].index(True) == 249
+
+
+def test_factory():
+    env = make_env({"factory": "toy_env:make", "kwargs": {"bad_seed": 3}}, max_steps=1)
+    assert isinstance(env.unwrapped, ToyEnv)
+    assert env.unwrapped.bad_seed == 3
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ({"id": "Nowhere-v0"}, "Nowhere-v0"),
+        ({"factory": "toy_env:nothing"}, "toy_env:nothing"),
+        ({"factory": "no_such_module:make"}, "no_such_module"),
+        ({"factory": "toy_env"}, "<module>:<function>"),
+        ({"name": "Pendulum-v1"}, "either id or factory"),
+        ({"id": "Pendulum-v1", "factory": "toy_env:make"}, "either id or factory"),
+    ],
+)
+def test_wrong_descriptions_are_named(spec, message):
+    with pytest.raises(UserError, match=message):
+        make_env(spec)
+
+
+def test_plain_takes_a_config_apart():
+    config = OmegaConf.create({"size": 3, "env": {"obs": ["a", "b"], "size": "${size}"}})
+    value = plain(config.env)
+    assert value == {"obs": ["a", "b"], "size": 3}
+    assert (type(value), type(value["obs"])) == (dict, list)
+
+
+def test_a_single_array_is_called_obs():
+    spaces = observation_spaces(make_env({"id": "Pendulum-v1"}))
+    assert {key: space.shape for key, space in spaces.items()} == {"obs": (3,)}
+
+
+def test_observations_must_be_arrays():
+    with pytest.raises(TypeError, match="only Box spaces"):
+        observation_spaces(make_env({"id": "FrozenLake-v1"}))

@@ -1,0 +1,216 @@
+import gc
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from toy_env import SIZE, ToyEnv
+
+from diffusion_policy.common.errors import UserError
+from diffusion_policy.gym_util.vector_env import VectorEnv, WorkerError
+from diffusion_policy.gym_util.video_writer import read_video
+
+TOY = {"factory": "toy_env:make"}
+
+
+def bad_toy(failure, bad_seed=14):
+    return {"factory": "toy_env:make", "kwargs": {"bad_seed": bad_seed, "failure": failure}}
+
+
+def rollout(n_workers, n_steps=4):
+    """Everything that five toy episodes of uneven lengths hand out, as bytes."""
+    rng = np.random.default_rng(0)
+    recorded = []
+    with VectorEnv(
+        TOY, 5, n_workers, obs_offsets=(-4, -1, 0), n_action_steps=3, max_steps=9
+    ) as env:
+        assert len(env.worker_pids) == n_workers
+        env.reset(range(5), [7, 8, 9, 10, 11])
+        slots = list(range(5))
+        for _ in range(n_steps):
+            totals = env.step(slots, rng.uniform(0, SIZE, (len(slots), 3, 2)))
+            recorded += [value.tobytes() for value in vars(totals).values()]
+            recorded += [value.tobytes() for value in env.observe(slots).values()]
+            if totals.done[0]:
+                env.reset([slots[0]], [int(totals.length.sum())])
+    return recorded
+
+
+def test_results_do_not_depend_on_the_number_of_workers():
+    one, two, three = rollout(1), rollout(2), rollout(3)
+    assert one == two == three
+
+
+def test_rows_follow_the_slots_asked_for():
+    env = ToyEnv()
+    with VectorEnv(TOY, 4, 2, obs_offsets=(-1, 0)) as vector_env:
+        vector_env.reset([3, 0], [5, 6])
+        before = vector_env.observe([0, 3])["position"]
+        vector_env.step([3], np.full((1, 1, 2), 2.0))
+        after = vector_env.observe([0, 3])["position"]
+    start_6 = env.reset(seed=6)[0]["position"].copy()
+    start_5 = env.reset(seed=5)[0]["position"].copy()
+    moved_5 = env.step(np.full(2, 2.0))[0]["position"]
+    np.testing.assert_array_equal(before, [[start_6, start_6], [start_5, start_5]])
+    np.testing.assert_array_equal(after, [[start_6, start_6], [start_5, moved_5]])
+
+
+def test_a_shorter_chunk_executes_its_own_actions_only():
+    with VectorEnv(TOY, 2, 1, n_action_steps=4) as env:
+        env.reset([0, 1], [0, 1])
+        env.step([0, 1], np.full((2, 4, 2), SIZE))
+        assert env.step([0, 1], np.full((2, 2, 2), SIZE)).length.tolist() == [6, 6]
+
+
+def test_reset_options_reach_the_environment():
+    with VectorEnv(TOY, 2, 1) as env:
+        env.reset([0, 1], [0, 1], options=[None, {"position": (1.0, 2.0)}])
+        assert env.observe([1])["position"].tolist() == [[[1.0, 2.0]]]
+
+
+def test_a_slot_is_reset_before_it_is_stepped():
+    with VectorEnv(TOY, 2, 1) as env:
+        env.reset([0], [0])
+        with pytest.raises(ValueError, match="reset it first"):
+            env.step([0, 1], np.zeros((2, 1, 2)))
+
+
+def test_rejects_offsets_it_cannot_serve():
+    for obs_offsets in [(0, -1), (-1, 1)]:
+        with pytest.raises(ValueError, match="obs_offsets"):
+            VectorEnv(TOY, 1, 1, obs_offsets=obs_offsets)
+
+
+def test_a_wrong_description_fails_before_workers_start():
+    with pytest.raises(UserError, match="not registered"):
+        VectorEnv({"id": "Nowhere-v0"}, 2)
+
+
+def test_records_only_what_was_asked_for(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with VectorEnv(TOY, 3, 2, max_steps=4) as env:
+        monkeypatch.chdir("/")  # relative paths mean the caller's folder, not the worker's
+        env.reset([0, 1, 2], [0, 1, 2], video_paths=[None, tmp_path / "one.mp4", None])
+        for _ in range(4):
+            env.step([0, 1, 2], np.zeros((3, 1, 2)))
+    assert [path.name for path in tmp_path.iterdir()] == ["one.mp4"]
+    assert len(read_video(tmp_path / "one.mp4")) == 5
+
+
+@pytest.mark.parametrize(
+    ("failure", "reason"),
+    [
+        ("raise", r"raised:\n(.*\n)*.*toy_env\.py(.*\n)*ArithmeticError: the toy broke"),
+        ("exit", "exited with code 7"),
+        ("kill", "killed by SIGKILL"),
+    ],
+)
+def test_a_failing_environment_is_named(failure, reason):
+    env = VectorEnv(bad_toy(failure), 5, 2)
+    env.reset(range(5), range(10, 15))
+    with pytest.raises(WorkerError, match=rf"slot 4 \(seed 14\) .*{reason}"):  # noqa: PT012
+        for _ in range(3):
+            env.step(range(5), np.zeros((5, 1, 2)))
+    assert env.worker_pids == []
+    with pytest.raises(ValueError, match="closed"):
+        env.step(range(5), np.zeros((5, 1, 2)))
+
+
+def test_a_worker_killed_between_steps_is_noticed():
+    with VectorEnv(TOY, 4, 2) as env:
+        env.reset(range(4), range(4))
+        os.kill(env.worker_pids[1], signal.SIGKILL)
+        with pytest.raises(WorkerError, match=r"slot 3 \(seed 3\).*SIGKILL"):
+            env.step(range(4), np.zeros((4, 1, 2)))
+
+
+def test_failing_to_build_is_reported():
+    # The parent builds the first environment without trouble, the worker cannot.
+    spec = {"factory": "toy_env:make_in_parent_only", "kwargs": {"parent_pid": os.getpid()}}
+    with pytest.raises(WorkerError, match=r"slot 0 .*\n(.*\n)*.*only the parent"):
+        VectorEnv(spec, 1, 1)
+
+
+@pytest.mark.parametrize("env_id", ["diffusion_policy/PushT-v0", "diffusion_policy/PushTImage-v0"])
+def test_workers_never_import_torch(env_id):
+    spec = {"factory": "toy_env:make_observer_of_modules", "kwargs": {"env_id": env_id}}
+    with VectorEnv(spec, 1, 1) as env:
+        env.reset([0], [0])
+        env.step([0], np.zeros((1, 1, 2)))
+        assert env.observe([0])["obs"].tolist() == [[[0.0]]]
+
+
+def test_close_releases_everything_and_may_be_repeated():
+    def open_descriptors():
+        gc.collect()
+        return len(os.listdir("/dev/fd"))  # noqa: PTH208
+
+    before = open_descriptors()
+    env = VectorEnv(TOY, 3, 2)
+    env.reset([0, 1, 2], [0, 1, 2])
+    assert open_descriptors() > before
+    env.close()
+    env.close()
+    del env
+    assert open_descriptors() == before
+
+
+SCRIPT = """
+import numpy as np
+from diffusion_policy.gym_util.vector_env import VectorEnv
+
+if __name__ != "__main__":
+    raise SystemExit("a worker imported the parent's main module")
+env = VectorEnv({spec}, 4, 2)
+env.reset(range(4), range(11, 15))
+if {announces}:
+    print("ready", flush=True)
+while {forever}:
+    env.step(range(4), np.zeros((4, 1, 2)))
+"""
+
+
+def start_script(tmp_path, spec, announces=True, forever=True):
+    """A parent in a process of its own. Its workers hold its standard error open.
+
+    Announced by the script, or by the environment in its worker, it is ready for a signal.
+    """
+    script = tmp_path / "parent.py"
+    script.write_text(SCRIPT.format(spec=spec, announces=announces, forever=forever))
+    process = subprocess.Popen(
+        [sys.executable, "-W", "error", script],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+    )
+    assert process.stdout.readline() == "ready\n"
+    return process
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("failure", [None, "hang"])
+def test_workers_end_with_their_parent(tmp_path, number, failure):
+    process = start_script(tmp_path, bad_toy(failure), announces=failure != "hang")
+    process.send_signal(number)
+    # Returns when the last holder of standard error is gone; a lost worker would be a timeout.
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == -number
+    assert not re.search("leak|resource_tracker|Warning", errors), errors
+
+
+@pytest.mark.parametrize("failure", ["raise", "kill"])
+def test_a_failure_ends_the_program_with_an_error(tmp_path, failure):
+    _, errors = start_script(tmp_path, bad_toy(failure)).communicate(timeout=30)
+    assert "WorkerError: environment in slot 3 (seed 14)" in errors
+    assert not re.search("leak|resource_tracker|Warning", errors), errors
+
+
+def test_forgetting_to_close_leaves_nothing(tmp_path):
+    process = start_script(tmp_path, TOY, forever=False)
+    _, errors = process.communicate(timeout=30)
+    assert (process.returncode, errors) == (0, "")

@@ -1,0 +1,107 @@
+"""A small environment to run rollouts in: a point walks to a goal, and can be made to fail."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+
+import gymnasium as gym
+import numpy as np
+
+SIZE = 10.0
+SHAPE_META = {
+    "obs": {
+        "position": {"shape": [2]},
+        "goal": {"shape": [2]},
+        "image": {"shape": [3, 4, 6], "type": "rgb"},
+    },
+    "action": {"shape": [2]},
+}
+
+
+class ToyEnv(gym.Env):
+    """The point goes a third of the way to the action; the reward falls with its distance."""
+
+    def __init__(self, bad_seed=None, failure=None, frame_shape=(15, 17)):
+        self.bad_seed, self.failure, self.frame_shape = bad_seed, failure, frame_shape
+        self.action_space = gym.spaces.Box(0, SIZE, (2,), np.float64)
+        self.observation_space = gym.spaces.Dict(
+            position=gym.spaces.Box(0, SIZE, (2,), np.float64),
+            goal=gym.spaces.Box(0, SIZE, (2,), np.float64),
+            image=gym.spaces.Box(0, 255, (3, 4, 6), np.uint8),
+        )
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.seed, self.steps = seed, 0
+        self.position, self.goal = self.np_random.uniform(0, SIZE, (2, 2))
+        if options is not None:
+            self.position = np.array(options["position"], dtype=np.float64)
+        # Written in place on purpose: whoever keeps observations has to copy them.
+        self.image = np.zeros((3, 4, 6), np.uint8)
+        return self._observe(), {}
+
+    def step(self, action):
+        self.steps += 1
+        if self.seed == self.bad_seed and self.steps == 3:
+            fail(self.failure)
+        self.position += (action - self.position) / 3
+        distance = float(np.linalg.norm(self.position - self.goal))
+        success = distance < 0.5
+        return self._observe(), max(0.0, 1 - distance / SIZE), success, False, {"success": success}
+
+    def _observe(self):
+        self.image[:] = self.steps
+        return {"position": self.position, "goal": self.goal, "image": self.image}
+
+    def render(self):
+        """Brighter by the step."""
+        return np.full((*self.frame_shape, 3), min(255, 10 * self.steps), np.uint8)
+
+
+def fail(how):
+    match how:
+        case "raise":
+            raise ArithmeticError("the toy broke")
+        case "exit":
+            sys.exit(7)
+        case "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        case "hang":
+            print("ready", flush=True)
+            time.sleep(1000)
+
+
+def make(**kwargs):
+    return ToyEnv(**kwargs)
+
+
+class ModulesEnv(gym.Wrapper):
+    """Observes whether its process has imported torch."""
+
+    def __init__(self, env):
+        super().__init__(env)
+        self.observation_space = gym.spaces.Box(0, 1, (1,), np.float32)
+
+    def reset(self, **kwargs):
+        _, info = self.env.reset(**kwargs)
+        return self._observe(), info
+
+    def step(self, action):
+        _, *rest = self.env.step(action)
+        return (self._observe(), *rest)
+
+    def _observe(self):
+        return np.array(["torch" in sys.modules], dtype=np.float32)
+
+
+def make_observer_of_modules(env_id, **kwargs):
+    return ModulesEnv(gym.make(env_id, **kwargs))
+
+
+def make_in_parent_only(parent_pid):
+    if os.getpid() != parent_pid:
+        raise RuntimeError("only the parent may have this toy")
+    return ToyEnv()
