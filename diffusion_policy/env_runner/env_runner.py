@@ -168,8 +168,9 @@ class EnvRunner(BaseRunner):
 
     def _env_for(self, policy: BasePolicy) -> VectorEnv:
         """The workers of the last run, if they suit this policy too."""
-        env, window = self._vector_env, (tuple(policy.obs_offsets), policy.n_action_steps)
-        if env is not None and window == (env.obs_offsets, env.n_action_steps):
+        env = self._vector_env
+        window = (tuple(policy.obs_offsets), policy.n_action_steps)
+        if env and not env.closed and (env.obs_offsets, env.n_action_steps) == window:
             return env
         self.close()
         self._vector_env = VectorEnv(

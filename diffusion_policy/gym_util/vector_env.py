@@ -136,6 +136,11 @@ class VectorEnv:
         return len(self._worker_of)
 
     @property
+    def closed(self) -> bool:
+        """Whether the workers have ended, by :meth:`close` or by an error."""
+        return not self._workers
+
+    @property
     def worker_pids(self) -> list[int]:
         """Process ids of the workers."""
         return [worker.process.pid for worker in self._workers]
@@ -192,7 +197,7 @@ class VectorEnv:
 
     def _command(self, commands: Mapping[int, tuple]) -> None:
         """Send each worker its command, and wait until all are done."""
-        if not self._workers:
+        if self.closed:
             raise ValueError("the VectorEnv is closed")
         try:
             for index, command in commands.items():

@@ -1,0 +1,260 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+from toy_env import SHAPE_META, SIZE
+
+from diffusion_policy.common.errors import UserError
+from diffusion_policy.env_runner.env_runner import EnvRunner
+from diffusion_policy.gym_util.make_env import make_env
+from diffusion_policy.gym_util.vector_env import WorkerError
+from diffusion_policy.gym_util.video_writer import read_video
+from diffusion_policy.policy.base_policy import BasePolicy
+
+TOY = {"factory": "toy_env:make"}
+
+
+class GoalPolicy(BasePolicy):
+    """Walks to the goal, with noise; remembers what it was asked."""
+
+    def __init__(self, noise=0.0, n_action_steps=1, obs_offsets=(-1, 0)):
+        super().__init__(SHAPE_META)
+        self.noise, self.n_action_steps = noise, n_action_steps
+        self.offsets = obs_offsets
+        self.weight = torch.nn.Parameter(torch.ones(1))
+        self.calls, self.resets = [], []
+
+    @property
+    def obs_offsets(self):
+        return self.offsets
+
+    def compute_loss(self, batch):
+        raise NotImplementedError
+
+    def reset(self, env_ids=None):
+        self.resets.append(list(env_ids))
+
+    def predict_action(self, obs, env_ids=None):
+        assert not self.training
+        assert not torch.is_grad_enabled()
+        assert (obs["position"].dtype, obs["image"].dtype) == (torch.float32, torch.uint8)
+        assert obs["image"].shape == (len(env_ids), len(self.offsets), 3, 4, 6)
+        self.calls.append((list(env_ids), obs["image"][:, :, 0, 0, 0].tolist()))
+        goal = obs["goal"][:, -1:].expand(-1, self.n_action_steps, -1) * self.weight
+        return {"action": goal + self.noise * torch.randn(goal.shape)}
+
+
+def make_runner(**options):
+    defaults = dict(n_train=2, n_test=5, n_envs=3, n_workers=1, max_steps=12, progress=False)
+    return EnvRunner(TOY, SHAPE_META, **{**defaults, **options})
+
+
+def test_every_seed_is_played_once_and_scored_as_by_a_plain_loop():
+    with make_runner(test_start_seed=50) as runner:
+        log = runner.run(GoalPolicy())
+    assert [(e.episode_ix, e.prefix, e.seed) for e in runner.episodes] == [
+        (0, "train", 0),
+        (1, "train", 1),
+        *((2 + i, "test", 50 + i) for i in range(5)),
+    ]
+    for episode in runner.episodes:
+        env = make_env(TOY, 12)
+        observation, _ = env.reset(seed=episode.seed)
+        rewards, done, success = [], False, False
+        while not done:
+            goal = observation["goal"].astype(np.float32).astype(np.float64)
+            observation, reward, terminated, truncated, info = env.step(goal)
+            rewards.append(reward)
+            success |= info["success"]
+            done = terminated or truncated
+        assert (episode.length, episode.success) == (len(rewards), success)
+        assert (episode.sum_reward, episode.max_reward) == (sum(rewards), max(rewards))
+
+    test = runner.episodes[2:]
+    assert log["test/mean_score"] == pytest.approx(np.mean([e.max_reward for e in test]))
+    assert log["test/success_rate"] == np.mean([e.success for e in test])
+    assert log["test/success_ci_low"] < log["test/success_rate"] <= log["test/success_ci_high"]
+    assert log["test/sim_max_reward_52"] == test[2].max_reward
+    assert not any("video" in key for key in log)
+    json.dumps(log)
+
+
+@pytest.mark.parametrize("n_action_steps", [1, 4])
+def test_results_do_not_depend_on_the_number_of_workers(n_action_steps):
+    results = []
+    for n_workers in (1, 2, 3):
+        with make_runner(n_workers=n_workers) as runner:
+            policy = GoalPolicy(noise=SIZE, n_action_steps=n_action_steps)
+            results.append((runner.run(policy), runner.episodes, policy.calls))
+    assert results[0] == results[1] == results[2]
+
+
+def test_a_slot_takes_the_next_seed_when_its_episode_ends():
+    policy = GoalPolicy(noise=2.0)
+    with make_runner() as runner:
+        runner.run(policy)
+    # Replay the rule on the lengths alone: in every step the free slots, lowest first, take the
+    # next episodes, and the policy hears of it before it is asked about them.
+    lengths = [episode.length for episode in runner.episodes]
+    assert len(set(lengths)) > 1
+    left, resets, calls = {}, [], []
+    while lengths or left:
+        starting = [slot for slot in range(3) if slot not in left][: len(lengths)]
+        if starting:
+            resets.append(starting)
+            left |= {slot: lengths.pop(0) for slot in starting}
+        calls.append(sorted(left))
+        left = {slot: steps - 1 for slot, steps in left.items() if steps > 1}
+    assert policy.resets == resets
+    assert [slots for slots, _ in policy.calls] == calls
+
+
+def test_hands_over_the_times_that_the_policy_wants():
+    policy = GoalPolicy(noise=SIZE, obs_offsets=(-3, -1, 0))
+    with make_runner(n_train=0, n_test=1, n_envs=1) as runner:
+        runner.run(policy)
+    # The toy's image shows the number of the step.
+    for step, (_, images) in enumerate(policy.calls):
+        assert images == [[max(0, step - 3), max(0, step - 1), step]]
+
+
+def test_leaves_the_policy_and_the_random_numbers_as_they_were():
+    policy = GoalPolicy(noise=1.0).train()
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    with make_runner() as runner:
+        first = runner.run(policy)
+        assert policy.training
+        assert torch.equal(torch.get_rng_state(), before)
+        torch.rand(10)
+        workers = runner._vector_env.worker_pids
+        assert runner.run(policy) == first
+        assert runner._vector_env.worker_pids == workers  # they stay for the next run
+
+
+def test_a_policy_with_another_window_gets_other_workers():
+    with make_runner() as runner:
+        runner.run(GoalPolicy(obs_offsets=(0,)))
+        runner.run(GoalPolicy(obs_offsets=(-5, 0), n_action_steps=2))
+        assert len(runner.episodes) == 7
+
+
+def test_records_the_first_episodes(tmp_path):
+    with make_runner(n_train_vis=1, n_test_vis=2, output_dir=tmp_path) as runner:
+        log = runner.run(GoalPolicy(), label="epoch_0003")
+        folder = tmp_path / "media" / "epoch_0003"
+        recorded = [e for e in runner.episodes if e.video is not None]
+        assert [(e.prefix, e.seed) for e in recorded] == [
+            ("train", 0),
+            ("test", 100_000),
+            ("test", 100_001),
+        ]
+        assert {e.video for e in recorded} == set(folder.iterdir())
+        for episode in recorded:
+            outcome = "success" if episode.success else "failure"
+            assert episode.video.name == f"{episode.prefix}_{episode.seed}_{outcome}.mp4"
+            assert log[f"{episode.prefix}/sim_video_{episode.seed}"] == str(episode.video)
+            assert len(read_video(episode.video)) == episode.length + 1
+
+
+def test_runs_without_a_label_do_not_overwrite_each_other(tmp_path):
+    for _ in range(2):  # as after a restart
+        with make_runner(n_train_vis=1, n_test_vis=0, output_dir=tmp_path) as runner:
+            runner.run(GoalPolicy())
+            runner.run(GoalPolicy())
+    folders = sorted(path.name for path in (tmp_path / "media").iterdir())
+    assert folders == [f"rollout_{number:04d}" for number in range(4)]
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        (("obs", "goal", "shape"), [3], r"obs\.goal\.shape is \[3\].*environment's is \[2\]"),
+        (("obs", "image", "shape"), [4, 6, 3], r"obs\.image\.shape is \[4, 6, 3\].*\[3, 4, 6\]"),
+        (("obs", "image", "type"), "low_dim", r"obs\.image\.type is 'low_dim'.*uint8"),
+        (("obs", "speed"), {"shape": [1]}, "'speed'.*it observes position, goal, image"),
+        (("action", "shape"), [7], r"action\.shape is \[7\].*environment's is \[2\]"),
+    ],
+)
+def test_a_mismatch_is_named_at_construction(path, value, message):
+    shape_meta = json.loads(json.dumps(SHAPE_META))
+    entry = shape_meta
+    for key in path[:-1]:
+        entry = entry[key]
+    entry[path[-1]] = value
+    with pytest.raises(UserError, match=message):
+        EnvRunner(TOY, shape_meta)
+
+
+def test_no_episodes_are_no_run():
+    with pytest.raises(UserError, match="at least one episode"):
+        make_runner(n_train=0, n_test=0)
+
+
+@pytest.mark.parametrize(
+    ("action", "message"),
+    [
+        (lambda n: torch.zeros(n, 2), "have shape"),
+        (lambda n: torch.full((n, 1, 2), float("nan")), "not finite"),
+    ],
+)
+def test_unusable_actions_stop_the_run(action, message):
+    class Broken(GoalPolicy):
+        def predict_action(self, obs, env_ids=None):
+            return {"action": action(len(env_ids))}
+
+    with make_runner() as runner, pytest.raises(ValueError, match=message):
+        runner.run(Broken())
+
+
+def test_a_failing_environment_stops_the_run_and_restores_the_policy():
+    env = {"factory": "toy_env:make", "kwargs": {"bad_seed": 100_002, "failure": "raise"}}
+    policy = GoalPolicy(noise=SIZE)
+    with (
+        EnvRunner(env, SHAPE_META, n_envs=2, max_steps=5, progress=False) as runner,
+        pytest.raises(WorkerError, match=r"seed 100002(.*\n)*.*the toy broke"),
+    ):
+        runner.run(policy)
+    assert policy.training
+
+
+@pytest.mark.parametrize(
+    ("name", "shape_meta"),
+    [
+        ("PushT-v0", {"obs": {"keypoint": {"shape": [18]}, "agent_pos": {"shape": [2]}}}),
+        ("PushT-v0", {"obs": {"image": {"shape": [3, 96, 96], "type": "rgb"}}}),
+        ("PushTKeypoints-v0", {"obs": {"obs": {"shape": [20]}}}),
+    ],
+)
+def test_pusht_runs(tmp_path, name, shape_meta):
+    class Wanderer(BasePolicy):
+        obs_offsets = (-1, 0)
+        n_action_steps = 8
+        device = torch.device("cpu")
+
+        def compute_loss(self, batch):
+            raise NotImplementedError
+
+        def predict_action(self, obs, env_ids=None):
+            return {"action": 512 * torch.rand(len(env_ids), 8, 2)}
+
+    shape_meta = {**shape_meta, "action": {"shape": [2]}}
+    kwargs = {} if name == "PushTKeypoints-v0" else {"obs": list(shape_meta["obs"])}
+    env = {"id": f"diffusion_policy/{name}", "kwargs": kwargs}
+    with EnvRunner(
+        env,
+        shape_meta,
+        n_train=1,
+        n_train_vis=1,
+        n_test=2,
+        n_test_vis=0,
+        max_steps=20,
+        n_workers=1,
+        output_dir=tmp_path,
+        progress=False,
+    ) as runner:
+        log = runner.run(Wanderer(shape_meta))
+    assert [episode.length for episode in runner.episodes] == [20, 20, 20]
+    assert 0 <= log["test/mean_score"] < 1
+    assert read_video(log["train/sim_video_0"]).shape == (21, 512, 512, 3)
