@@ -22,6 +22,23 @@ def content_hash(parts: Iterable[bytes | np.ndarray]) -> str:
     return digest.hexdigest()[:16]
 
 
+def stored_bytes(path: str | Path) -> bytes:
+    """A digest of everything stored at a path: a file, or all files of a folder with their names.
+
+    A URL stands for itself.
+    """
+    if "://" in str(path):
+        return str(path).encode()
+    path = Path(path)
+    digest = hashlib.sha256()
+    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+    for file in files:
+        digest.update(file.relative_to(path).as_posix().encode())
+        with file.open("rb") as stream:
+            digest.update(hashlib.file_digest(stream, "sha256").digest())
+    return digest.digest()
+
+
 def cached_array(
     path: Path,
     shape: tuple[int, ...],

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 from tqdm import tqdm
 
@@ -21,7 +23,9 @@ class PushTReader(ArrayReader):
     Images come from ``data/img`` where the dataset has it, else they are drawn once and cached.
     """
 
-    def __call__(self, buffer: ReplayBuffer, key: str, field: Field) -> np.ndarray:
+    def __call__(
+        self, buffer: ReplayBuffer, path: str | Path, key: str, field: Field
+    ) -> np.ndarray:
         """(N, *field.shape): float32, or uint8 for the image; see :class:`ArrayReader`."""
         if key not in OBSERVATIONS:
             raise UserError(
@@ -35,8 +39,8 @@ class PushTReader(ArrayReader):
                 f"{list(space.shape)}; correct shape_meta"
             )
         if field.type == "rgb" and "img" in buffer:
-            return self.read_images(buffer, "img", key, field)
-        states = np.asarray(require(buffer, "state")[:])
+            return self.read_images(buffer, path, "img", key, field)
+        states = np.asarray(require(buffer, "state")[: buffer.n_steps])
         if field.type != "rgb":
             return compute(states)
 
@@ -44,5 +48,5 @@ class PushTReader(ArrayReader):
             for i, state in enumerate(tqdm(states, desc="Drawing images", unit="image")):
                 out[i] = compute(state)
 
-        path = self.cache_path(key, [states, _RENDERER_VERSION])
-        return cached_array(path, (len(states), *field.shape), np.uint8, draw)
+        cache = self.cache_path(key, [states, _RENDERER_VERSION])
+        return cached_array(cache, (len(states), *field.shape), np.uint8, draw)

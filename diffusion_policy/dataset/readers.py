@@ -1,12 +1,13 @@
 """How the arrays of a store become the observations of a task's shape_meta.
 
-A reader is called with the store, the key and the field wanted, and returns all N steps. A new
+A reader is called with the store, its path, the key and the field wanted, and returns all N steps. A new
 task whose arrays already bear the names and shapes of its shape_meta needs no reader of its own.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from tqdm import tqdm
 from diffusion_policy.common.errors import UserError
 from diffusion_policy.common.replay_buffer import ReplayBuffer
 from diffusion_policy.common.shape_meta import Field
-from diffusion_policy.dataset.array_cache import cached_array, content_hash
+from diffusion_policy.dataset.array_cache import cached_array, content_hash, stored_bytes
 
 _CHUNK = 256  # images converted at a time
 
@@ -30,47 +31,50 @@ class ArrayReader:
     def __init__(self, cache_dir: str | Path = "data/cache") -> None:
         self.cache_dir = Path(cache_dir)
 
-    def __call__(self, buffer: ReplayBuffer, key: str, field: Field) -> np.ndarray:
+    def __call__(
+        self, buffer: ReplayBuffer, path: str | Path, key: str, field: Field
+    ) -> np.ndarray:
         """(N, *field.shape): float32, or uint8 for rgb.
 
         Raises:
             UserError: the array is missing or does not hold that many numbers a step.
         """
         if field.type == "rgb":
-            return self.read_images(buffer, key, key, field)
+            return self.read_images(buffer, path, key, key, field)
         return self.read_low_dim(buffer, key, key, field)
 
     def read_low_dim(self, buffer: ReplayBuffer, name: str, key: str, field: Field) -> np.ndarray:
         """Array ``name`` as observation ``key``; trailing axes are flattened to fit."""
         array = require(buffer, name)
+        n_steps = buffer.n_steps  # an interrupted append may have left more
         if math.prod(array.shape[1:]) != math.prod(field.shape):
             raise _mismatch(key, field, name, array.shape[1:])
-        return np.asarray(array[:], dtype=np.float32).reshape(-1, *field.shape)
+        return np.asarray(array[:n_steps], dtype=np.float32).reshape(-1, *field.shape)
 
-    def read_images(self, buffer: ReplayBuffer, name: str, key: str, field: Field) -> np.ndarray:
+    def read_images(
+        self, buffer: ReplayBuffer, path: str | Path, name: str, key: str, field: Field
+    ) -> np.ndarray:
         """Array ``name``, (N, H, W, 3) of 0..255 in any dtype, as (N, 3, H, W) uint8.
 
         Images already stored that way are read into memory; others are converted once.
         """
-        array = require(buffer, name)
+        array, n_steps = require(buffer, name), buffer.n_steps
         if array.shape[1:] == field.shape and array.dtype == np.uint8:
-            return array[:]
+            return array[:n_steps]
         channels, height, width = field.shape
         if array.shape[1:] != (height, width, channels):
             raise _mismatch(key, field, name, array.shape[1:])
 
         def convert(out: np.ndarray) -> None:
-            for start in tqdm(
-                range(0, len(out), _CHUNK), desc=f"Converting {name} to uint8", unit="chunk"
-            ):
-                block = slice(start, start + _CHUNK)
-                out[block] = np.moveaxis(np.asarray(array[block]), -1, 1)
+            blocks = range(0, n_steps, _CHUNK)
+            for start in tqdm(blocks, desc=f"Converting {name} to uint8", unit="block"):
+                stop = min(start + _CHUNK, n_steps)
+                out[start:stop] = np.moveaxis(np.asarray(array[start:stop]), -1, 1)
 
-        sample = np.asarray(array[:: max(1, len(array) // 64)])
-        path = self.cache_path(key, [sample, repr(array.shape).encode(), buffer.episode_ends[:]])
-        return cached_array(path, (len(array), *field.shape), np.uint8, convert)
+        cache = self.cache_path(key, [stored_bytes(path), repr(field).encode()])
+        return cached_array(cache, (n_steps, *field.shape), np.uint8, convert)
 
-    def cache_path(self, key: str, made_from: list[bytes | np.ndarray]) -> Path:
+    def cache_path(self, key: str, made_from: Iterable[bytes | np.ndarray]) -> Path:
         """The cache file for observation ``key`` made from these contents."""
         return self.cache_dir / f"{key}-{content_hash(made_from)}.npy"
 

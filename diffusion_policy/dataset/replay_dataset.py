@@ -12,7 +12,8 @@ import torch
 from torch.utils.data import Dataset
 
 from diffusion_policy.common.errors import UserError
-from diffusion_policy.common.replay_buffer import ReplayBuffer, check_finite
+from diffusion_policy.common.dataset_checks import check_finite
+from diffusion_policy.common.replay_buffer import ReplayBuffer
 from diffusion_policy.common.sampler import clamp_to_episode, downsample_mask, get_val_mask
 from diffusion_policy.common.shape_meta import Field, ShapeMeta
 from diffusion_policy.common.window import Window
@@ -24,7 +25,7 @@ from diffusion_policy.model.common.normalizer import (
 )
 from diffusion_policy.model.vision.resnet import IMAGENET_MEAN, IMAGENET_STD
 
-Reader = Callable[[ReplayBuffer, str, Field], np.ndarray]
+Reader = Callable[[ReplayBuffer, str | Path, str, Field], np.ndarray]
 
 
 class ReplayDataset(Dataset):
@@ -75,7 +76,7 @@ class ReplayDataset(Dataset):
 
         action_field = Field(shape_meta.action.shape)
         self.action = ArrayReader().read_low_dim(buffer, "action", "action", action_field)
-        self.obs = {key: reader(buffer, key, field) for key, field in shape_meta.obs.items()}
+        self.obs = {key: reader(buffer, path, key, field) for key, field in shape_meta.obs.items()}
         for key, array in [("action", self.action), *self.obs.items()]:
             if array.dtype != np.uint8:
                 check_finite(array, key, self.episode_ends)

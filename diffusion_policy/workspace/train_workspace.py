@@ -208,7 +208,7 @@ class TrainWorkspace(BaseWorkspace):
             record["train_action_mse_error"] = self._sample(policy)
         rolled_out = self._is_due(training.rollout_every)
         if rolled_out:
-            record.update(runner.run(policy, label=f"epoch_{self.epoch + 1:04d}"))
+            record.update(runner.run(policy, label=f"epoch={self.epoch:04d}"))
         self._log(logger, record)
         if rolled_out:
             plot_curves(logger.path, self.output_dir / "curves.png")
