@@ -1,7 +1,7 @@
 """How the arrays of a store become the observations of a task's shape_meta.
 
-A reader is called with the store, its path, the key and the field wanted, and returns all N steps. A new
-task whose arrays already bear the names and shapes of its shape_meta needs no reader of its own.
+A reader is called with the store, its path, the key and the field wanted, and returns all N steps.
+A new task whose arrays already bear the names and shapes of its shape_meta needs none of its own.
 """
 
 from __future__ import annotations

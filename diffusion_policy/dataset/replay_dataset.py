@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from diffusion_policy.common.errors import UserError
 from diffusion_policy.common.dataset_checks import check_finite
+from diffusion_policy.common.errors import UserError
 from diffusion_policy.common.replay_buffer import ReplayBuffer
 from diffusion_policy.common.sampler import clamp_to_episode, downsample_mask, get_val_mask
 from diffusion_policy.common.shape_meta import Field, ShapeMeta
