@@ -105,6 +105,14 @@ class EnvRunner(BaseRunner):
         policy_seed: int = 0,
         progress: bool = True,
     ) -> None:
+        counts = dict(
+            n_train=n_train, n_train_vis=n_train_vis, n_test=n_test, n_test_vis=n_test_vis
+        )
+        sizes = dict(n_envs=n_envs, n_workers=n_workers, max_steps=max_steps, fps=fps)
+        for least, values in ((0, counts), (1, sizes)):
+            for name, value in values.items():
+                if value is not None and value < least:
+                    raise UserError(f"{name}={value} makes no sense: use {least} or more")
         if n_train + n_test < 1:
             raise UserError(f"n_train={n_train} and n_test={n_test}: ask for at least one episode")
         self.env_spec = plain(env)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -76,7 +77,12 @@ class VideoWriter:
             self.discard()
 
 
-def read_video(path: str | Path) -> np.ndarray:
-    """All frames of a video, (n, H, W, 3) uint8 RGB."""
+def read_video(path: str | Path, indices: Sequence[int] | None = None) -> np.ndarray:
+    """The frames of a video at ``indices`` (all when None), (n, H, W, 3) uint8 RGB."""
     with av.open(str(path)) as container:
-        return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
+        frames = {
+            index: frame.to_ndarray(format="rgb24")
+            for index, frame in enumerate(container.decode(video=0))
+            if indices is None or index in indices
+        }
+    return np.stack([frames[index] for index in (frames if indices is None else indices)])

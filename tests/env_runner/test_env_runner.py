@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from toy_env import SHAPE_META, SIZE
+from toy_policy import GoalPolicy
 
 from diffusion_policy.common.errors import UserError
 from diffusion_policy.env_runner.env_runner import EnvRunner
@@ -15,22 +16,12 @@ from diffusion_policy.policy.base_policy import BasePolicy
 TOY = {"factory": "toy_env:make"}
 
 
-class GoalPolicy(BasePolicy):
-    """Walks to the goal, with noise; remembers what it was asked."""
+class RecordingPolicy(GoalPolicy):
+    """Remembers what it was asked."""
 
-    def __init__(self, noise=0.0, n_action_steps=1, obs_offsets=(-1, 0)):
-        super().__init__(SHAPE_META)
-        self.noise, self.n_action_steps = noise, n_action_steps
-        self.offsets = obs_offsets
-        self.weight = torch.nn.Parameter(torch.ones(1))
+    def __init__(self, **options):
+        super().__init__(**options)
         self.calls, self.resets = [], []
-
-    @property
-    def obs_offsets(self):
-        return self.offsets
-
-    def compute_loss(self, batch):
-        raise NotImplementedError
 
     def reset(self, env_ids=None):
         self.resets.append(list(env_ids))
@@ -39,10 +30,9 @@ class GoalPolicy(BasePolicy):
         assert not self.training
         assert not torch.is_grad_enabled()
         assert (obs["position"].dtype, obs["image"].dtype) == (torch.float32, torch.uint8)
-        assert obs["image"].shape == (len(env_ids), len(self.offsets), 3, 4, 6)
+        assert obs["image"].shape == (len(env_ids), len(self.obs_offsets), 3, 4, 6)
         self.calls.append((list(env_ids), obs["image"][:, :, 0, 0, 0].tolist()))
-        goal = obs["goal"][:, -1:].expand(-1, self.n_action_steps, -1) * self.weight
-        return {"action": goal + self.noise * torch.randn(goal.shape)}
+        return super().predict_action(obs, env_ids)
 
 
 def make_runner(**options):
@@ -85,13 +75,13 @@ def test_results_do_not_depend_on_the_number_of_workers(n_action_steps):
     results = []
     for n_workers in (1, 2, 3):
         with make_runner(n_workers=n_workers) as runner:
-            policy = GoalPolicy(noise=SIZE, n_action_steps=n_action_steps)
+            policy = RecordingPolicy(noise=SIZE, n_action_steps=n_action_steps)
             results.append((runner.run(policy), runner.episodes, policy.calls))
     assert results[0] == results[1] == results[2]
 
 
 def test_a_slot_takes_the_next_seed_when_its_episode_ends():
-    policy = GoalPolicy(noise=2.0)
+    policy = RecordingPolicy(noise=2.0)
     with make_runner() as runner:
         runner.run(policy)
     # Replay the rule on the lengths alone: in every step the free slots, lowest first, take the
@@ -111,7 +101,7 @@ def test_a_slot_takes_the_next_seed_when_its_episode_ends():
 
 
 def test_hands_over_the_times_that_the_policy_wants():
-    policy = GoalPolicy(noise=SIZE, obs_offsets=(-3, -1, 0))
+    policy = RecordingPolicy(noise=SIZE, obs_offsets=(-3, -1, 0))
     with make_runner(n_train=0, n_test=1, n_envs=1) as runner:
         runner.run(policy)
     # The toy's image shows the number of the step.
@@ -185,6 +175,12 @@ def test_a_mismatch_is_named_at_construction(path, value, message):
     entry[path[-1]] = value
     with pytest.raises(UserError, match=message):
         EnvRunner(TOY, shape_meta)
+
+
+@pytest.mark.parametrize(("name", "value"), [("n_test", -1), ("n_workers", 0), ("max_steps", 0)])
+def test_sizes_must_make_sense(name, value):
+    with pytest.raises(UserError, match=f"{name}={value} makes no sense"):
+        make_runner(**{name: value})
 
 
 def test_no_episodes_are_no_run():

@@ -20,6 +20,7 @@ def test_plays_back_what_was_written(tmp_path):
     decoded = read_video(tmp_path / "a.mp4").astype(float)
     assert decoded.shape == frames.shape
     assert np.abs(decoded - frames).mean() < 4
+    np.testing.assert_array_equal(read_video(tmp_path / "a.mp4", [0, 7, 7]), decoded[[0, 7, 7]])
 
 
 def test_is_h264_that_players_accept(tmp_path):

@@ -1,0 +1,46 @@
+"""Score a trained policy: ``python eval.py --checkpoint PATH --output-dir DIR``."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from diffusion_policy.common.errors import reports_user_errors
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description="Play episodes of fresh seeds with a checkpoint's policy; write eval_info.json "
+        "(every episode, success rate with its 95 % interval), videos and report.html."
+    )
+    default = "(default: %(default)s)"
+    parser.add_argument("--checkpoint", type=Path, required=True, help="file written by train.py")
+    parser.add_argument("--output-dir", type=Path, required=True, help="folder for the results")
+    parser.add_argument("--n-episodes", type=int, default=1000, help=f"one for each seed {default}")
+    parser.add_argument(
+        "--start-seed", type=int, default=100_000, help=f"seed of the first episode {default}"
+    )
+    parser.add_argument(
+        "--n-videos", type=int, default=6, help=f"how many of the first to record {default}"
+    )
+    parser.add_argument("--n-workers", type=int, help="processes (default: one for each core)")
+    parser.add_argument(
+        "--device", default="auto", help=f"auto, cpu, cuda, cuda:1 or mps {default}"
+    )
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace the results in the folder"
+    )
+    return parser.parse_args()
+
+
+@reports_user_errors
+def main() -> None:
+    arguments = parse_arguments()
+    # Imported late: --help and a mistyped option should not wait for torch.
+    from diffusion_policy.env_runner.evaluation import evaluate_checkpoint
+
+    evaluate_checkpoint(**vars(arguments))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,186 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from omegaconf import OmegaConf
+from toy_env import SHAPE_META
+from toy_policy import GoalPolicy
+
+from diffusion_policy.common.checkpoint import save_checkpoint
+from diffusion_policy.common.errors import UserError
+from diffusion_policy.env_runner.env_runner import Episode
+from diffusion_policy.env_runner.evaluation import aggregate, evaluate_checkpoint, headline
+from diffusion_policy.env_runner.report import FRAMES_PER_EPISODE, contact_sheet, write_report
+
+ROOT = Path(__file__).parents[2]
+CONFIG = {
+    "name": "walk_to_<goal>",
+    "policy": {"_target_": "toy_policy.GoalPolicy", "noise": 2.0},
+    "task": {
+        "shape_meta": SHAPE_META,
+        "env_runner": {
+            "_target_": "diffusion_policy.env_runner.env_runner.EnvRunner",
+            "env": {"factory": "toy_env:make", "kwargs": {"frame_shape": [64, 64]}},
+            "shape_meta": "${task.shape_meta}",
+            "n_train": 6,
+            "n_test": 50,
+            "max_steps": 6,
+            "output_dir": None,
+        },
+    },
+}
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    path = tmp_path / "latest.ckpt"
+    config = OmegaConf.to_yaml(OmegaConf.create(CONFIG))
+    save_checkpoint(path, config, {"model": GoalPolicy().state_dict()})
+    return path
+
+
+def evaluate(checkpoint, output_dir, **options):
+    defaults = dict(n_episodes=8, start_seed=40, n_videos=2, n_workers=1, device="cpu")
+    return evaluate_checkpoint(checkpoint, output_dir, **{**defaults, **options})
+
+
+def test_writes_everything_down(checkpoint, tmp_path, capsys):
+    info = evaluate(checkpoint, tmp_path / "eval")
+    assert json.loads((tmp_path / "eval" / "eval_info.json").read_text()) == info
+    assert info["checkpoint"] == str(checkpoint)
+    assert info["config_name"] == "walk_to_<goal>"
+    assert info["seed_range"] == [40, 47]
+    assert info["versions"]["torch"]
+
+    episodes = info["per_episode"]
+    assert [(e["episode_ix"], e["seed"]) for e in episodes] == [(i, 40 + i) for i in range(8)]
+    # The policy is good and noisy: both outcomes occur, and they agree with the lengths.
+    assert {e["success"] for e in episodes} == {True, False}
+    assert all(e["length"] == 6 for e in episodes if not e["success"])
+    score = info["aggregated"]
+    assert score["n_episodes"] == 8
+    assert score["success_rate"] == np.mean([e["success"] for e in episodes])
+    assert score["mean_max_reward"] == pytest.approx(np.mean([e["max_reward"] for e in episodes]))
+
+    videos = [e["video"] for e in episodes if e["video"]]
+    assert len(videos) == 2
+    for video, episode in zip(videos, episodes, strict=False):
+        outcome = "success" if episode["success"] else "failure"
+        assert video == f"media/eval/test_{episode['seed']}_{outcome}.mp4"
+        assert (tmp_path / "eval" / video).is_file()
+    last_line = capsys.readouterr().out.splitlines()[-1]
+    assert last_line == f"{headline(score)}; see {tmp_path / 'eval' / 'report.html'}"
+
+
+def test_page_needs_no_other_file(checkpoint, tmp_path):
+    info = evaluate(checkpoint, tmp_path / "eval")
+    page = (tmp_path / "eval" / "report.html").read_text()
+    assert page.count('src="data:image/png;base64,') == 2
+    assert page.count('src="data:video/mp4;base64,') == 2
+    assert page.count("src=") == 4
+    assert "walk_to_&lt;goal&gt;" in page
+    assert f"{info['aggregated']['success_rate']:.1%}" in page
+
+
+def test_large_videos_are_linked(checkpoint, tmp_path, monkeypatch):
+    info = evaluate(checkpoint, tmp_path / "eval")
+    monkeypatch.setattr("diffusion_policy.env_runner.report.MAX_EMBEDDED_VIDEO", 10)
+    page = write_report(info, tmp_path / "eval").read_text()
+    assert f'src="{info["per_episode"][0]["video"]}"' in page
+    assert "video/mp4" not in page
+
+
+def test_repeats_itself(checkpoint, tmp_path):
+    first = evaluate(checkpoint, tmp_path / "a")
+    second = evaluate(checkpoint, tmp_path / "b", n_workers=2)
+    assert first["per_episode"] == second["per_episode"]
+
+
+def test_earlier_results_are_kept_unless_told_otherwise(checkpoint, tmp_path):
+    evaluate(checkpoint, tmp_path / "eval")
+    before = (tmp_path / "eval" / "eval_info.json").read_bytes()
+    with pytest.raises(UserError, match=r"eval_info\.json exists already"):
+        evaluate(checkpoint, tmp_path / "eval")
+    with pytest.raises(UserError, match="no checkpoint"):
+        evaluate(tmp_path / "other.ckpt", tmp_path / "eval", overwrite=True)
+    assert (tmp_path / "eval" / "eval_info.json").read_bytes() == before
+
+    info = evaluate(checkpoint, tmp_path / "eval", overwrite=True, n_videos=1)
+    recorded = [str(path.name) for path in (tmp_path / "eval" / "media" / "eval").iterdir()]
+    assert recorded == [Path(info["per_episode"][0]["video"]).name]
+
+
+def test_a_folder_that_cannot_be_is_a_user_error(checkpoint, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="choose another --output-dir"):
+        evaluate(checkpoint, tmp_path / "file" / "eval")
+
+
+def test_without_videos(checkpoint, tmp_path):
+    evaluate(checkpoint, tmp_path / "eval", n_videos=0)
+    assert {path.name for path in (tmp_path / "eval").iterdir()} == {
+        "eval_info.json",
+        "report.html",
+    }
+
+
+def test_a_rounded_reward_is_no_success():
+    def episode(seed, max_reward, success):
+        return Episode(seed, "test", seed, None, 100.0, max_reward, success, 300)
+
+    score = aggregate(
+        [
+            episode(0, 1.0, True),
+            episode(1, 0.998, False),
+            episode(2, 0.95, False),
+            episode(3, 0.949, False),
+        ]
+    )
+    assert score["success_rate"] == 0.25
+    assert score["success_ci95"] == pytest.approx([0.0456, 0.6994], abs=1e-4)
+    assert [miss["seed"] for miss in score["near_misses"]] == [1, 2]
+    low, high = score["mean_max_reward_ci95"]
+    assert 0.949 <= low < score["mean_max_reward"] < high <= 1
+    assert (score["mean_sum_reward"], score["mean_length"]) == (100, 300)
+
+
+def test_contact_sheet_spans_the_episode(checkpoint, tmp_path):
+    info = evaluate(checkpoint, tmp_path / "eval", n_videos=3)
+    figure = contact_sheet(info["per_episode"][:3], tmp_path / "eval")
+    assert len(figure.axes) == 3 * (FRAMES_PER_EPISODE + 1)
+    for row, episode in enumerate(info["per_episode"][:3]):
+        axes = figure.axes[row * 7 + 1 : row * 7 + 7]
+        steps = [int(ax.get_title().removeprefix("step ")) for ax in axes]
+        assert (steps[0], steps[-1]) == (0, episode["length"])
+        # The toy's frames get brighter by the step.
+        assert [ax.images[0].get_array().mean() for ax in axes] == pytest.approx(
+            [10 * step for step in steps], abs=3
+        )
+
+
+def run_eval(*arguments):
+    return subprocess.run(
+        [sys.executable, ROOT / "eval.py", *arguments],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT / "tests")},
+        check=False,
+    )
+
+
+def test_command_line(checkpoint, tmp_path):
+    arguments = [f"--checkpoint={checkpoint}", f"--output-dir={tmp_path / 'eval'}", "--device=cpu"]
+    done = run_eval(*arguments, "--n-episodes=3", "--n-workers=1", "--n-videos=0")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1].startswith("success rate ")
+    info = json.loads((tmp_path / "eval" / "eval_info.json").read_text())
+    assert info["seed_range"] == [100_000, 100_002]
+
+    again = run_eval(*arguments)
+    assert again.returncode == 1
+    assert again.stderr.startswith("error: ")
+    assert again.stderr.count("\n") == 1
