@@ -41,7 +41,7 @@ STEM = [
 """The T as two rectangles, in block coordinates."""
 BLOCK_AREA = polygon_area(BAR) + polygon_area(STEM)
 
-_WALLS = [
+WALLS = [
     ((5, 506), (5, 5)),
     ((5, 5), (506, 5)),
     ((506, 5), (506, 506)),
@@ -83,7 +83,7 @@ class PushTSimulation:
         self.space = pymunk.Space()
         self.space.gravity = 0, 0
         self.space.damping = 0
-        self.walls = [pymunk.Segment(self.space.static_body, a, b, WALL_RADIUS) for a, b in _WALLS]
+        self.walls = [pymunk.Segment(self.space.static_body, a, b, WALL_RADIUS) for a, b in WALLS]
         self.space.add(*self.walls)
         self.agent = pymunk.Body(body_type=pymunk.Body.KINEMATIC)
         self.agent.position = (256, 400)
