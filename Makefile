@@ -1,0 +1,46 @@
+# `make train` on a fresh clone installs everything into .venv and trains DOT on PushT.
+# Needs GNU make and Python >= 3.11 with venv; another interpreter: make train PYTHON=python3.12
+PYTHON ?= python3
+ARGS ?=
+BIN := .venv/bin
+
+.PHONY: help install install-dev train test lint clean
+
+help: ## print this list (what plain `make` does)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+install: .venv/installed ## make .venv and install the package, editable
+
+install-dev: .venv/installed-dev ## the same, with the tools for tests and lint
+
+train: .venv/installed ## train DOT on PushT; ARGS="key=value ..." overrides the config
+	$(BIN)/python train.py --config-name=train_dot_pusht $(ARGS)
+
+test: .venv/installed-dev ## run the tests in two processes; ARGS goes to pytest
+	$(BIN)/python -m pytest -n 2 $(ARGS)
+
+lint: .venv/installed-dev ## check style and formatting
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+
+clean: ## remove .venv, caches and build leftovers; runs and data stay
+	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	find . -name .git -prune -o -type d -name __pycache__ -prune -exec rm -rf {} +
+
+# The installed* files are stamps: done once, and again whenever pyproject.toml changes.
+.venv/installed: pyproject.toml | $(BIN)/python
+	@# an environment of uv comes without pip
+	@$(BIN)/python -m pip --version > /dev/null 2>&1 || $(BIN)/python -m ensurepip
+	$(BIN)/python -m pip install --editable .
+	@touch $@
+
+.venv/installed-dev: .venv/installed
+	$(BIN)/python -m pip install --editable ".[dev]"
+	@touch $@
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "$(PYTHON) is missing or older than Python 3.11 ($$($(PYTHON) --version 2>&1));" \
+			"name a newer one: make PYTHON=python3.12"; exit 1; }
+	@# half an environment would pass for a whole one at the next call
+	$(PYTHON) -m venv --clear .venv || { rm -rf .venv; exit 1; }
