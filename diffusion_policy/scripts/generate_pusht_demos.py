@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import math
 import multiprocessing
-import os
 import tempfile
 import zipfile
 from collections.abc import Iterator
@@ -22,6 +21,7 @@ import numpy as np
 import zarr
 from tqdm import tqdm
 
+from diffusion_policy.common.atomic_file import replacing
 from diffusion_policy.common.errors import UserError, reports_user_errors
 from diffusion_policy.env.pusht.expert import ScriptedExpert
 from diffusion_policy.env.pusht.simulation import (
@@ -138,8 +138,7 @@ def generate(episodes: int, seed: int, workers: int = 1) -> Iterator[Demonstrati
 
 
 def save(demonstrations: list[Demonstration], seed: int, path: Path) -> None:
-    """Write a zarr zip (format 2) under a temporary name, then rename it to ``path``."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write a zarr zip (format 2) to ``path``, whole or not at all."""
     lengths = [len(demonstration.state) for demonstration in demonstrations]
     arrays = {
         f"data/{key}": np.concatenate([getattr(d, key) for d in demonstrations])
@@ -147,9 +146,8 @@ def save(demonstrations: list[Demonstration], seed: int, path: Path) -> None:
     }
     arrays["meta/episode_ends"] = np.cumsum(lengths, dtype=np.int64)
     arrays["meta/initial_state"] = np.stack([d.initial_state for d in demonstrations])
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
-        tree = Path(folder, "tree")
-        group = zarr.open_group(tree, mode="w", zarr_format=2)
+    with tempfile.TemporaryDirectory() as folder, replacing(path) as archive:
+        group = zarr.open_group(folder, mode="w", zarr_format=2)
         group.attrs.update(
             generator="diffusion_policy.scripts.generate_pusht_demos",
             generator_version=GENERATOR_VERSION,
@@ -158,14 +156,11 @@ def save(demonstrations: list[Demonstration], seed: int, path: Path) -> None:
         )
         for key, values in arrays.items():
             group.create_array(key, data=values, chunks=values.shape)
-        archive = Path(folder, "archive.zip")
-        with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as bundle:
-            for file in sorted(p for p in tree.rglob("*") if p.is_file()):
-                # A ZipInfo of its own carries a constant date, for reproducible bytes.
-                bundle.writestr(
-                    zipfile.ZipInfo(file.relative_to(tree).as_posix()), file.read_bytes()
-                )
-        os.replace(archive, path)
+        with zipfile.ZipFile(archive, "w") as bundle:
+            for file in sorted(entry for entry in Path(folder).rglob("*") if entry.is_file()):
+                # A ZipInfo made by name has a constant date, which keeps the bytes the same.
+                name = zipfile.ZipInfo(file.relative_to(folder).as_posix())
+                bundle.writestr(name, file.read_bytes())
 
 
 @reports_user_errors
