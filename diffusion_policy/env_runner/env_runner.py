@@ -245,7 +245,7 @@ class EnvRunner(BaseRunner):
         """(n, Ta, Da) from the policy, checked."""
         observed = env.observe(slots)
         obs = {key: _tensor(observed[key], policy.device) for key in self.shape_meta.obs}
-        actions = policy.predict_action(obs, env_ids=slots)["action"].cpu().numpy()
+        actions = policy.predict_action(obs, env_ids=slots)["action"].float().cpu().numpy()
         expected = (len(slots), policy.n_action_steps, *self.shape_meta.action.shape)
         if actions.shape != expected:
             raise ValueError(f"the policy's actions have shape {actions.shape}, not {expected}")

@@ -1,8 +1,8 @@
 """A rollout worker process: steps its share of the environments of a :class:`VectorEnv`.
 
 Started by the parent as a fresh interpreter, ``python -m diffusion_policy.gym_util.env_worker``,
-which imports neither the parent's main module nor torch. It answers each command with None, or
-with the text of a traceback, and ends when the parent does.
+which imports neither the parent's main module nor torch. It answers the first message, its setup,
+and each command with None, or with the text of a traceback. It ends when the parent does.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class EpisodeStart(NamedTuple):
 class Worker:
     """The environments of one process, and their rows of the shared arrays.
 
-    The methods ``build``, ``reset`` and ``step`` are the commands that the parent may send.
+    ``reset`` and ``step`` are the commands that the parent may send.
     """
 
     def __init__(self, setup: WorkerSetup) -> None:
@@ -105,17 +105,18 @@ class Worker:
 
 
 def serve(connection: Connection) -> None:
-    """Answer commands until the parent hangs up or one of them fails."""
+    """Build the environments, then obey commands until the parent hangs up or one of them fails."""
     worker = Worker(WorkerSetup(**connection.recv()))
+    command, arguments = "build", []
     try:
         while True:
-            command, *arguments = connection.recv()
             try:
                 getattr(worker, command)(*arguments)
             except Exception:
                 connection.send(traceback.format_exc())
                 return
             connection.send(None)
+            command, *arguments = connection.recv()
     except (EOFError, OSError):
         pass  # the parent has hung up, or is gone
     finally:

@@ -101,21 +101,27 @@ class VectorEnv:
         self._workers: list[_WorkerHandle] = []
         self._finalizer = weakref.finalize(self, _shut_down, self._workers, os.getpid())
         try:
-            for index in range(n_workers):
-                setup = WorkerSetup(
-                    index=index,
-                    slots=list(range(index, n_envs, n_workers)),
-                    env_spec=env_spec,
-                    max_steps=max_steps,
-                    obs_offsets=self.obs_offsets,
-                    video_fps=video_fps,
-                    memory_fd=self._arrays.fd,
-                    fields=fields,
-                )
-                self._workers.append(_WorkerHandle(setup))
+            for _ in range(n_workers):
+                self._workers.append(_WorkerHandle(self._arrays.fd))
+            self._command(
+                {
+                    index: asdict(
+                        WorkerSetup(
+                            index=index,
+                            slots=list(range(index, n_envs, n_workers)),
+                            env_spec=env_spec,
+                            max_steps=max_steps,
+                            obs_offsets=self.obs_offsets,
+                            video_fps=video_fps,
+                            memory_fd=self._arrays.fd,
+                            fields=fields,
+                        )
+                    )
+                    for index in range(n_workers)
+                }
+            )
         finally:
             os.close(self._arrays.fd)
-        self._command({index: ("build",) for index in range(n_workers)})
 
     def _fields(self, n_envs: int, n_workers: int, n_obs_steps: int, n_action_steps: int) -> Fields:
         observations = {
@@ -195,7 +201,7 @@ class VectorEnv:
         self._command(commands)
         return EpisodeTotals(**{name: self._arrays[name][slots] for name in TOTALS})
 
-    def _command(self, commands: Mapping[int, tuple]) -> None:
+    def _command(self, commands: Mapping[int, Any]) -> None:
         """Send each worker its command, and wait until all are done."""
         if self.closed:
             raise ValueError("the VectorEnv is closed")
@@ -224,7 +230,7 @@ class VectorEnv:
 
     def close(self) -> None:
         """End the workers; may be called twice."""
-        _shut_down(self._workers, os.getpid())
+        self._finalizer()
 
     def __enter__(self) -> VectorEnv:
         return self
@@ -236,17 +242,16 @@ class VectorEnv:
 class _WorkerHandle:
     """The parent's side of a worker process, which is started but not waited for."""
 
-    def __init__(self, setup: WorkerSetup) -> None:
+    def __init__(self, memory_fd: int) -> None:
         self.connection, theirs = Pipe()
         try:
-            self.process = _start_worker(theirs, setup.memory_fd)
+            self.process = _start_worker(theirs, memory_fd)
         except BaseException:
             self.connection.close()
             raise
         finally:
             # Only the worker may hold its end, or its death would go unnoticed.
             theirs.close()
-        self.connection.send(asdict(setup))
 
     def obituary(self) -> str:
         """How the process died, for a sentence about the environment it was busy with."""
