@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 
 import numpy as np
@@ -39,7 +40,7 @@ def finished_episode_ends(stored: np.ndarray) -> np.ndarray:
 def check_lengths(lengths: Mapping[str, int], n_steps: int) -> None:
     """Check that every array (length by key) reaches the last episode end.
 
-    An array may be longer: an interrupted append leaves steps that belong to no episode.
+    An interrupted append leaves steps that belong to no episode: longer arrays are warned of.
 
     Raises:
         UserError: names the first array that is too short.
@@ -50,17 +51,41 @@ def check_lengths(lengths: Mapping[str, int], n_steps: int) -> None:
                 f"data/{key} has {length} steps but meta/episode_ends counts {n_steps}: "
                 "the copy is incomplete or the ends are wrong; fetch or write the data set again"
             )
+    beyond = {key: length - n_steps for key, length in lengths.items() if length > n_steps}
+    if beyond:
+        warnings.warn(
+            f"steps beyond the last episode end are ignored ({beyond}): an append was "
+            "interrupted, or an episode end is missing",
+            stacklevel=3,
+        )
 
 
-def check_episode(episode: Mapping[str, np.ndarray]) -> None:
-    """Check that the arrays (L, ...) of one episode have one length L >= 1.
+def check_episode(
+    episode: Mapping[str, np.ndarray], stored: Mapping[str, np.ndarray | zarr.Array]
+) -> None:
+    """Check the arrays (L, ...) of a new episode, and that they fit the ``stored`` ones, if any.
 
     Raises:
-        UserError: names every array's length.
+        UserError: lengths that differ or are 0, a name that cannot be stored, something else than
+            numbers, or keys, step shapes or types other than the stored ones.
     """
     lengths = {key: len(value) if value.ndim else 0 for key, value in episode.items()}
     if len(set(lengths.values())) != 1 or 0 in lengths.values():
         raise UserError(f"an episode needs arrays of one length, at least 1, but has {lengths}")
+    for key, value in episode.items():
+        if not key or key.startswith((".", "__")) or "/" in key:
+            raise UserError(f"{key!r} cannot name an array: use a word without . and /")
+        if value.dtype.kind not in "biuf":
+            raise UserError(f"{key!r} has type {value.dtype}: store numbers")
+    if not stored:
+        return
+    if episode.keys() != stored.keys():
+        raise UserError(
+            f"the episode has keys {sorted(episode)} but the data set has {sorted(stored)}: "
+            "give the same ones"
+        )
+    for key, value in episode.items():
+        check_fits(key, value, stored[key])
 
 
 def check_fits(key: str, rows: np.ndarray, array: np.ndarray | zarr.Array) -> None:

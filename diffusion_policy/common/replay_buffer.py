@@ -14,11 +14,10 @@ no episode and the next append overwrites them.
 from __future__ import annotations
 
 import os
-import warnings
-from collections.abc import ItemsView, Iterator, KeysView, Mapping, ValuesView
-from contextlib import contextmanager
+from collections.abc import ItemsView, KeysView, Mapping, ValuesView
+from operator import itemgetter
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -67,15 +66,7 @@ class ReplayBuffer:
             raise UserError("the data set has no array meta/episode_ends: write the data set again")
         self.root = root
         self._episode_ends = finished_episode_ends(np.asarray(root["meta"]["episode_ends"][:]))
-        lengths = {key: array.shape[0] for key, array in self.items()}
-        check_lengths(lengths, self.n_steps)
-        beyond = {k: n - self.n_steps for k, n in lengths.items() if n > self.n_steps}
-        if beyond:
-            warnings.warn(
-                f"steps beyond the last episode end are ignored ({beyond}): an append was "
-                "interrupted, or an episode end is missing",
-                stacklevel=2,
-            )
+        check_lengths({key: array.shape[0] for key, array in self.items()}, self.n_steps)
 
     # ------------------------------------------------------------------ open and create
 
@@ -99,11 +90,7 @@ class ReplayBuffer:
             UserError: there are episodes in that place already.
         """
         if root is None:
-            root = zarr.open_group(storage, mode="a", zarr_format=zarr_format)
-        if "data" in root or "meta" in root:
-            raise UserError(
-                f"{root.store_path} holds a data set already: open it, or choose another place"
-            )
+            root = zarr_store.create_group(storage, False, zarr_format, source=None)
         root.create_group("data")
         _create_episode_ends(root.create_group("meta"), 0)
         return cls(root)
@@ -124,7 +111,7 @@ class ReplayBuffer:
         Raises:
             UserError: the place cannot be opened, or what it holds breaks the layout.
         """
-        with _naming(path):
+        with zarr_store.naming(path):
             return cls.create_from_group(zarr_store.open_group(path, mode))
 
     @classmethod
@@ -160,21 +147,19 @@ class ReplayBuffer:
         path: str | os.PathLike[str],
         backend: Literal["numpy", "zarr"] = "numpy",
         store: StoreLike | None = None,
-        keys: list[str] | None = None,
-        chunks: ChunksOption = None,
-        compressors: CompressorsOption = "default",
-        if_exists: IfExists = "error",
-        dtypes: Mapping[str, npt.DTypeLike] | None = None,
+        **options: Any,
     ) -> ReplayBuffer:
-        """Copy the data set at ``path`` as :meth:`copy_from_store` does.
+        """Copy the data set at ``path``; ``options`` are those of :meth:`copy_from_store`.
 
         Backend ``"zarr"`` without a ``store`` keeps the copy compressed in memory.
+
+        Raises:
+            UserError: as :meth:`create_from_path` and :meth:`copy_from_store`.
         """
         if backend == "zarr" and store is None:
             store = MemoryStore()
-        with _naming(path):
-            group = zarr_store.open_group(path)
-            return cls.copy_from_store(group, store, keys, chunks, compressors, if_exists, dtypes)
+        with zarr_store.naming(path):
+            return cls.copy_from_store(zarr_store.open_group(path), store, **options)
 
     # ------------------------------------------------------------------ what is stored
 
@@ -222,8 +207,12 @@ class ReplayBuffer:
     def _arrays(self) -> dict[str, Array]:
         if isinstance(self.data, dict):
             return self.data
-        # A leading dot is a rewrite whose process was killed.
-        return {k: array for k, array in self.data.arrays() if not k.startswith(".")}
+        # Storage lists in any order. A leading dot is a rewrite whose process was killed.
+        return {
+            k: array
+            for k, array in sorted(self.data.arrays(), key=itemgetter(0))
+            if not k.startswith(".")
+        }
 
     def keys(self) -> KeysView[str]:
         """Names of the arrays."""
@@ -309,26 +298,35 @@ class ReplayBuffer:
             UserError: lengths that differ, or keys, shapes or types that do not fit.
         """
         episode = {key: np.asarray(value) for key, value in data.items()}
-        check_episode(episode)
-        if self.n_episodes:
-            self._check_fits(episode)
+        check_episode(episode, self._arrays() if self.n_episodes else {})
         start = self.n_steps
         stop = start + len(next(iter(episode.values())))
-        for key, value in episode.items():
-            if isinstance(self.data, dict):
-                earlier = [self.data[key][:start]] if self.n_episodes else []
-                self.data[key] = np.concatenate([*earlier, value]).astype(
-                    earlier[0].dtype if earlier else value.dtype, copy=False
-                )
-                continue
-            if not self.n_episodes:
-                create_array(
-                    self.data, key, (0, *value.shape[1:]), value.dtype, chunks, compressors
-                )
+        if not self.n_episodes:
+            self._start_arrays(episode, chunks, compressors)
+        for key, rows in episode.items():
             array = self.data[key]
-            array.resize((stop, *array.shape[1:]))
-            array[start:stop] = value
+            if isinstance(array, zarr.Array):
+                array.resize((stop, *array.shape[1:]))
+                array[start:stop] = rows
+            else:
+                self.data[key] = np.concatenate([array[:start], rows], dtype=array.dtype)
         self._append_end(stop)
+
+    def _start_arrays(
+        self,
+        episode: Mapping[str, np.ndarray],
+        chunks: ChunksOption,
+        compressors: CompressorsOption,
+    ) -> None:
+        """Make arrays of no steps for this episode; those of dropped or unfinished ones go."""
+        for key in list(self.keys()):
+            del self.data[key]
+        for key, rows in episode.items():
+            shape = (0, *rows.shape[1:])
+            if isinstance(self.data, dict):
+                self.data[key] = np.empty(shape, rows.dtype)
+            else:
+                create_array(self.data, key, shape, rows.dtype, chunks, compressors)
 
     def extend(self, data: Mapping[str, npt.ArrayLike]) -> None:
         """:meth:`add_episode` with its default storage."""
@@ -413,23 +411,15 @@ class ReplayBuffer:
                 create_array(self.meta, key, array.shape, array.dtype)[...] = array
 
     def _append_end(self, stop: int) -> None:
-        self._episode_ends = np.append(self._episode_ends, stop)
+        ends = np.append(self._episode_ends, stop)
         if isinstance(self.meta, dict):
-            self.meta["episode_ends"] = self._episode_ends
+            self.meta["episode_ends"] = ends
         else:
             stored = self.meta["episode_ends"]
             # Between these two writes the new entry reads as 0: finished_episode_ends skips it.
-            stored.resize((self.n_episodes,))
-            stored[self.n_episodes - 1] = stop
-
-    def _check_fits(self, episode: Mapping[str, np.ndarray]) -> None:
-        if episode.keys() != self.keys():
-            raise UserError(
-                f"the episode has keys {sorted(episode)} but the data set has "
-                f"{sorted(self.keys())}: give the same ones"
-            )
-        for key, value in episode.items():
-            check_fits(key, value, self[key])
+            stored.resize((len(ends),))
+            stored[-1] = stop
+        self._episode_ends = ends
 
     # ------------------------------------------------------------------ save and re-encode
 
@@ -449,10 +439,8 @@ class ReplayBuffer:
             UserError: a missing key, or the store is occupied and ``if_exists`` is ``"error"``.
         """
         arrays = {key: self[key] for key in (self.keys() if keys is None else keys)}
-        mode = "w" if if_exists == "replace" else "a"
-        root = zarr.open_group(store, mode=mode, zarr_format=zarr_format)
-        if "data" in root or "meta" in root:
-            raise UserError(f"{store} holds a data set already: pass if_exists='replace'")
+        source = self.root if isinstance(self.root, zarr.Group) else None
+        root = zarr_store.create_group(store, if_exists == "replace", zarr_format, source)
         data, meta = root.create_group("data"), root.create_group("meta")
         for key, array in arrays.items():
             shape = (self.n_steps, *array.shape[1:])
@@ -478,18 +466,16 @@ class ReplayBuffer:
     def save_to_path(
         self,
         path: str | os.PathLike[str],
-        keys: list[str] | None = None,
-        chunks: ChunksOption = None,
-        compressors: CompressorsOption = "disk",
         if_exists: IfExists = "error",
-        zarr_format: Literal[2, 3] = 3,
+        **options: Any,
     ) -> None:
-        """Write ``keys`` (None: all) to a folder, or to one file where ``path`` ends in ``.zip``.
+        """Write to a folder, or to one file where ``path`` ends in ``.zip``.
 
-        The name appears when everything is written, see :func:`replacing`.
+        The name appears when everything is written, see :func:`replacing`; ``options`` are those
+        of :meth:`save_to_store`.
 
         Raises:
-            UserError: ``path`` exists and ``if_exists`` is ``"error"``.
+            UserError: ``path`` exists and ``if_exists`` is ``"error"``, or a key is missing.
         """
         path = Path(path)
         if path.exists() and if_exists == "error":
@@ -497,7 +483,7 @@ class ReplayBuffer:
         with replacing(path) as temporary:
             is_zip = path.suffix == ".zip"
             store = ZipStore(temporary, mode="w") if is_zip else LocalStore(temporary)
-            self.save_to_store(store, keys, chunks, compressors, zarr_format=zarr_format)
+            self.save_to_store(store, **options)
             store.close()
 
     def get_chunks(self) -> dict[str, tuple[int, ...]]:
@@ -535,14 +521,3 @@ class ReplayBuffer:
 def _create_episode_ends(meta: zarr.Group, n_episodes: int) -> zarr.Array:
     # 64k ends in one chunk, packed to almost nothing: an append replaces one small file.
     return create_array(meta, "episode_ends", (n_episodes,), np.int64, chunks=(65536,))
-
-
-@contextmanager
-def _naming(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Put the data set's path in front of the errors that do not name it."""
-    try:
-        yield
-    except UserError as error:
-        if os.fspath(path) in str(error):
-            raise
-        raise UserError(f"{os.fspath(path)}: {error}") from error

@@ -47,6 +47,8 @@ def resolve_chunks(
         UserError: the chunk shape does not have the array's number of dimensions.
     """
     chosen = chunks.get(key) if isinstance(chunks, Mapping) else chunks
+    if not shape:
+        return ()
     if chosen is None:
         step_bytes = max(1, math.prod(shape[1:]) * itemsize)
         return (max(1, TARGET_CHUNK_BYTES // step_bytes), *(max(1, n) for n in shape[1:]))

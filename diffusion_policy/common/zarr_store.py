@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
@@ -12,7 +16,7 @@ import fsspec
 import zarr
 from zarr.core.buffer import default_buffer_prototype
 from zarr.errors import GroupNotFoundError
-from zarr.storage import FsspecStore, LocalStore, MemoryStore, ZipStore
+from zarr.storage import FsspecStore, LocalStore, MemoryStore, StoreLike, ZipStore
 
 from diffusion_policy.common.atomic_file import set_aside_path
 from diffusion_policy.common.errors import UserError
@@ -46,6 +50,43 @@ def open_group(path: str | os.PathLike[str], mode: Mode = "r") -> zarr.Group:
     if is_zip or Path(path).is_file():
         return _open_zip(Path(path))
     return _open_folder(Path(path), mode)
+
+
+def create_group(
+    store: StoreLike, replace: bool, zarr_format: Literal[2, 3], source: zarr.Group | None
+) -> zarr.Group:
+    """An empty group in ``store``, to be filled from ``source``.
+
+    Raises:
+        UserError: the store holds something and ``replace`` is false, or it holds ``source``.
+    """
+    try:
+        existing = zarr.open_group(store, mode="r+")
+    except (GroupNotFoundError, FileNotFoundError):
+        return zarr.open_group(store, mode="a", zarr_format=zarr_format)
+    if source is not None and _place(existing) == _place(source):
+        raise UserError(f"{store} is the data set being copied: choose another place")
+    if list(existing) and not replace:
+        raise UserError(f"{store} holds something already: pass if_exists='replace'")
+    return zarr.open_group(store, mode="w", zarr_format=zarr_format)
+
+
+def _place(group: zarr.Group) -> tuple[object, str]:
+    store = group.store
+    return (store.root.resolve() if isinstance(store, LocalStore) else id(store)), group.path
+
+
+@contextmanager
+def naming(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Put ``path`` in front of the user errors of the block; unreadable parts become one."""
+    try:
+        yield
+    except UserError as error:
+        if os.fspath(path) in str(error):
+            raise
+        raise UserError(f"{os.fspath(path)}: {error}") from error
+    except (json.JSONDecodeError, zipfile.BadZipFile, zlib.error) as error:
+        raise UserError(f"{os.fspath(path)} is damaged ({error}): fetch it again") from error
 
 
 def _missing(path: Path) -> str:
