@@ -160,7 +160,7 @@ class PushTEnv(gymnasium.Env):
         if self._window is None:
             from diffusion_policy.env.pusht.window import Window
 
-            self._window = Window(self.render_size, "PushT")
+            self._window = Window(self.render_size, self.render_size, "PushT")
         self._window.show(self._frame())
         self._window.wait(1 / CONTROL_HZ)
 
