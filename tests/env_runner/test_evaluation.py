@@ -1,5 +1,5 @@
 import json
-import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -162,25 +162,34 @@ def test_contact_sheet_spans_the_episode(checkpoint, tmp_path):
         )
 
 
-def run_eval(*arguments):
-    return subprocess.run(
-        [sys.executable, ROOT / "eval.py", *arguments],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT / "tests")},
-        check=False,
-    )
+def run_eval(monkeypatch, *arguments):
+    monkeypatch.setattr(sys, "argv", ["eval.py", *arguments])
+    runpy.run_path(str(ROOT / "eval.py"), run_name="__main__")
 
 
-def test_command_line(checkpoint, tmp_path):
+def test_command_line(checkpoint, tmp_path, monkeypatch, capsys):
     arguments = [f"--checkpoint={checkpoint}", f"--output-dir={tmp_path / 'eval'}", "--device=cpu"]
-    done = run_eval(*arguments, "--n-episodes=3", "--n-workers=1", "--n-videos=0")
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[-1].startswith("success rate ")
+    run_eval(monkeypatch, *arguments, "--n-episodes=3", "--n-workers=1", "--n-videos=0")
+    assert capsys.readouterr().out.splitlines()[-1].startswith("success rate ")
     info = json.loads((tmp_path / "eval" / "eval_info.json").read_text())
     assert info["seed_range"] == [100_000, 100_002]
 
-    again = run_eval(*arguments)
-    assert again.returncode == 1
-    assert again.stderr.startswith("error: ")
-    assert again.stderr.count("\n") == 1
+    with pytest.raises(SystemExit) as ended:
+        run_eval(monkeypatch, *arguments)
+    assert ended.value.code == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+
+
+def test_help_does_not_wait_for_torch():
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", ROOT / "eval.py", "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "--checkpoint" in done.stdout
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert "argparse" in imported
+    assert "torch" not in imported
