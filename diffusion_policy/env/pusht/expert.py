@@ -35,7 +35,7 @@ from diffusion_policy.env.pusht.routes import Routes
 from diffusion_policy.env.pusht.simulation import WORLD_SIZE
 
 # The action leads the agent by so much. The agent then covers about 0.4 of the lead per step.
-TRAVEL_LEAD, PUSH_LEAD = 36.0, 24.0
+TRAVEL_LEAD, PUSH_LEAD = 26.0, 15.0
 TRAVEL_SPEED, PUSH_SPEED = 0.4 * TRAVEL_LEAD, 0.4 * PUSH_LEAD
 FOLLOW_THROUGH = 4.0
 """The lead never falls below this in a push, so that its end is brisk and not a crawl."""
