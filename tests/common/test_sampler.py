@@ -18,7 +18,7 @@ from diffusion_policy.common.sampler import (
 from tests.reference import golden
 
 SAMPLER, MASKS = golden("sampler"), golden("episode_masks")
-CASES = [f"c{i}" for i in range(int(SAMPLER["n"]))]
+CASES = [f"c{i}" for i in range(int(SAMPLER["n_cases"]))]
 
 
 def buffer_of(data: dict[str, np.ndarray], episode_ends: np.ndarray) -> ReplayBuffer:
