@@ -110,7 +110,7 @@ def _open_folder(path: Path, mode: Mode) -> zarr.Group:
 def _open_zip(path: Path) -> zarr.Group:
     try:
         with zipfile.ZipFile(path) as archive:
-            root = _root_in_zip(archive, str(path))
+            root = root_in_zip(archive, str(path))
     except zipfile.BadZipFile as error:
         raise UserError(_damaged(str(path))) from error
     return zarr.open_group(ZipStore(path, mode="r"), path=root, mode="r")
@@ -122,7 +122,7 @@ def _open_remote_zip(url: str) -> zarr.Group:
         with fsspec.open(url, "rb") as file:
             content = io.BytesIO(file.read())
         with zipfile.ZipFile(content) as archive:
-            root = _root_in_zip(archive, url)
+            root = root_in_zip(archive, url)
             buffer = default_buffer_prototype().buffer
             entries = {name: buffer.from_bytes(archive.read(name)) for name in archive.namelist()}
     except zipfile.BadZipFile as error:
@@ -141,8 +141,12 @@ def _open_remote(url: str, mode: Mode) -> zarr.Group:
         raise UserError(_unreachable(url, error)) from error
 
 
-def _root_in_zip(archive: zipfile.ZipFile, path: str) -> str:
-    """The folder inside the archive that holds ``data`` and ``meta``; "" when it is the top."""
+def root_in_zip(archive: zipfile.ZipFile, path: str) -> str:
+    """The folder inside the archive that holds ``data`` and ``meta``; "" when it is the top.
+
+    Raises:
+        UserError: there is none, or more than one; ``path`` is the archive's name in the message.
+    """
     markers = ("meta/episode_ends/.zarray", "meta/episode_ends/zarr.json")
     roots = {
         name.removesuffix(marker).rstrip("/")

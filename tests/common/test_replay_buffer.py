@@ -364,7 +364,7 @@ def served(tmp_path):
     """Folder ``tmp_path`` behind a real HTTP server; yields its address."""
     handler = functools.partial(_QuietHandler, directory=tmp_path)
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()
 

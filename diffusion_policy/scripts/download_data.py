@@ -1,0 +1,137 @@
+"""Fetch a published data set.
+
+    python -m diffusion_policy.scripts.download_data pusht
+
+Repeat the command to go on after an interruption. Without a network, download the archive
+elsewhere, put it into the output folder under its own name, and run the command: it only unpacks.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import shutil
+import zipfile
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tqdm import tqdm
+
+from diffusion_policy.common.atomic_file import replacing
+from diffusion_policy.common.download import download
+from diffusion_policy.common.errors import UserError, reports_user_errors
+from diffusion_policy.common.replay_buffer import ReplayBuffer
+from diffusion_policy.common.zarr_store import root_in_zip
+
+
+@dataclass(frozen=True)
+class PublishedData:
+    """A zip archive of one zarr group, and what proves that it is the right one.
+
+    Attributes:
+        url: where its makers publish it.
+        folder: where it is unpacked, below the output folder.
+        n_episodes: episodes it holds.
+        n_steps: steps over all of them.
+        sha256: of the archive, None where its makers give none and no trusted copy was measured.
+    """
+
+    url: str
+    folder: str
+    n_episodes: int
+    n_steps: int
+    sha256: str | None = None
+
+
+DATA = {
+    "pusht": PublishedData(
+        url="https://diffusion-policy.cs.columbia.edu/data/training/pusht.zip",
+        folder="pusht/pusht_cchi_v7_replay.zarr",
+        n_episodes=206,
+        n_steps=25_650,
+    ),
+}
+
+
+def fetch(data: PublishedData, output: Path, url: str | None = None) -> Path:
+    """Download and unpack ``data`` below ``output`` unless it is there; return its folder.
+
+    Args:
+        url: a mirror to use in place of ``data.url``.
+
+    Raises:
+        UserError: it cannot be fetched, is damaged, or is not the data set expected.
+    """
+    folder = output / data.folder
+    if not folder.exists():
+        archive = output / data.url.rpartition("/")[2]
+        if not archive.exists():
+            download(url or data.url, archive)
+        _check_sum(archive, data.sha256)
+        with replacing(folder) as temporary:
+            _unpack(archive, temporary)
+            _check_contents(temporary, data, f"fetch it again (remove {archive}) or change --url")
+        archive.unlink()
+    _check_contents(folder, data, f"remove {folder} and repeat the command")
+    return folder
+
+
+def _check_sum(archive: Path, expected: str | None) -> None:
+    with archive.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    print(f"sha256 of {archive}: {found}")
+    if expected is not None and found != expected:
+        raise UserError(f"{archive} should have sha256 {expected}: remove it and fetch it again")
+
+
+def _unpack(archive: Path, folder: Path) -> None:
+    """Write the archive's zarr group to ``folder``; every byte passes the zip's own checksum."""
+    try:
+        with zipfile.ZipFile(archive) as source:
+            root = Path(root_in_zip(source, str(archive)))
+            files = [info for info in source.infolist() if not info.is_dir()]
+            for info in tqdm(files, desc=f"Unpacking {archive.name}", unit=" files"):
+                if not Path(info.filename).is_relative_to(root):
+                    continue
+                target = folder / Path(info.filename).relative_to(root)
+                if ".." in target.parts:
+                    raise UserError(f"{archive} holds {info.filename!r}, outside it: do not use it")
+                target.parent.mkdir(parents=True, exist_ok=True)
+                with source.open(info) as packed, target.open("wb") as file:
+                    shutil.copyfileobj(packed, file)
+    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+        raise UserError(f"{archive} is damaged ({error}): remove it and fetch it again") from error
+
+
+def _check_contents(folder: Path, data: PublishedData, remedy: str) -> None:
+    buffer = ReplayBuffer.create_from_path(folder)
+    found, expected = (buffer.n_episodes, buffer.n_steps), (data.n_episodes, data.n_steps)
+    if found != expected:
+        raise UserError(
+            f"{folder.name} holds {found[0]} episodes of {found[1]} steps in all, "
+            f"not {expected[0]} of {expected[1]}: {remedy}"
+        )
+
+
+@reports_user_errors
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("name", choices=sorted(DATA), help="data set to fetch")
+    parser.add_argument("--output", type=Path, default=Path("data"), help="default: %(default)s")
+    parser.add_argument("--url", help="mirror to fetch the archive from")
+    options = parser.parse_args(arguments)
+    data = DATA[options.name]
+    try:
+        folder = fetch(data, options.output, options.url)
+    except OSError as error:
+        raise UserError(
+            f"cannot write below {options.output} ({error}): free space or choose another --output"
+        ) from error
+    print(f"{folder}: {data.n_episodes} episodes, {data.n_steps} steps")
+
+
+if __name__ == "__main__":
+    main()
