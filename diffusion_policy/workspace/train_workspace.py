@@ -123,9 +123,14 @@ class TrainWorkspace(BaseWorkspace):
 
     def _loader(self, dataset: ReplayDataset, order: BatchOrder, cfg: DictConfig) -> DataLoader:
         options = {key: value for key, value in cfg.items() if key != "batch_size"}
-        pin = self.device.type == "cuda"
         return DataLoader(
-            dataset, batch_sampler=order, collate_fn=as_is, **{"pin_memory": pin, **options}
+            dataset,
+            batch_sampler=order,
+            collate_fn=as_is,
+            # Each pass draws a seed; from the global generator that would tell a resumed epoch
+            # from an uninterrupted one.
+            generator=torch.Generator().manual_seed(self.training.seed),
+            **{"pin_memory": self.device.type == "cuda", **options},
         )
 
     # ------------------------------------------------------------------ the loop

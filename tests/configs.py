@@ -1,0 +1,45 @@
+"""Configs composed as train.py does, shrunk to run in a second."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hydra import compose, initialize_config_module
+from omegaconf import DictConfig
+
+TINY_POLICY = [
+    "policy.dim=16",
+    "policy.n_heads=2",
+    "policy.dim_feedforward=32",
+    "policy.n_layers=2",
+]
+NO_WEIGHTS = ["policy.backbone_weights=null", "policy.lora_rank=2"]
+
+
+def compose_config(name: str, *overrides: str) -> DictConfig:
+    """The config of that name with these overrides."""
+    with initialize_config_module("diffusion_policy.config", version_base="1.3"):
+        return compose(name, overrides=list(overrides))
+
+
+def tiny_overrides(demos: Path, cache: Path) -> list[str]:
+    """Three short epochs of a tiny DOT on these demonstrations, with one short rollout."""
+    return [
+        *TINY_POLICY,
+        f"task.dataset.path={demos}",
+        f"task.dataset.reader.cache_dir={cache}",
+        "task.env_runner.n_train=1",
+        "task.env_runner.n_train_vis=0",
+        "task.env_runner.n_test=2",
+        "task.env_runner.n_test_vis=1",
+        "task.env_runner.max_steps=5",
+        "task.env_runner.n_workers=1",
+        "dataloader.batch_size=16",
+        "training.device=cpu",
+        "training.precision=fp32",
+        "training.num_epochs=3",
+        "training.max_train_steps=4",
+        "training.rollout_every=3",
+        "training.lr_warmup_steps=2",
+        "training.num_threads=1",
+    ]

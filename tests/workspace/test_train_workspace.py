@@ -1,0 +1,336 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from diffusion_policy.common.checkpoint import load_checkpoint
+from diffusion_policy.common.errors import UserError, user_message
+from diffusion_policy.common.json_logger import read_log
+from diffusion_policy.common.output_dir import OutputLock
+from diffusion_policy.workspace.base_workspace import load_policy
+from diffusion_policy.workspace.train_workspace import TrainWorkspace
+from tests.configs import NO_WEIGHTS, compose_config, tiny_overrides
+from tests.demos import make_demos
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def demos(tmp_path_factory) -> Path:
+    return make_demos(tmp_path_factory.mktemp("demos") / "demos.zarr")
+
+
+@pytest.fixture
+def overrides(demos, tmp_path) -> list[str]:
+    return tiny_overrides(demos, tmp_path / "cache")
+
+
+def train(output_dir: Path, overrides: list[str], name: str = "train_dot_pusht") -> TrainWorkspace:
+    workspace = TrainWorkspace(compose_config(name, *overrides), output_dir)
+    workspace.run()
+    return workspace
+
+
+def assert_equal_states(left: object, right: object, path: str = "state") -> None:
+    """Bit for bit, through nested dicts and lists."""
+    if isinstance(left, torch.Tensor):
+        assert torch.equal(left, right), path
+    elif isinstance(left, dict):
+        assert left.keys() == right.keys(), path
+        for key in left:
+            assert_equal_states(left[key], right[key], f"{path}.{key}")
+    elif isinstance(left, list | tuple):
+        assert len(left) == len(right), path
+        for i, (a, b) in enumerate(zip(left, right, strict=True)):
+            assert_equal_states(a, b, f"{path}[{i}]")
+    else:
+        assert left == right, path
+
+
+def final_state(output_dir: Path) -> dict:
+    return load_checkpoint(output_dir / "checkpoints" / "latest.ckpt")["state"]
+
+
+def comparable_log(output_dir: Path) -> list[dict]:
+    """The log without paths, which hold the output directory."""
+    return [
+        {key: value for key, value in record.items() if not isinstance(value, str)}
+        for record in read_log(output_dir / "logs.json.txt")
+    ]
+
+
+def test_run_leaves_what_it_promises(tmp_path, overrides, capsys):
+    output_dir = tmp_path / "run"
+    workspace = train(output_dir, overrides)
+    assert workspace.global_step == 12
+    names = {path.name for path in (output_dir / "checkpoints").iterdir()}
+    assert "latest.ckpt" in names
+    assert any(name.startswith("epoch=0002-test_mean_score=") for name in names)
+    assert (output_dir / "curves.png").stat().st_size > 10_000
+    assert len(list((output_dir / "media").rglob("*.mp4"))) == 1
+    records = read_log(output_dir / "logs.json.txt")
+    assert [record["global_step"] for record in records] == list(range(12))
+    assert {"train_loss", "lr", "epoch"} <= records[0].keys()
+    last = records[-1]
+    assert {"val_loss", "train_action_mse_error", "test/mean_score"} <= last.keys()
+    epoch_losses = [r["train_loss"] for r in records[4:7]]
+    assert min(epoch_losses) <= records[7]["train_loss"] <= max(epoch_losses) * 1.5
+    out = capsys.readouterr().out
+    assert "device    cpu" in out
+    assert "success rate 0.0% (95 % interval" in out
+    assert str(output_dir) in out
+
+
+def test_training_lowers_the_loss(tmp_path, overrides):
+    long = [*overrides, "training.num_epochs=12", "training.max_train_steps=10"]
+    long += ["training.rollout_every=100", "optimizer.lr=3e-3"]
+    train(tmp_path / "run", long)
+    records = read_log(tmp_path / "run" / "logs.json.txt")
+    assert records[-1]["train_loss"] < 0.5 * records[0]["train_loss"]
+    assert records[-1]["val_loss"] < records[9]["val_loss"]
+
+
+KILLER = """
+# Runs train.py until the n-th step, or half-way through writing the n-th checkpoint.
+import os, signal, sys
+import diffusion_policy.common.checkpoint as checkpoint
+import train
+from diffusion_policy.workspace.train_workspace import TrainWorkspace
+
+event, left = sys.argv.pop(1), int(sys.argv.pop(1))
+whole_save, whole_step = checkpoint.replacing, TrainWorkspace.train_step
+
+def due():
+    global left
+    left -= 1
+    return left == 0
+
+def torn_save(path):
+    if path.suffix == ".ckpt" and due():
+        with whole_save(path) as partial:
+            partial.write_bytes(b"half of a checkpoint")
+            os.kill(os.getpid(), signal.SIGKILL)
+    return whole_save(path)
+
+def dying_step(self, batches):
+    if due():
+        os.kill(os.getpid(), signal.SIGKILL)
+    return whole_step(self, batches)
+
+if event == "save":
+    checkpoint.replacing = torn_save
+else:
+    TrainWorkspace.train_step = dying_step
+train.main()
+"""
+
+
+def run_script(output_dir: Path, overrides: list[str], *, code: str | None = None, args=()):
+    start = ["-c", code] if code else [str(ROOT / "train.py")]
+    return subprocess.run(
+        [sys.executable, *start, *args, "--config-name=train_dot_pusht", *overrides]
+        + [f"hydra.run.dir={output_dir}"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+def test_killed_runs_end_like_an_uninterrupted_one(tmp_path, overrides):
+    # Save within epochs too: that is where resuming is hardest.
+    overrides = [*overrides, "training.checkpoint_minutes=0"]
+    train(tmp_path / "whole", overrides)
+    for event in ["step 3", "save 3", "step 2", "save 4"]:
+        result = run_script(tmp_path / "killed", overrides, code=KILLER, args=event.split())
+        assert result.returncode == -signal.SIGKILL, result.stderr
+    result = run_script(tmp_path / "killed", overrides)
+    assert result.returncode == 0, result.stderr
+    assert_equal_states(final_state(tmp_path / "whole"), final_state(tmp_path / "killed"))
+    assert comparable_log(tmp_path / "whole") == comparable_log(tmp_path / "killed")
+    best = {p.name for p in (tmp_path / "whole" / "checkpoints").glob("*.ckpt")}
+    assert best == {p.name for p in (tmp_path / "killed" / "checkpoints").glob("*.ckpt")}
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signal_saves_and_resumes_exactly(tmp_path, overrides, number):
+    train(tmp_path / "whole", overrides)
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "train.py"), "--config-name=train_dot_pusht", *overrides]
+        + [f"hydra.run.dir={tmp_path / 'stopped'}"],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    log = tmp_path / "stopped" / "logs.json.txt"
+    deadline = time.monotonic() + 120
+    while not read_log(log) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(number)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 128 + number, output
+    assert f"stopped by {number.name}" in output
+    assert "Traceback" not in output
+    assert final_state(tmp_path / "stopped")["global_step"] < 12
+    train(tmp_path / "stopped", overrides)
+    assert_equal_states(final_state(tmp_path / "whole"), final_state(tmp_path / "stopped"))
+    assert comparable_log(tmp_path / "whole") == comparable_log(tmp_path / "stopped")
+
+
+def test_accumulated_gradients_equal_one_large_batch(tmp_path, overrides):
+    exact = [*overrides, "policy.dropout=0", "policy.state_noise=0", "policy.lookback_aug=0"]
+    exact += ["training.num_epochs=1", "training.rollout_every=100", "task.env_runner.n_test=1"]
+    whole = train(tmp_path / "whole", [*exact, "dataloader.batch_size=16"])
+    parts = train(
+        tmp_path / "parts",
+        [*exact, "dataloader.batch_size=8", "training.gradient_accumulate_every=2"],
+    )
+    assert whole.global_step == parts.global_step == 4
+    for a, b in zip(whole.model.parameters(), parts.model.parameters(), strict=True):
+        torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-5)
+
+
+def test_finished_run_has_nothing_left_to_do(tmp_path, overrides, capsys):
+    train(tmp_path / "run", overrides)
+    before = final_state(tmp_path / "run")
+    train(tmp_path / "run", overrides)
+    assert_equal_states(before, final_state(tmp_path / "run"))
+    assert "12 done" in capsys.readouterr().out
+
+
+def test_checkpoint_deploys_alone(tmp_path, overrides):
+    workspace = train(tmp_path / "run", overrides)
+    moved = tmp_path / "elsewhere.ckpt"
+    (tmp_path / "run" / "checkpoints" / "latest.ckpt").rename(moved)
+    policy, cfg = load_policy(moved)
+    assert OmegaConf.to_container(cfg.policy) == OmegaConf.to_container(
+        workspace.cfg.policy, resolve=True
+    )
+    obs = {
+        key: torch.rand(2, 3, *field.shape) * 512 for key, field in policy.shape_meta.obs.items()
+    }
+    workspace.policy.eval().reset()
+    expected = workspace.policy.predict_action(obs)["action"]
+    torch.testing.assert_close(policy.predict_action(obs)["action"], expected)
+
+
+@pytest.mark.parametrize(
+    "name", ["train_dot_pusht_lerobot", "train_dot_pusht_image", "train_dot_pusht_image_only"]
+)
+def test_other_tasks_train_and_resume(tmp_path, overrides, name):
+    short = [*overrides, *(NO_WEIGHTS if "image" in name else [])]
+    short += ["training.num_epochs=1", "training.max_train_steps=2", "dataloader.batch_size=2"]
+    short += ["val_dataloader.batch_size=4", "training.max_val_steps=1"]
+    train(tmp_path / "run", short, name)
+    longer = [*short, "training.num_epochs=2"]
+    assert train(tmp_path / "run", longer, name).global_step == 4
+
+
+def test_spatial_policy_trains_its_adapters_alone(tmp_path, overrides):
+    short = [*overrides, *NO_WEIGHTS, "training.num_epochs=1", "training.max_train_steps=1"]
+    short += ["dataloader.batch_size=2", "training.max_val_steps=1", "val_dataloader.batch_size=2"]
+    workspace = train(tmp_path / "run", short, "train_dot_pusht_spatial")
+    assert workspace.model.model.inputs_pos_emb.shape == (1, 13, 16)
+    assert workspace.global_step == 1
+
+
+def test_non_finite_loss_stops_before_the_update(tmp_path, overrides):
+    workspace = TrainWorkspace(compose_config("train_dot_pusht", *overrides), tmp_path / "run")
+    before = {name: value.clone() for name, value in workspace.model.state_dict().items()}
+    batch = next(iter(workspace.loader))
+    batch["action"][0, 0, 0] = float("nan")
+    with pytest.raises(UserError, match=r"loss is nan at step 0 \(epoch 0, batch 0\)"):
+        workspace.train_step([batch])
+    assert_equal_states(before, dict(workspace.model.state_dict()))
+    assert not workspace.optimizer.state
+
+
+def test_output_directory_in_use_is_refused(tmp_path, overrides):
+    with OutputLock(tmp_path / "run"):
+        result = run_script(tmp_path / "run", overrides)
+    assert result.returncode == 1
+    assert result.stderr.splitlines()[-1].startswith("error: output directory")
+    assert f"in use by process {os.getpid()}" in result.stderr
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("training.foo=1", "Could not override 'training.foo'"),
+        ("+training.foo=1", "training.foo is unknown; known keys are"),
+        ("+policy.foo=1", "unknown config key policy.foo"),
+        ("+task.dataset.foo=1", "unknown config key task.dataset.foo"),
+        ("training.num_epochs=many", "training.num_epochs"),
+        ("training.num_epochs=0", "training.num_epochs is 0; use at least 1"),
+        ("training.device=cuda:99", "device 'cuda:99' cannot be used"),
+        ("training.device=toaster", "device 'toaster' cannot be used"),
+        ("training.precision=fp4", "training.precision is 'fp4'; use auto, fp32 or bf16"),
+        ("policy.train_horizon=10", "policy.train_horizon is 10; use at least inference_horizon"),
+        ("policy.predict_every_n=30", "policy.predict_every_n is 30"),
+        ("task.dataset.path=/nowhere.zarr", "/nowhere.zarr does not exist"),
+        ("task.shape_meta.obs.keypoint.shape=[16]", "shape_meta.obs.keypoint has shape [16]"),
+        ("task.shape_meta.action.shape=[3]", "shape_meta.obs.action has shape [3]"),
+        ("policy.normalization.STATE=ZSCORE", "policy.normalization.STATE is 'ZSCORE'"),
+        ("checkpoint.topk.mode=best", "checkpoint.topk.mode is 'best'; use max or min"),
+        ("task=pusht_unknown", "pusht_unknown"),
+    ],
+)
+def test_mistakes_are_told_in_one_line(tmp_path, overrides, override, message):
+    with pytest.raises(Exception) as caught:  # noqa: PT011 -- the message is what is tested
+        TrainWorkspace(compose_config("train_dot_pusht", *overrides, override), tmp_path / "run")
+    told = user_message(caught.value)
+    assert told is not None, caught.value
+    assert message in told
+    assert "\n" not in told
+    assert not (tmp_path / "run").exists()
+
+
+def test_command_tells_a_mistake_and_fails(tmp_path, overrides):
+    result = run_script(tmp_path / "run", [*overrides, "training.num_epochs=0"])
+    assert result.returncode == 1
+    assert result.stderr.splitlines()[-1] == "error: training.num_epochs is 0; use at least 1"
+    assert "Traceback" not in result.stderr
+
+
+def test_unknown_config_name_lists_the_known_ones(tmp_path):
+    result = subprocess.run(
+        [sys.executable, "train.py", "--config-name=train_dot_pushed"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 1
+    assert result.stderr.startswith("error: there is no config 'train_dot_pushed'; choose one of")
+    assert "train_dot_pusht" in result.stderr
+
+
+def test_checkpoint_of_another_method_is_refused(tmp_path, overrides):
+    workspace = train(tmp_path / "run", overrides)
+    workspace.cfg.policy._target_ = "diffusion_policy.policy.other.OtherPolicy"
+    workspace.save_checkpoint()
+    with pytest.raises(UserError, match=r"is a checkpoint of .*OtherPolicy, this run trains"):
+        train(tmp_path / "run", overrides)
+
+
+def test_checkpoint_of_other_sizes_is_refused(tmp_path, overrides):
+    train(tmp_path / "run", overrides)
+    with pytest.raises(UserError, match="does not fit this config"):
+        train(tmp_path / "run", [*overrides, "policy.dim=32"])
+
+
+def test_resume_false_protects_an_earlier_run(tmp_path, overrides):
+    train(tmp_path / "run", overrides)
+    with pytest.raises(UserError, match=r"training.resume is false but .*latest.ckpt exists"):
+        train(tmp_path / "run", [*overrides, "training.resume=false"])
