@@ -142,8 +142,8 @@ def fine_line(
     """Blend an antialiased line into ``pixels`` (H, W, C) uint8; parts outside are left out.
 
     Wu's algorithm in single precision: every step along the line lights the two pixels beside
-    it, each by how near it is. (A line of five pixels or more, or one that leaves the canvas, may
-    differ from pygame's by a level or two in a pixel.)
+    it, each by how near it is. Lines of five pixels or more can differ from pygame's by a level
+    or two, and those that leave the canvas in a pixel or two at its border.
     """
     (x, y), (last, last_y) = start, end
     steep = abs(last - x) < abs(last_y - y)
