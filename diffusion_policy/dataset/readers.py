@@ -18,7 +18,7 @@ from diffusion_policy.common.replay_buffer import ReplayBuffer
 from diffusion_policy.common.shape_meta import Field
 from diffusion_policy.dataset.array_cache import cached_array, content_hash, stored_bytes
 
-_CHUNK = 256  # images converted at a time
+_BLOCK = 256  # images converted at a time where the store has no chunks
 
 
 class ArrayReader:
@@ -66,10 +66,18 @@ class ArrayReader:
             raise _mismatch(key, field, name, array.shape[1:])
 
         def convert(out: np.ndarray) -> None:
-            blocks = range(0, n_steps, _CHUNK)
-            for start in tqdm(blocks, desc=f"Converting {name} to uint8", unit="block"):
-                stop = min(start + _CHUNK, n_steps)
-                out[start:stop] = np.moveaxis(np.asarray(array[start:stop]), -1, 1)
+            # Whole chunks of the store, so that none is decoded twice.
+            block = getattr(array, "chunks", (_BLOCK,))[0]
+            for start in tqdm(range(0, n_steps, block), desc=f"Converting {name} to uint8"):
+                stop = min(start + block, n_steps)
+                values = np.asarray(array[start:stop])
+                pixels = values.astype(np.uint8)
+                if not np.array_equal(pixels, values):
+                    raise UserError(
+                        f"data/{name} holds values that are not whole numbers in 0..255 (steps "
+                        f"{start} to {stop}); store pictures as uint8"
+                    )
+                out[start:stop] = np.moveaxis(pixels, -1, 1)
 
         cache = self.cache_path(key, [stored_bytes(path), repr(field).encode()])
         return cached_array(cache, (n_steps, *field.shape), np.uint8, convert)

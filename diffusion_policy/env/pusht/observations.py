@@ -56,6 +56,11 @@ def agent_pos(state: np.ndarray) -> np.ndarray:
     return np.asarray(state)[..., :2].astype(np.float32)
 
 
+def block_pos(state: np.ndarray) -> np.ndarray:
+    """(..., 2) block x, y."""
+    return np.asarray(state)[..., 2:4].astype(np.float32)
+
+
 def wrapped_state(state: np.ndarray) -> np.ndarray:
     """(..., 5) the state with its angle in [0, 2 pi)."""
     state = np.array(state, dtype=np.float64)
@@ -105,6 +110,7 @@ class Observation(NamedTuple):
 
 OBSERVATIONS: dict[str, Observation] = {
     "agent_pos": Observation(_world(2), agent_pos),
+    "block_pos": Observation(_world(2), block_pos),
     "state": Observation(_world(5), wrapped_state),
     "keypoint": Observation(_world(18), keypoint),
     "environment_state": Observation(_world(16), environment_state),

@@ -1,0 +1,148 @@
+from __future__ import annotations
+
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from diffusion_policy.common.checkpoint import (
+    TopKCheckpoints,
+    load_checkpoint,
+    save_checkpoint,
+    write_atomically,
+)
+from diffusion_policy.common.errors import UserError
+
+STATE = {"model": {"weight": torch.arange(6.0)}, "epoch": 3, "best": {"a.ckpt": 0.5}, "name": None}
+
+
+def test_round_trip(tmp_path):
+    save_checkpoint(tmp_path / "a.ckpt", "policy: {}\n", STATE)
+    loaded = load_checkpoint(tmp_path / "a.ckpt")
+    assert loaded["config"] == "policy: {}\n"
+    assert torch.equal(loaded["state"]["model"]["weight"], STATE["model"]["weight"])
+    assert loaded["state"]["best"] == STATE["best"]
+    assert [path.name for path in tmp_path.iterdir()] == ["a.ckpt"]
+
+
+def truncated(path: Path) -> None:
+    save_checkpoint(path, "", STATE)
+    path.write_bytes(path.read_bytes()[:-200])
+
+
+class Attack:
+    def __reduce__(self) -> tuple:
+        return (print, ("this must not run",))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda path: None, "there is no checkpoint at"),
+        (truncated, "is truncated or not a checkpoint"),
+        (lambda path: path.write_bytes(b""), "is truncated or not a checkpoint"),
+        (lambda path: path.write_bytes(b"hello"), "not a checkpoint|pickled objects"),
+        (lambda path: torch.save({"cfg": Attack()}, path), "holds pickled objects"),
+        (lambda path: path.write_bytes(pickle.dumps(Attack())), "pickled objects"),
+        (lambda path: torch.save({"weight": torch.ones(2)}, path), "has format None"),
+        (lambda path: torch.save(torch.ones(2), path), "has format 'Tensor'"),
+    ],
+)
+def test_foreign_and_broken_files_are_refused(tmp_path, capsys, make, message):
+    path = tmp_path / "x.ckpt"
+    make(path)
+    with pytest.raises(UserError, match=message) as caught:
+        load_checkpoint(path)
+    assert "\n" not in str(caught.value)
+    assert "must not run" not in capsys.readouterr().out
+
+
+FULL_DISK = """
+import resource, signal, sys
+from pathlib import Path
+import torch
+from diffusion_policy.common.checkpoint import save_checkpoint
+from diffusion_policy.common.errors import reports_user_errors
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+reports_user_errors(save_checkpoint)(Path(sys.argv[1]), "", {"model": torch.ones(100_000)})
+"""
+
+
+def test_failed_write_keeps_the_previous_checkpoint(tmp_path):
+    path = tmp_path / "latest.ckpt"
+    save_checkpoint(path, "", STATE)
+    # A limit on file size fails like a full disk: in the middle of the write.
+    result = subprocess.run(
+        [sys.executable, "-c", FULL_DISK, str(path)], capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 1
+    assert result.stderr.startswith(f"error: cannot write {path}: ")
+    assert "the previous one is kept" in result.stderr
+    assert torch.equal(load_checkpoint(path)["state"]["model"]["weight"], torch.arange(6.0))
+    assert [p.name for p in tmp_path.iterdir()] == ["latest.ckpt"]
+
+
+def test_real_full_disk_keeps_the_previous_file(tmp_path):
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", tmp_path],
+        capture_output=True,
+        check=False,
+    )
+    if mounted.returncode != 0:
+        pytest.skip("mounting a small file system needs privileges")
+    try:
+        path = tmp_path / "file"
+        write_atomically(path, b"old" * 1000)
+        with pytest.raises(UserError, match="No space left on device; the previous one is kept"):
+            write_atomically(path, b"new" * 100_000)
+        assert path.read_bytes() == b"old" * 1000
+        assert len(list(tmp_path.iterdir())) == 1
+    finally:
+        subprocess.run(["umount", tmp_path], check=True)
+
+
+def run_topk(directory: Path, scores: list[float], **settings) -> TopKCheckpoints:
+    topk = TopKCheckpoints(
+        directory, k=2, format_str="{epoch}-{test_mean_score:.1f}.ckpt", **settings
+    )
+    for epoch, score in enumerate(scores):
+        write_atomically(directory / "latest.ckpt", str(epoch).encode())
+        name = topk.consider({"epoch": epoch, "test/mean_score": score})
+        if name is not None:
+            topk.keep(directory / "latest.ckpt", name)
+    return topk
+
+
+@pytest.mark.parametrize(
+    ("mode", "expected"),
+    [("max", {"1-0.9.ckpt", "3-0.7.ckpt"}), ("min", {"0-0.2.ckpt", "2-0.5.ckpt"})],
+)
+def test_topk_keeps_the_best(tmp_path, mode, expected):
+    topk = run_topk(tmp_path, [0.2, 0.9, 0.5, 0.7], mode=mode)
+    assert set(topk.best) == expected
+    assert {path.name for path in tmp_path.iterdir()} == {*expected, "latest.ckpt"}
+    for name in expected:
+        assert (tmp_path / name).read_text() == name[0]
+
+
+def test_topk_ignores_records_without_the_metric(tmp_path):
+    topk = TopKCheckpoints(tmp_path, k=2)
+    assert topk.consider({"epoch": 0, "train_loss": 1.0}) is None
+
+
+def test_topk_is_repaired_after_a_crash(tmp_path):
+    topk = run_topk(tmp_path, [0.2, 0.9])
+    write_atomically(tmp_path / "latest.ckpt", b"2")
+    name = topk.consider({"epoch": 2, "test/mean_score": 0.5})
+    # Crash here: latest was written with this state, but not kept under its name.
+    restored = TopKCheckpoints(tmp_path, k=2)
+    restored.load_state_dict(topk.state_dict())
+    restored.repair(tmp_path / "latest.ckpt", name)
+    assert {path.name for path in tmp_path.iterdir()} == {"latest.ckpt", "1-0.9.ckpt", "2-0.5.ckpt"}
+    (tmp_path / "1-0.9.ckpt").unlink()
+    restored.repair(tmp_path / "latest.ckpt", None)
+    assert set(restored.best) == {"2-0.5.ckpt"}

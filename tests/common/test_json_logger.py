@@ -1,0 +1,31 @@
+import json
+
+import numpy as np
+
+from diffusion_policy.common.json_logger import JsonLogger, read_log
+
+
+def test_records_are_numbers_and_strings(tmp_path):
+    path = tmp_path / "logs.json.txt"
+    with JsonLogger(path) as logger:
+        logger.log({"loss": np.float32(0.5), "step": np.int64(3), "video": "a.mp4", "x": object()})
+        logger.log({"loss": float("nan")})
+    assert read_log(path) == [{"loss": 0.5, "step": 3, "video": "a.mp4"}, {"loss": "nan"}]
+
+
+def test_reopening_drops_torn_and_later_records(tmp_path):
+    path = tmp_path / "logs.json.txt"
+    with JsonLogger(path) as logger:
+        for step in range(4):
+            logger.log({"global_step": step})
+    with path.open("a") as file:
+        file.write('{"global_step": 4, "tra')
+    assert len(read_log(path)) == 4
+    with JsonLogger(path, keep=2) as logger:
+        logger.log({"global_step": 2, "again": True})
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert lines == [{"global_step": 0}, {"global_step": 1}, {"global_step": 2, "again": True}]
+
+
+def test_a_missing_log_is_empty(tmp_path):
+    assert read_log(tmp_path / "none") == []

@@ -1,0 +1,61 @@
+import pytest
+
+from diffusion_policy.common.errors import UserError
+from diffusion_policy.common.shape_meta import ShapeMeta
+from diffusion_policy.common.window import Window
+
+ACTION = {"shape": [2]}
+
+
+def test_parse_fills_in_modalities():
+    meta = ShapeMeta.parse(
+        {
+            "obs": {
+                "b": {"shape": [3, 8, 8], "type": "rgb"},
+                "a": {"shape": [4], "limits": [0, 5]},
+                "c": {"shape": [2], "modality": "ENV"},
+            },
+            "action": ACTION,
+        }
+    )
+    assert list(meta.obs) == ["b", "a", "c"]
+    assert meta.keys_of("VISUAL") == ["b"]
+    assert meta.keys_of("STATE") == ["a"]
+    assert meta.keys_of("ENV") == ["c"]
+    assert meta.action.modality == "ACTION"
+    assert meta.obs["a"].limits == (0.0, 5.0)
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ({}, "shape_meta.obs.x has no shape"),
+        ({"shape": [2], "tpye": "rgb"}, "unknown key 'tpye'"),
+        ({"shape": [2], "type": "depth"}, "type is 'depth'; use one of rgb, low_dim"),
+        ({"shape": [2], "type": "rgb"}, r"needs \[3, H, W\]"),
+        ({"shape": [2], "modality": "SOUND"}, "modality is 'SOUND'"),
+        ({"shape": [2], "limits": [5, 0]}, r"limits are \[5.0, 0.0\]"),
+    ],
+)
+def test_mistakes_are_named(entry, message):
+    with pytest.raises(UserError, match=message):
+        ShapeMeta.parse({"obs": {"x": entry}, "action": ACTION})
+
+
+def test_both_parts_are_needed():
+    with pytest.raises(UserError, match="no 'action'"):
+        ShapeMeta.parse({"obs": {}})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (((-1, 1), (0,)), "obs_offsets"),
+        (((0, -1, 0), (0,)), "obs_offsets"),
+        (((-3, -1, 0), (0,), None, 2), "jitter is 2"),
+        (((0,), (0,), None, 1), "jitter is 1"),
+    ],
+)
+def test_impossible_windows_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        Window(*arguments)
