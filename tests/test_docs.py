@@ -1,0 +1,88 @@
+"""Commands and programs that the documentation shows do exist and parse."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from diffusion_policy.model.common.normalizer import LinearNormalizer
+from tests.configs import compose_config
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def commands() -> list[str]:
+    """Every ``python ...`` and ``make ...`` line or inline command of the pages."""
+    found = set()
+    for page in PAGES:
+        text = page.read_text()
+        blocks = re.findall(r"```(?:\w*)\n(.*?)```", text, flags=re.DOTALL)
+        lines = [line.strip() for block in blocks for line in block.splitlines()]
+        lines += re.findall(r"`([^`\n]+)`", text)
+        found.update(line for line in lines if re.match(r"(python \S+|make \w+)", line))
+    return sorted(found)
+
+
+TRAINING = [c for c in commands() if re.search(r"train\.py .*--config-name", c) and "my_task" not in c]
+OTHER = [c for c in commands() if c.startswith("python ") and "train.py" not in c]
+
+
+@pytest.mark.parametrize("command", TRAINING)
+def test_training_commands_compose(command):
+    words = shlex.split(command.split(" #")[0])
+    name = next(w for w in words if w.startswith("--config-name")).split("=")[1]
+    overrides = [w for w in words[2:] if "=" in w and not w.startswith("-")]
+    assert compose_config(name, *overrides).name.startswith("train_")
+
+
+@pytest.mark.parametrize("module", sorted({" ".join(shlex.split(c)[1:3]) for c in OTHER}))
+def test_other_commands_exist_and_know_their_options(module):
+    first, second = module.split(" ")[:2] if " " in module else (module, "")
+    start = ["-m", second] if first == "-m" else [first]
+    result = subprocess.run(
+        [sys.executable, *start, "--help"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stderr
+    for command in OTHER:
+        words = shlex.split(command.split(" #")[0])
+        if words[1 : 1 + len(start)] == start:
+            for option in (w.split("=")[0] for w in words if w.startswith("--")):
+                assert option in result.stdout, f"{command}: {option} is unknown"
+
+
+def test_make_targets_exist():
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
+    shown = {c.split()[1] for c in commands() if c.startswith("make ")}
+    assert {"train", "test"} <= shown
+    assert shown <= targets
+
+
+def test_links_between_pages_lead_somewhere():
+    for page in PAGES:
+        for target in re.findall(r"\]\(([^)#\s]+)", page.read_text()):
+            if "://" not in target:
+                assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_example_method_follows_the_contract(tmp_path, monkeypatch):
+    source = re.search(r"```python\n(.*?)```", (ROOT / "docs/extending.md").read_text(), re.DOTALL)
+    (tmp_path / "linear_policy.py").write_text(source[1])
+    monkeypatch.syspath_prepend(tmp_path)
+    policy = importlib.import_module("linear_policy").LinearPolicy(
+        {"obs": {"x": {"shape": [3]}}, "action": {"shape": [2]}}
+    )
+    normalizer = LinearNormalizer()
+    normalizer.fit({"x": np.random.rand(9, 3), "action": np.random.rand(9, 2)})  # noqa: NPY002
+    policy.set_normalizer(normalizer)
+    batch = {"obs": {"x": torch.rand(4, 1, 3)}, "action": torch.rand(4, 1, 2)}
+    policy.compute_loss(batch)[0].backward()
+    assert policy.predict_action(batch["obs"])["action"].shape == (4, 1, 2)
