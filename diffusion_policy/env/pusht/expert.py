@@ -82,8 +82,8 @@ class Plans:
         rows = slice(index, index + 1)
         return Plans(self.face[rows], self.s[rows], self.distance[rows])
 
-    def with_last(self, plan: Plans) -> Plans:
-        """These plans followed by ``plan``."""
+    def __add__(self, plan: Plans) -> Plans:
+        """These plans and those of ``plan``."""
         return Plans(
             np.concatenate([self.face, plan.face]),
             np.concatenate([self.s, plan.s]),
@@ -117,15 +117,14 @@ class ScriptedExpert:
         """Target position (2,) of the agent, in [0, 512], at ``state`` (5,)."""
         pose = cog_pose(*(float(value) for value in state[2:]))
         routes = Routes(to_local(np.asarray(state[:2], float), pose), pose)
-        plans = _search(pose, routes)
+        plans = _refined(pose, _search(pose, routes))
+        kept = 0
         if self._plan is not None:
-            plans = plans.with_last(_without_finished_push(self._plan))
-        plans = _refined(pose, plans)
+            # As it is, too: refining can fail where two pushes do not reach the goal.
+            kept, plans = 2, plans + self._plan + _refined(pose, self._plan)
         steps = _steps(pose, routes, plans)
-        if self._plan is not None:
-            steps[-1] -= SWITCH_MARGIN
-        best = plans.pick(int(steps.argmin()))
-        self._plan = _without_finished_push(best)
+        steps[len(steps) - kept :] -= SWITCH_MARGIN
+        self._plan = plans.pick(int(steps.argmin()))
         return np.clip(_follow(pose, routes, self._plan), 0, WORLD_SIZE)
 
 
@@ -191,7 +190,7 @@ def _refined(pose: np.ndarray, plans: Plans) -> Plans:
         wanted = values + np.clip(change, -longest_change, longest_change)
         values = np.clip(wanted, low, high)
         free *= values == wanted
-    return Plans(plans.face, values[:, :2], values[:, 2:])
+    return _without_finished_pushes(Plans(plans.face, values[:, :2], values[:, 2:]))
 
 
 def _steps(pose: np.ndarray, routes: Routes, plans: Plans) -> np.ndarray:
@@ -219,12 +218,14 @@ def _follow(pose: np.ndarray, routes: Routes, plan: Plans) -> np.ndarray:
     return to_world(contact(face, s), pushed)
 
 
-def _without_finished_push(plan: Plans) -> Plans:
-    """``plan`` (K = 1), but its second push only when next to nothing is left of the first."""
-    if plan.distance[0, 0] >= 2 * SHORTEST_PUSH:
-        return plan
-    face, s = (np.repeat(values[:, 1:], 2, axis=1) for values in (plan.face, plan.s))
-    return Plans(face, s, plan.distance * (0.0, 1.0))
+def _without_finished_pushes(plans: Plans) -> Plans:
+    """``plans``, but only the second push where next to nothing is left of the first."""
+    finished = plans.distance[:, :1] < 2 * SHORTEST_PUSH
+    return Plans(
+        np.where(finished, plans.face[:, 1:], plans.face),
+        np.where(finished, plans.s[:, 1:], plans.s),
+        np.where(finished, plans.distance * (0.0, 1.0), plans.distance),
+    )
 
 
 def _steps_after_miss(error: np.ndarray) -> np.ndarray:

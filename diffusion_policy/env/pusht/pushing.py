@@ -88,7 +88,7 @@ def before_face(agent: np.ndarray, face: np.ndarray, reach: float) -> np.ndarray
     offset = agent - _ORIGIN[face]
     along = (offset * _TANGENT[face]).sum(-1)
     gap = -(offset * _NORMAL[face]).sum(-1) - AGENT_RADIUS
-    beside = (along > FACE_LOW[face] - RIM / 2) & (along < FACE_HIGH[face] + RIM / 2)
+    beside = (along > FACE_LOW[face] - RIM) & (along < FACE_HIGH[face] + RIM)
     return beside & (gap > -AGENT_RADIUS) & (gap < reach)
 
 
