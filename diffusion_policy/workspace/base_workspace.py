@@ -8,6 +8,7 @@ from typing import Any
 
 import hydra
 import torch
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from diffusion_policy.common.checkpoint import load_checkpoint, save_checkpoint
@@ -31,7 +32,7 @@ class BaseWorkspace(ABC):
 
     def __init__(self, cfg: DictConfig, output_dir: str | Path | None = None) -> None:
         self.cfg = cfg
-        self.output_dir = Path(output_dir or hydra.core.hydra_config.HydraConfig.get().run.dir)
+        self.output_dir = Path(output_dir or HydraConfig.get().runtime.output_dir)
 
     @abstractmethod
     def run(self) -> None:
@@ -115,9 +116,8 @@ def load_policy(
     if weights is None:
         raise UserError(f"{checkpoint} holds no policy; use a checkpoint written by train.py")
     # The weights are about to be loaded, so none need to be fetched.
-    if "backbone_weights" in cfg.policy:
-        cfg.policy.backbone_weights = None
-    policy = hydra.utils.instantiate(cfg.policy)
+    fetch = {"backbone_weights": None} if "backbone_weights" in cfg.policy else {}
+    policy = hydra.utils.instantiate(cfg.policy, **fetch)
     try:
         policy.load_state_dict(weights)
     except RuntimeError as error:

@@ -40,6 +40,8 @@ from diffusion_policy.policy.base_policy import BasePolicy, Batch
 from diffusion_policy.workspace.base_workspace import BaseWorkspace
 from diffusion_policy.workspace.training_config import TrainingConfig, apply_debug
 
+_PACE_STEPS = 50  # after so many steps the pace is known
+
 
 class TrainWorkspace(BaseWorkspace):
     """Trains any policy on any task.
@@ -150,6 +152,8 @@ class TrainWorkspace(BaseWorkspace):
                         loss = self.train_step(batches)
                         bar.set_postfix(epoch=self.epoch, loss=f"{loss:.4f}", refresh=False)
                         bar.update()
+                        if bar.n == bar.initial + _PACE_STEPS:
+                            self._tell_pace(bar)
                         if self.epoch_step < self.steps_per_epoch:
                             self._log(logger, self._record(loss))
                         if stop.received or self._save_is_due():
@@ -327,6 +331,11 @@ class TrainWorkspace(BaseWorkspace):
             f"output    {self.output_dir}",
             flush=True,
         )
+
+    def _tell_pace(self, bar: tqdm) -> None:
+        """Say how long the rest will take, without rollouts."""
+        minutes = (bar.total - bar.n) * bar.format_dict["elapsed"] / _PACE_STEPS / 60
+        bar.write(f"expected  about {minutes:.0f} minutes of training, plus rollouts", sys.stdout)
 
     def _progress(self) -> tqdm:
         return tqdm(
