@@ -1,0 +1,44 @@
+import logging
+
+import pytest
+import torch
+import torchvision
+from torchvision.ops.misc import FrozenBatchNorm2d
+
+from diffusion_policy.model.vision import resnet
+
+
+def test_cached_weights_are_used(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    entry = torchvision.models.ResNet18_Weights.IMAGENET1K_V1
+    (tmp_path / "checkpoints").mkdir()
+    pretrained = torchvision.models.resnet18()
+    torch.save(pretrained.state_dict(), tmp_path / "checkpoints" / entry.url.rpartition("/")[2])
+    built = resnet.build_resnet("resnet18", "IMAGENET1K_V1")
+    assert torch.equal(built.layer3[1].conv2.weight, pretrained.layer3[1].conv2.weight)
+    assert not any(isinstance(m, torch.nn.BatchNorm2d) for m in built.modules())
+    assert any(isinstance(m, FrozenBatchNorm2d) for m in built.modules())
+
+
+def test_unreachable_weights_are_random_with_one_warning(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
+    with caplog.at_level(logging.WARNING):
+        built = resnet.build_resnet("resnet18", "IMAGENET1K_V1")
+    assert len(caplog.records) == 1
+    assert "using random weights" in caplog.text
+    assert built.conv1.weight.std() > 0
+    assert not list((tmp_path / "checkpoints").glob("*.pth"))
+
+
+@pytest.mark.parametrize("side", [64, 96])
+def test_spatial_tokens_are_cells_in_reading_order(side):
+    backbone = resnet.build_resnet("resnet18", None)
+    tokens = resnet.SpatialTokens(backbone, 8).eval()
+    image = torch.randn(2, 3, side, side)
+    assert tokens(image).shape == (2, (side // 32) ** 2, 8)
+    with torch.no_grad():
+        pooled = tokens(image).mean(1)
+        features = torch.nn.Sequential(*list(backbone.children())[:-1])(image).flatten(1)
+        torch.testing.assert_close(pooled, tokens.fc(features), atol=1e-4, rtol=1e-4)
