@@ -19,13 +19,9 @@ def test_user_error_ends_in_one_line(capsys):
 
 
 def test_cause_is_found_behind_a_wrapper():
-    try:
-        try:
-            raise UserError("the cause")
-        except UserError as error:
-            raise RuntimeError("wrapped") from error
-    except RuntimeError as error:
-        assert user_message(error) == "the cause"
+    wrapper = RuntimeError("wrapped")
+    wrapper.__cause__ = UserError("the cause")
+    assert user_message(wrapper) == "the cause"
 
 
 def test_other_errors_keep_their_traceback():

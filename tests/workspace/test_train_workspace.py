@@ -136,8 +136,10 @@ train.main()
 def run_script(output_dir: Path, overrides: list[str], *, code: str | None = None, args=()):
     start = ["-c", code] if code else [str(ROOT / "train.py")]
     return subprocess.run(
-        [sys.executable, *start, *args, "--config-name=train_dot_pusht", *overrides]
-        + [f"hydra.run.dir={output_dir}"],
+        [
+            *(sys.executable, *start, *args, "--config-name=train_dot_pusht", *overrides),
+            f"hydra.run.dir={output_dir}",
+        ],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -165,8 +167,10 @@ def test_killed_runs_end_like_an_uninterrupted_one(tmp_path, overrides):
 def test_signal_saves_and_resumes_exactly(tmp_path, overrides, number):
     train(tmp_path / "whole", overrides)
     process = subprocess.Popen(
-        [sys.executable, str(ROOT / "train.py"), "--config-name=train_dot_pusht", *overrides]
-        + [f"hydra.run.dir={tmp_path / 'stopped'}"],
+        [
+            *(sys.executable, str(ROOT / "train.py"), "--config-name=train_dot_pusht", *overrides),
+            f"hydra.run.dir={tmp_path / 'stopped'}",
+        ],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
