@@ -32,7 +32,9 @@ def commands() -> list[str]:
     return sorted(found)
 
 
-TRAINING = [c for c in commands() if re.search(r"train\.py .*--config-name", c) and "my_task" not in c]
+TRAINING = [
+    c for c in commands() if re.search(r"train\.py .*--config-name", c) and "my_task" not in c
+]
 OTHER = [c for c in commands() if c.startswith("python ") and "train.py" not in c]
 
 

@@ -1,0 +1,143 @@
+"""What every policy of every named config promises."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import hydra
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from diffusion_policy.model.common.normalizer import (
+    LinearNormalizer,
+    SingleFieldLinearNormalizer,
+)
+from diffusion_policy.policy.base_policy import BasePolicy, Batch
+from tests.configs import NO_WEIGHTS, TINY_POLICY, compose_config
+
+CONFIGS = sorted(
+    path.stem
+    for path in (Path(__file__).parents[2] / "diffusion_policy" / "config").glob("train_*.yaml")
+)
+
+
+def make_policy(name: str) -> BasePolicy:
+    cfg = compose_config(name, *TINY_POLICY, *NO_WEIGHTS)
+    OmegaConf.resolve(cfg)
+    torch.manual_seed(0)
+    policy = hydra.utils.instantiate(cfg.policy)
+    normalizer = LinearNormalizer()
+    for key, field in {**policy.shape_meta.obs, "action": policy.shape_meta.action}.items():
+        shape = (3, 1, 1) if field.type == "rgb" else field.shape
+        scale = torch.full(shape, 1 / 256)
+        statistics = {
+            "min": 0 * scale,
+            "max": 512 + 0 * scale,
+            "mean": 256 + 0 * scale,
+            "std": 100 + 0 * scale,
+        }
+        normalizer[key] = SingleFieldLinearNormalizer.create_manual(
+            scale, -torch.ones(shape), statistics
+        )
+    policy.set_normalizer(normalizer)
+    return policy
+
+
+def make_obs(policy: BasePolicy, n: int, seed: int = 0) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    obs = {}
+    for key, field in policy.shape_meta.obs.items():
+        shape = (n, len(policy.obs_offsets), *field.shape)
+        if field.type == "rgb":
+            obs[key] = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
+        else:
+            obs[key] = torch.rand(shape, generator=generator) * 512
+    return obs
+
+
+def make_batch(policy: BasePolicy, n: int = 3) -> Batch:
+    steps = len(policy.window.action_offsets)
+    pad = torch.zeros(n, steps, dtype=torch.bool)
+    pad[0, -2:] = True
+    return {
+        "obs": make_obs(policy, n),
+        "action": torch.rand(n, steps, *policy.shape_meta.action.shape) * 512,
+        "action_is_pad": pad,
+    }
+
+
+@pytest.fixture(params=CONFIGS)
+def policy(request) -> BasePolicy:
+    return make_policy(request.param)
+
+
+def assert_same(left: dict, right: dict) -> None:
+    assert left.keys() == right.keys()
+    for key, value in left.items():
+        if isinstance(value, dict):
+            assert_same(value, right[key])
+        else:
+            assert torch.equal(value, right[key]), key
+
+
+def test_loss_reaches_every_trainable_parameter_and_leaves_the_batch(policy):
+    batch = make_batch(policy)
+    before = copy.deepcopy(batch)
+    loss, values = policy.train().compute_loss(batch)
+    assert loss.ndim == 0
+    assert all(isinstance(value, float) for value in values.values())
+    loss.backward()
+    for name, parameter in policy.named_parameters():
+        if parameter.requires_grad:
+            assert parameter.grad is not None, name
+            assert parameter.grad.isfinite().all(), name
+    assert_same(before, batch)
+
+
+def test_prediction_has_the_promised_shapes_and_leaves_the_observation(policy):
+    obs = make_obs(policy.eval(), 2)
+    before = copy.deepcopy(obs)
+    result = policy.predict_action(obs)
+    action_shape = policy.shape_meta.action.shape
+    assert result["action"].shape == (2, policy.n_action_steps, *action_shape)
+    assert result["action_pred"].shape[0] == 2
+    assert result["action_pred"].shape[1] <= len(policy.window.action_offsets)
+    assert not result["action"].requires_grad
+    assert_same(before, obs)
+
+
+def test_state_dict_holds_everything_that_prediction_needs(policy):
+    other = copy.deepcopy(policy)
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.add_(1.0)
+    other.load_state_dict(policy.state_dict())
+    obs = make_obs(policy, 2)
+    assert_same(policy.eval().predict_action(obs), other.eval().predict_action(obs))
+
+
+def test_training_is_deterministic(policy):
+    batch = make_batch(policy)
+    losses = []
+    for _ in range(2):
+        torch.manual_seed(5)
+        losses.append(copy.deepcopy(policy).train().compute_loss(batch)[0])
+    assert torch.equal(*losses)
+
+
+def test_reset_forgets(policy):
+    policy.eval()
+    first = policy.predict_action(make_obs(policy, 2, seed=1))
+    policy.predict_action(make_obs(policy, 2, seed=2))
+    policy.reset()
+    assert_same(first, policy.predict_action(make_obs(policy, 2, seed=1)))
+
+
+def test_inference_form_acts_the_same(policy):
+    obs = make_obs(policy.eval(), 2)
+    before = policy.predict_action(obs)["action"]
+    policy.reset()
+    policy.prepare_for_inference()
+    torch.testing.assert_close(policy.predict_action(obs)["action"], before, atol=0.01, rtol=1e-4)
