@@ -1,7 +1,7 @@
 """Dropout whose masks cost little on the CPU.
 
-torch draws one 32-bit random number an element on the CPU, on one thread; for a small
-transformer that is a third of a training step. Here one 64-bit draw gives eight masks. The
+torch draws one random number an element on the CPU, on one thread; for a small transformer
+that is more than a quarter of a training step. Here one 64-bit draw gives eight masks. The
 probability is rounded to a multiple of 1/256 and the kept values are scaled by that exact
 probability, so expectations stay right.
 """
