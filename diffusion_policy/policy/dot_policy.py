@@ -5,6 +5,7 @@ Facts of the method: the DOT technical report (Decoder-Only Transformer for Push
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,7 +17,7 @@ from diffusion_policy.common.errors import UserError
 from diffusion_policy.common.window import Window
 from diffusion_policy.model.common.lora import LoRAConfig, merge_lora
 from diffusion_policy.model.dot.dot_network import DOTNetwork
-from diffusion_policy.model.vision.resnet import merge_conv_lora
+from diffusion_policy.model.vision.resnet import STRIDE, merge_conv_lora
 from diffusion_policy.policy.base_policy import BasePolicy, Batch
 
 # Inputs of the network and the modality whose observation keys make each.
@@ -59,7 +60,7 @@ class DOTPolicy(BasePolicy):
     Other arguments: see :class:`DOTNetwork`.
 
     Raises:
-        UserError: the horizons do not fit each other.
+        UserError: a setting is out of range, or the horizons do not fit each other.
     """
 
     def __init__(
@@ -94,6 +95,7 @@ class DOTPolicy(BasePolicy):
             predict_every_n,
             return_every_n,
         )
+        _check_augmentation(state_noise, crop_scale, noise_decay, image_size)
         recent = tuple(range(-(n_obs_steps - 2), 1)) if n_obs_steps > 1 else (0,)
         oldest = (-lookback_obs_steps,) if n_obs_steps > 1 else ()
         obs_offsets = oldest + recent
@@ -171,14 +173,14 @@ class DOTPolicy(BasePolicy):
                 x = x + (torch.rand_like(x) * 2 - 1) * (self.state_noise * fade)
             inputs[name] = x
         if self.image_keys:
-            # Cameras one after another, each over its times: (B, cameras * To, 3, H, W).
-            images = torch.cat(
+            # One time after another, each with all its cameras: (B, To * cameras, 3, H, W).
+            images = torch.stack(
                 [
                     _resize(self.normalizer[key].normalize(obs[key]), self.image_size)
                     for key in self.image_keys
                 ],
-                dim=1,
-            )
+                dim=2,
+            ).flatten(1, 2)
             if self.training and self.crop_scale < 1:
                 images = _random_crop(images, 1 - (1 - self.crop_scale) * fade)
             inputs["images"] = images
@@ -201,8 +203,10 @@ class DOTPolicy(BasePolicy):
     ) -> dict[str, Tensor]:
         """The ensembled action for now, and the newest chunk; see :class:`BasePolicy`.
 
-        Each environment keeps the last ``inference_horizon`` chunks, aligned so that column 0 is
-        now: ``action = sum_k weight_k * chunk_k[0]`` over chunks by age k.
+        Each environment keeps its newest plan and the last ``inference_horizon`` ones, aligned so
+        that column 0 is now: ``action = sum_k weight_k * plan_k[0]`` over plans by age k. Every
+        step along the plan ages them all; ``return_every_n`` such steps make a control step, and
+        the last one's action is executed.
         """
         n_rows = len(next(iter(obs.values())))
         ids = torch.arange(n_rows) if env_ids is None else torch.as_tensor(env_ids)
@@ -213,19 +217,14 @@ class DOTPolicy(BasePolicy):
             # Boolean indexing copies, so skip it in the usual case that all are due.
             wanted = obs if due.all() else {key: value[rows] for key, value in obs.items()}
             self._store(ids[due], self.model(self._network_inputs(wanted)))
-        if not due.all():
-            rest = ids[~due]
-            # No new prediction: the newest chunk, already moved on, is the newest opinion again.
-            self._plans[rest, 1:] = self._plans[rest, :-1].clone()
-        plans = self._plans[ids]
-        action = torch.einsum("k,bkd->bd", self.plan_weights, plans[:, :, 0])
-        n = self.return_every_n
-        self._plans[ids] = torch.cat([plans[:, :, n:], plans[:, :, -1:].expand(-1, -1, n, -1)], 2)
+        newest = self._newest[ids]
+        for _ in range(self.return_every_n):
+            action = self._advance(ids)
         self._age[ids] += 1
         unnormalize = self.normalizer["action"].unnormalize
         return {
             "action": unnormalize(action)[:, None],
-            "action_pred": unnormalize(self._newest[ids]),
+            "action_pred": unnormalize(newest),
         }
 
     def prepare_for_inference(self) -> None:
@@ -251,16 +250,28 @@ class DOTPolicy(BasePolicy):
         self._plans, self._newest, self._age = plans, newest, age
 
     def _store(self, ids: Tensor, predicted: Tensor) -> None:
-        """Make ``predicted`` (n, T, Da) the newest chunk of environments ``ids``."""
+        """Make ``predicted`` (n, T, Da) the plan of environments ``ids``."""
         self._newest[ids] = predicted
-        chunk = predicted[:, -self.inference_horizon :]
+        # With nothing before it, the first plan stands for all earlier ones.
         first = self._age[ids] == 0
-        self._plans[ids, 1:] = self._plans[ids, :-1].clone()
-        self._plans[ids, 0] = chunk
-        # With nothing before it, the first chunk stands for all earlier ones.
-        self._plans[ids[first]] = chunk[first.to(chunk.device), None].expand(
-            -1, self.inference_horizon, -1, -1
-        )
+        plan = predicted[first.to(predicted.device), -self.inference_horizon :]
+        self._plans[ids[first]] = plan[:, None].expand(-1, self.inference_horizon, -1, -1)
+
+    def _advance(self, ids: Tensor) -> Tensor:
+        """One step along the plan: the (n, Da) mean of what each kept plan says about it."""
+        newest = self._newest[ids]
+        plan = newest[:, -self.inference_horizon :]
+        plans = torch.cat([plan[:, None], self._plans[ids, :-1]], dim=1)
+        action = torch.einsum("k,bkd->bd", self.plan_weights, plans[:, :, 0])
+        self._plans[ids] = _next_step(plans, dim=2)
+        self._newest[ids] = _next_step(newest, dim=1)
+        return action
+
+
+def _next_step(plans: Tensor, dim: int) -> Tensor:
+    """Plans seen from one step later: shifted along ``dim``, the end repeated."""
+    last = plans.shape[dim] - 1
+    return torch.cat([plans.narrow(dim, 1, last), plans.narrow(dim, last, 1)], dim)
 
 
 def loss_weights(n_obs_steps: int, train_horizon: int, alpha: float) -> Tensor:
@@ -294,6 +305,30 @@ def _random_crop(images: Tensor, smallest: float) -> Tensor:
     return images[..., top : top + h, left : left + w]
 
 
+def _require(fits: bool, field: str, value: object, remedy: str) -> None:
+    if not fits:
+        raise UserError(f"policy.{field} is {value}; {remedy}")
+
+
+def _check_augmentation(
+    state_noise: float, crop_scale: float, noise_decay: float, image_size: Sequence[int]
+) -> None:
+    _require(state_noise >= 0, "state_noise", state_noise, "use at least 0")
+    _require(0 < noise_decay <= 1, "noise_decay", noise_decay, "use more than 0 and at most 1")
+    _require(0 < crop_scale <= 1, "crop_scale", crop_scale, "use more than 0 and at most 1")
+    # A crop must fill as many cells of the backbone's last feature map as the whole picture:
+    # spatial tokens have one position each.
+    for side in image_size:
+        cells, cropped = math.ceil(side / STRIDE), math.ceil(round(crop_scale * side) / STRIDE)
+        smallest = ((cells - 1) * STRIDE + 1) / side
+        _require(
+            cells == cropped,
+            "crop_scale",
+            crop_scale,
+            f"use more than {smallest:.2f}, or a crop has fewer than {cells} cells a side",
+        )
+
+
 def _check_horizons(
     n_obs_steps: int,
     lookback: int,
@@ -303,13 +338,9 @@ def _check_horizons(
     predict_every_n: int,
     return_every_n: int,
 ) -> None:
-    def require(fits: bool, field: str, value: int, remedy: str) -> None:
-        if not fits:
-            raise UserError(f"policy.{field} is {value}; {remedy}")
-
-    require(n_obs_steps >= 1, "n_obs_steps", n_obs_steps, "use at least 1")
-    require(inference_horizon >= 1, "inference_horizon", inference_horizon, "use at least 1")
-    require(
+    _require(n_obs_steps >= 1, "n_obs_steps", n_obs_steps, "use at least 1")
+    _require(inference_horizon >= 1, "inference_horizon", inference_horizon, "use at least 1")
+    _require(
         train_horizon >= inference_horizon,
         "train_horizon",
         train_horizon,
@@ -317,27 +348,27 @@ def _check_horizons(
     )
     if n_obs_steps > 1:
         newest = lookback - (n_obs_steps - 2)
-        require(
+        _require(
             newest >= 1,
             "lookback_obs_steps",
             lookback,
             f"use at least n_obs_steps - 1 ({n_obs_steps - 1})",
         )
-        require(
+        _require(
             0 <= lookback_aug < newest,
             "lookback_aug",
             lookback_aug,
             f"use 0..{newest - 1}, so that the oldest observation stays the oldest",
         )
     for field, value in (("return_every_n", return_every_n), ("predict_every_n", predict_every_n)):
-        require(
+        _require(
             1 <= value <= inference_horizon,
             field,
             value,
             f"use 1..inference_horizon ({inference_horizon})",
         )
     most = inference_horizon // return_every_n
-    require(
+    _require(
         predict_every_n <= most,
         "predict_every_n",
         predict_every_n,

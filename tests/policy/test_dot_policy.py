@@ -86,33 +86,78 @@ def test_loss_is_the_formula_and_ignores_padding():
 
 
 def naive_rollout(policy: DOTPolicy, observations: list[dict]) -> list[torch.Tensor]:
-    """Ensembling by its definition, one environment, absolute time."""
-    horizon, n, advance = (
-        policy.inference_horizon,
-        policy.predict_every_n,
-        policy.return_every_n,
-    )
-    weights = plan_weights(horizon, 0.75)
-    opinions: list[list[torch.Tensor]] = []  # chunk of each step, oldest first
-    actions = []
+    """Ensembling by its definition, for one environment, with plain lists."""
+    weights = plan_weights(policy.inference_horizon, 0.75)
+
+    def later(plan: list) -> list:
+        return [*plan[1:], plan[-1]]
+
+    actions, kept, plan = [], None, None
     for step, obs in enumerate(observations):
-        if step % n == 0:
+        if step % policy.predict_every_n == 0:
             with torch.no_grad():
-                chunk = policy.model(policy._network_inputs(obs))[0, -horizon:]
-            opinion = list(chunk)
-        else:
-            last = opinions[-1]
-            opinion = last[advance:] + [last[-1]] * advance
-        if not opinions:
-            # All earlier slots hold the first prediction, aligned to now.
-            history = [(opinion, 0)] * horizon
-        opinions.append(opinion)
-        history = [(opinion, 0), *((c, age + advance) for c, age in history[: horizon - 1])]
-        if step == 0:
-            history = [(opinion, 0)] * horizon
-        said = [chunk[min(age, horizon - 1)] for chunk, age in history]
-        actions.append(sum(w * a for w, a in zip(weights, said, strict=True)))
+                chunk = policy.model(policy._network_inputs(obs))[0]
+            plan = list(chunk[-policy.inference_horizon :])
+        if kept is None:
+            kept = [plan] * policy.inference_horizon
+        for _ in range(policy.return_every_n):
+            kept = [plan, *kept[:-1]]
+            action = sum(w * opinion[0] for w, opinion in zip(weights, kept, strict=True))
+            kept, plan = [later(opinion) for opinion in kept], later(plan)
+        actions.append(action)
     return [(action + 1) * 256 for action in actions]
+
+
+class CountingNetwork(torch.nn.Module):
+    """Predicts at step t that action k ahead is t + k."""
+
+    n_training_only = 0
+
+    def __init__(self, n_rows: int, horizon: int) -> None:
+        super().__init__()
+        self.t, self.n_rows, self.horizon = 0, n_rows, horizon
+
+    def forward(self, _: dict) -> torch.Tensor:
+        ahead = torch.arange(self.n_rows) - (self.n_rows - self.horizon)
+        return (self.t + ahead.clamp(min=0)).float().view(1, -1, 1).expand(-1, -1, 2)
+
+
+@pytest.mark.parametrize(
+    ("predict_every_n", "return_every_n", "expected"),
+    [
+        (1, 1, [0, 1, 2, 3]),
+        (2, 1, [0, 1, 2, 3]),
+        (1, 2, [1, 2.468, 3.636, 4.636]),
+        (1, 3, [2, 3.593, 4.593]),
+        (2, 2, [1, 3, 3.936]),
+    ],
+)
+def test_plans_are_followed_like_the_published_implementation(
+    predict_every_n, return_every_n, expected
+):
+    """Numbers worked out from the reference's loop: horizon 6, one unit of action a step."""
+    policy = make_policy(
+        train_horizon=6,
+        inference_horizon=6,
+        predict_every_n=predict_every_n,
+        return_every_n=return_every_n,
+    ).eval()
+    parameter = policy.model.prefix_input
+    policy.model = CountingNetwork(len(policy.window.action_offsets), 6)
+    policy.model.prefix_input = parameter
+    found = []
+    for step in range(len(expected)):
+        policy.model.t = step
+        action = policy.predict_action(observation(1, 0))["action"][0, 0, 0]
+        found.append((action / 256 - 1).item())
+    assert found == pytest.approx(expected, abs=2e-3)
+
+
+def test_newest_prediction_stays_aligned_to_now():
+    policy = make_policy(predict_every_n=4).eval()
+    first = policy.predict_action(observation(1, 0))["action_pred"]
+    second = policy.predict_action(observation(1, 1))["action_pred"]
+    torch.testing.assert_close(second[:, :-1], first[:, 1:])
 
 
 @pytest.mark.parametrize(
@@ -207,6 +252,16 @@ def test_cameras_are_resized_and_cropped_in_training_alone():
     assert all(height == width and 77 <= height <= 96 for height, width in sides)
 
 
+def test_pictures_are_ordered_by_time_then_camera():
+    policy = make_image_policy().eval()
+    obs = images(1)
+    for camera, key in enumerate(policy.image_keys):
+        for time in range(3):
+            obs[key][:, time] = 10 * time + camera
+    ordered = policy._network_inputs(obs)["images"][0, :, 0, 0, 0]
+    assert ordered.tolist() == [0, 1, 10, 11, 20, 21]
+
+
 def test_merged_adapters_act_the_same():
     policy = make_image_policy().eval()
     before = policy.predict_action(images(1))["action"]
@@ -230,8 +285,16 @@ def test_merged_adapters_act_the_same():
         ({"predict_every_n": 8, "return_every_n": 3}, "use at most inference_horizon // return"),
         ({"lookback_aug": 9}, "policy.lookback_aug is 9"),
         ({"n_obs_steps": 0}, "policy.n_obs_steps is 0"),
+        ({"crop_scale": 1.5}, "policy.crop_scale is 1.5; use more than 0 and at most 1"),
+        ({"crop_scale": 0.5}, "policy.crop_scale is 0.5; use more than 0.68"),
+        ({"state_noise": -1}, "policy.state_noise is -1"),
+        ({"noise_decay": 3}, "policy.noise_decay is 3"),
+        ({"n_heads": 3}, "policy.n_heads is 3"),
+        ({"dropout": 2}, "policy.dropout is 2"),
+        ({"image_tokens": "spatail"}, "policy.image_tokens is 'spatail'"),
+        ({"backbone": "resnet17"}, "policy.backbone is 'resnet17'; use one of"),
     ],
 )
-def test_horizons_that_do_not_fit_are_refused(settings, message):
+def test_settings_that_do_not_fit_are_refused(settings, message):
     with pytest.raises(UserError, match=message):
         make_policy(**settings)

@@ -13,9 +13,16 @@ import math
 import torch
 from torch import Tensor, nn
 
+from diffusion_policy.common.errors import UserError
 from diffusion_policy.model.common.lora import LoRAConfig, add_lora
 from diffusion_policy.model.dot.transformer import Attention, TransformerDecoder
-from diffusion_policy.model.vision.resnet import SpatialTokens, add_conv_lora, build_resnet
+from diffusion_policy.model.vision.resnet import (
+    BACKBONES,
+    STRIDE,
+    SpatialTokens,
+    add_conv_lora,
+    build_resnet,
+)
 
 
 def sinusoidal_positions(n: int, dim: int) -> Tensor:
@@ -101,6 +108,16 @@ class DOTNetwork(nn.Module):
         decoder_lora: LoRAConfig | None = None,
     ) -> None:
         super().__init__()
+        if dim % n_heads != 0:
+            raise UserError(
+                f"policy.n_heads is {n_heads}; use a number that divides policy.dim ({dim})"
+            )
+        if not 0 <= dropout < 1:
+            raise UserError(f"policy.dropout is {dropout}; use at least 0 and less than 1")
+        if image_tokens not in ("pooled", "spatial"):
+            raise UserError(f"policy.image_tokens is {image_tokens!r}; use pooled or spatial")
+        if backbone not in BACKBONES:
+            raise UserError(f"policy.backbone is {backbone!r}; use one of {', '.join(BACKBONES)}")
         spatial = image_tokens == "spatial"
         self.projections = nn.ModuleDict()
         tokens_per_step = {}
@@ -114,7 +131,7 @@ class DOTNetwork(nn.Module):
             resnet = build_resnet(backbone, backbone_weights)
             if spatial:
                 resnet = SpatialTokens(resnet, dim)
-                cells = math.prod(math.ceil(side / 32) for side in image_size)
+                cells = math.prod(math.ceil(side / STRIDE) for side in image_size)
             else:
                 resnet.fc = nn.Linear(resnet.fc.in_features, dim)
                 cells = 1
@@ -162,7 +179,7 @@ class DOTNetwork(nn.Module):
 
         Args:
             inputs: ``state`` (B, S, K), ``environment_state`` (B, S, K) and ``images``
-                (B, S * cameras, 3, H, W), those that the network was built for.
+                (B, S * cameras, 3, H, W), time-major, those that the network was built for.
         """
         tokens = []
         for name in sorted(self.projections):

@@ -15,6 +15,9 @@ log = logging.getLogger(__name__)
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+STRIDE = 32
+"""Pixels a side of a cell of the last feature map."""
+BACKBONES = ("resnet18", "resnet34", "resnet50")
 
 
 def build_resnet(name: str, weights: str | None) -> nn.Module:
