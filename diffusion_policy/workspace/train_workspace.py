@@ -156,10 +156,10 @@ class TrainWorkspace(BaseWorkspace):
                             self._tell_pace(bar)
                         if self.epoch_step < self.steps_per_epoch:
                             self._log(logger, self._record(loss))
-                        if stop.received or self._save_is_due():
-                            self._save()
                         if stop.received:
                             raise self._stopped(stop)
+                        if self._save_is_due():
+                            self._save()
                     self._end_epoch(runner, logger)
                     if stop.received:
                         raise self._stopped(stop)
@@ -169,7 +169,8 @@ class TrainWorkspace(BaseWorkspace):
         """One optimiser step on the mean loss of ``batches``; returns that loss.
 
         Raises:
-            UserError: the loss is not finite. Weights and optimiser are left as they were.
+            UserError: the loss or a gradient is not finite. Weights and optimiser are left as
+                they were.
         """
         self.model.train()
         losses = []
@@ -177,15 +178,11 @@ class TrainWorkspace(BaseWorkspace):
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
                 loss, _ = self.model.compute_loss(self._to_device(batch))
             losses.append(loss.item())
-            if not math.isfinite(losses[-1]):
-                raise UserError(
-                    f"the loss is {losses[-1]} at step {self.global_step} (epoch {self.epoch}, "
-                    f"batch {self.epoch_step}); nothing was updated. Lower optimizer.lr, set "
-                    "training.max_grad_norm, or look at the data of that batch"
-                )
+            self._require_finite("loss", losses[-1])
             (loss / len(batches)).backward()
-        if self.training.max_grad_norm is not None:
-            torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.training.max_grad_norm)
+        limit = math.inf if self.training.max_grad_norm is None else self.training.max_grad_norm
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), limit)
+        self._require_finite("norm of the gradient", norm.item())
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.lr_scheduler.step()
@@ -197,6 +194,14 @@ class TrainWorkspace(BaseWorkspace):
         loss = sum(losses) / len(losses)
         self.loss_sum += loss
         return loss
+
+    def _require_finite(self, name: str, value: float) -> None:
+        if not math.isfinite(value):
+            raise UserError(
+                f"the {name} is {value} at step {self.global_step} (step {self.epoch_step} of "
+                f"epoch {self.epoch}); nothing was updated. Lower optimizer.lr, set "
+                "training.max_grad_norm, or look at the data of that step"
+            )
 
     def _rest_of_epoch(self) -> Iterator[list[Batch]]:
         """The batches of each step that the current epoch still has to do."""
@@ -217,6 +222,7 @@ class TrainWorkspace(BaseWorkspace):
             record["train_action_mse_error"] = self._sample(policy)
         rolled_out = self._is_due(training.rollout_every)
         if rolled_out:
+            self._save()  # a rollout can take longer than a scheduler waits before it kills
             record.update(runner.run(policy, label=f"epoch={self.epoch:04d}"))
         self._log(logger, record)
         if rolled_out:
@@ -251,15 +257,16 @@ class TrainWorkspace(BaseWorkspace):
         return sum(x * n for x, n in zip(losses, sizes, strict=True)) / sum(sizes)
 
     def _sample(self, policy: BasePolicy) -> float:
-        """Mean squared error, in raw units, of predicted actions on a fixed training batch."""
+        """Mean squared error, raw units squared, of actions predicted for a training batch."""
         self.order.seek(epoch=0)
         batch = self._to_device(self.dataset.__getitems__(next(iter(self.order))))
         with undisturbed(policy, self.device, self.training.seed):
             policy.reset()
             predicted = policy.predict_action(batch["obs"])["action_pred"]
             policy.reset()
-        target = batch["action"][:, : predicted.shape[1]]
-        return torch.nn.functional.mse_loss(predicted, target).item()
+        n_rows = predicted.shape[1]
+        error = (predicted - batch["action"][:, :n_rows]).square().mean(-1)
+        return error[~batch["action_is_pad"][:, :n_rows]].mean().item()
 
     def _record(self, loss: float) -> dict[str, Any]:
         return {
@@ -306,6 +313,7 @@ class TrainWorkspace(BaseWorkspace):
             print(f"resuming from {latest}: epoch {self.epoch}, step {self.global_step}")
 
     def _stopped(self, stop: StopSignal) -> Stopped:
+        self._save()
         print(
             f"\nstopped by {stop.received.name} at step {self.global_step} of {self.total_steps}; "
             f"state saved in {self.get_checkpoint_path()}. To go on, run the same command with "

@@ -251,15 +251,39 @@ def test_spatial_policy_trains_its_adapters_alone(tmp_path, overrides):
     assert workspace.global_step == 1
 
 
-def test_non_finite_loss_stops_before_the_update(tmp_path, overrides):
+@pytest.mark.parametrize("where", ["loss", "norm of the gradient"])
+def test_non_finite_numbers_stop_before_the_update(tmp_path, overrides, where):
     workspace = TrainWorkspace(compose_config("train_dot_pusht", *overrides), tmp_path / "run")
     before = {name: value.clone() for name, value in workspace.model.state_dict().items()}
     batch = next(iter(workspace.loader))
-    batch["action"][0, 0, 0] = float("nan")
-    with pytest.raises(UserError, match=r"loss is nan at step 0 \(epoch 0, batch 0\)"):
+    if where == "loss":
+        batch["action"][0, 0, 0] = float("nan")
+    else:
+        weight = workspace.model.model.action_head.weight
+        weight.register_hook(lambda grad: torch.full_like(grad, float("inf")))
+    with pytest.raises(UserError, match=rf"the {where} is \w+ at step 0 \(step 0 of epoch 0\)"):
         workspace.train_step([batch])
     assert_equal_states(before, dict(workspace.model.state_dict()))
     assert not workspace.optimizer.state
+
+
+def test_signal_at_the_end_of_an_epoch_saves_too(tmp_path, overrides, monkeypatch):
+    validate = TrainWorkspace._validate
+
+    def interrupted(self, policy):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return validate(self, policy)
+
+    rare = [*overrides, "training.checkpoint_every=3", "training.checkpoint_minutes=null"]
+    train(tmp_path / "whole", rare)
+    with monkeypatch.context() as patch:
+        patch.setattr(TrainWorkspace, "_validate", interrupted)
+        with pytest.raises(SystemExit) as stopped:
+            train(tmp_path / "stopped", rare)
+    assert stopped.value.code == 128 + signal.SIGTERM
+    assert final_state(tmp_path / "stopped")["epoch"] == 1
+    train(tmp_path / "stopped", rare)
+    assert_equal_states(final_state(tmp_path / "whole"), final_state(tmp_path / "stopped"))
 
 
 def test_output_directory_in_use_is_refused(tmp_path, overrides):
