@@ -53,7 +53,7 @@ def plot_curves(log_path: Path, picture: Path) -> None:
                 steps, low, high, color=color, alpha=0.15, label="95 % interval"
             )
     score_axes.set(title="rollouts", xlabel="optimiser step", ylim=(-0.02, 1.02))
-    score_axes.legend(loc="lower right", fontsize="small")
+    score_axes.legend(loc="best", fontsize="small", framealpha=0.5)
     lr_axes.plot(*series("lr"), color="tab:gray")
     lr_axes.set(title="learning rate", xlabel="optimiser step")
     for axes in (loss_axes, score_axes, lr_axes):
