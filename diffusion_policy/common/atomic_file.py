@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from glob import escape
 from pathlib import Path
 
 
@@ -19,11 +21,14 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
 
     A file takes the place of a file in one step. A folder cannot, so the old folder waits as
     :func:`set_aside_path` for the instant between two renames.
+
+    A killed writer leaves its temporary; the next writer of ``path`` on the same host removes it.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    # The process id keeps two writers apart; the suffix stays because writers go by it (.zip).
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
+    _remove_abandoned(path)
+    before, after = _around_process_id(path)
+    temporary = path.with_name(f"{before}{os.getpid()}{after}")
     remove(temporary)
     try:
         yield temporary
@@ -53,6 +58,35 @@ def remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
+
+
+def _around_process_id(path: Path) -> tuple[str, str]:
+    """What stands before and after the process id in the names of temporaries of ``path``.
+
+    The host belongs there because process ids mean nothing on another one that shares the disk.
+    The suffix stays because writers go by it (.zip).
+    """
+    return f".{path.stem}.{socket.gethostname()}.", f".partial{path.suffix}"
+
+
+def _remove_abandoned(path: Path) -> None:
+    """Remove temporaries of ``path`` whose writer died; one that cannot be removed stays."""
+    before, after = _around_process_id(path)
+    for found in path.parent.glob(f"{escape(before)}*{escape(after)}"):
+        process = found.name.removeprefix(before).removesuffix(after)
+        if process.isdecimal() and not _is_alive(int(process)):
+            with suppress(OSError):
+                remove(found)
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True  # it runs, but belongs to another user
+    return True
 
 
 def _sync(path: Path) -> None:
