@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from diffusion_policy.common.errors import UserError
 
-TYPES = ("rgb", "low_dim")
-MODALITIES = ("VISUAL", "STATE", "ENV", "ACTION")
+MODALITIES = {"rgb": ("VISUAL",), "low_dim": ("STATE", "ENV")}
+"""What an observation of each type may be, the default first; the action is ACTION."""
+TYPES = tuple(MODALITIES)
 
 
 @dataclass(frozen=True)
@@ -42,45 +44,69 @@ class ShapeMeta:
         """From ``{obs: {key: {shape, type, modality, limits}}, action: {shape, limits}}``.
 
         Raises:
-            UserError: an entry lacks a shape, or has an unknown key, type or modality.
+            UserError: an entry has no or an impossible shape, an unknown key or type, a modality
+                that its type cannot have, or limits that are not a low and a high number.
         """
         for part in ("obs", "action"):
             if part not in config:
                 raise UserError(f"shape_meta has no {part!r}; give it obs and action")
         obs = {key: _field(f"obs.{key}", entry) for key, entry in config["obs"].items()}
-        return cls(obs, _field("action", config["action"], modality="ACTION"))
+        return cls(obs, _field("action", config["action"]))
 
     def keys_of(self, modality: str) -> list[str]:
         """Observation keys of that modality, in the order of the config."""
         return [key for key, field in self.obs.items() if field.modality == modality]
 
 
-def _field(name: str, entry: Mapping[str, Any], modality: str = "STATE") -> Field:
+def _field(name: str, entry: Mapping[str, Any]) -> Field:
+    name = f"shape_meta.{name}"
+    if not isinstance(entry, Mapping):
+        raise UserError(f"{name} is {entry!r}; give it a shape, as in {{shape: [2]}}")
     unknown = set(entry) - {"shape", "type", "modality", "limits"}
     if unknown:
         raise UserError(
-            f"shape_meta.{name} has unknown key {sorted(unknown)[0]!r}; "
+            f"{name} has unknown key {sorted(unknown)[0]!r}; "
             "known are shape, type, modality and limits"
         )
-    if "shape" not in entry:
-        raise UserError(f"shape_meta.{name} has no shape; give the shape of one time step")
     kind = entry.get("type", "low_dim")
     if kind not in TYPES:
-        raise UserError(f"shape_meta.{name}.type is {kind!r}; use one of {', '.join(TYPES)}")
-    shape = tuple(int(size) for size in entry["shape"])
-    if kind == "rgb":
-        modality = "VISUAL"
-        if len(shape) != 3:
-            raise UserError(f"shape_meta.{name}.shape is {list(shape)}; an rgb key needs [3, H, W]")
-    modality = entry.get("modality", modality)
-    if modality not in MODALITIES:
-        raise UserError(
-            f"shape_meta.{name}.modality is {modality!r}; use one of {', '.join(MODALITIES)}"
-        )
-    limits = entry.get("limits")
-    if limits is not None:
-        low, high = (float(limit) for limit in limits)
-        if not low < high:
-            raise UserError(f"shape_meta.{name}.limits are [{low}, {high}]; use [low, high]")
-        limits = (low, high)
-    return Field(shape, kind, modality, limits)
+        raise UserError(f"{name}.type is {kind!r}; use one of {', '.join(TYPES)}")
+    is_action = name == "shape_meta.action"
+    if is_action and kind != "low_dim":
+        raise UserError(f"{name}.type is {kind!r}; an action is low_dim")
+    allowed = ("ACTION",) if is_action else MODALITIES[kind]
+    modality = entry.get("modality", allowed[0])
+    if modality not in allowed:
+        what = "the action" if is_action else f"a {kind} observation"
+        raise UserError(f"{name}.modality is {modality!r}; {what} is {' or '.join(allowed)}")
+    shape = _shape(name, entry.get("shape"))
+    if kind == "rgb" and (len(shape) != 3 or shape[0] != 3):
+        raise UserError(f"{name}.shape is {list(shape)}; an rgb key needs [3, H, W]")
+    return Field(shape, kind, modality, _limits(name, entry.get("limits")))
+
+
+def _shape(name: str, sizes: Any) -> tuple[int, ...]:
+    if sizes is None:
+        raise UserError(f"{name} has no shape; give the shape of one time step")
+    if not _is_list(sizes) or not all(isinstance(size, int) and size >= 1 for size in sizes):
+        shown = list(sizes) if _is_list(sizes) else sizes
+        raise UserError(f"{name}.shape is {shown!r}; use a list of whole numbers from 1, as in [2]")
+    return tuple(sizes)
+
+
+def _limits(name: str, limits: Any) -> tuple[float, float] | None:
+    if limits is None:
+        return None
+    shown = list(limits) if _is_list(limits) else limits
+    if (
+        not _is_list(limits)
+        or len(limits) != 2
+        or not all(isinstance(limit, int | float) and math.isfinite(limit) for limit in limits)
+        or not limits[0] < limits[1]
+    ):
+        raise UserError(f"{name}.limits are {shown!r}; use [low, high], two numbers")
+    return float(limits[0]), float(limits[1])
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, Sequence) and not isinstance(value, str)

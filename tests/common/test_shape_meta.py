@@ -1,3 +1,5 @@
+import math
+
 import pytest
 
 from diffusion_policy.common.errors import UserError
@@ -33,13 +35,38 @@ def test_parse_fills_in_modalities():
         ({"shape": [2], "tpye": "rgb"}, "unknown key 'tpye'"),
         ({"shape": [2], "type": "depth"}, "type is 'depth'; use one of rgb, low_dim"),
         ({"shape": [2], "type": "rgb"}, r"needs \[3, H, W\]"),
-        ({"shape": [2], "modality": "SOUND"}, "modality is 'SOUND'"),
-        ({"shape": [2], "limits": [5, 0]}, r"limits are \[5.0, 0.0\]"),
+        ({"shape": [4, 8, 8], "type": "rgb"}, r"needs \[3, H, W\]"),
+        ({"shape": [2], "modality": "SOUND"}, "modality is 'SOUND'; .* STATE or ENV"),
+        ({"shape": [2], "modality": "ACTION"}, "modality is 'ACTION'; .* STATE or ENV"),
+        ({"shape": [2], "modality": "VISUAL"}, "modality is 'VISUAL'; .* STATE or ENV"),
+        ({"shape": [3, 8, 8], "type": "rgb", "modality": "STATE"}, "modality is 'STATE'; .* VISU"),
+        ({"shape": [2, 0]}, r"shape is \[2, 0\]; use a list of whole numbers from 1"),
+        ({"shape": [2.5]}, r"shape is \[2\.5\]; use"),
+        ({"shape": 2}, "shape is 2; use a list"),
+        ({"shape": "2"}, "shape is '2'; use a list"),
+        ([2], r"obs\.x is \[2\]; give it a shape"),
+        ({"shape": [2], "limits": [5, 0]}, r"limits are \[5, 0\]; use \[low, high\]"),
+        ({"shape": [2], "limits": [0, 1, 2]}, r"limits are \[0, 1, 2\]; use \[low, high\]"),
+        ({"shape": [2], "limits": ["a", "b"]}, r"limits are \['a', 'b'\]; use"),
+        ({"shape": [2], "limits": [0, math.inf]}, r"limits are \[0, inf\]; use"),
+        ({"shape": [2], "limits": 5}, r"limits are 5; use \[low, high\]"),
     ],
 )
 def test_mistakes_are_named(entry, message):
     with pytest.raises(UserError, match=message):
         ShapeMeta.parse({"obs": {"x": entry}, "action": ACTION})
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ({"shape": [2], "modality": "STATE"}, "modality is 'STATE'; the action is ACTION"),
+        ({"shape": [3, 8, 8], "type": "rgb"}, "type is 'rgb'; an action is low_dim"),
+    ],
+)
+def test_an_action_is_no_observation(entry, message):
+    with pytest.raises(UserError, match=rf"shape_meta\.action\.{message}"):
+        ShapeMeta.parse({"obs": {}, "action": entry})
 
 
 def test_both_parts_are_needed():
