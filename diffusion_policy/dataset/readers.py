@@ -41,14 +41,14 @@ class ArrayReader:
         """
         if field.type == "rgb":
             return self.read_images(buffer, path, key, key, field)
-        return self.read_low_dim(buffer, key, key, field)
+        return self.read_low_dim(buffer, key, f"obs.{key}", field)
 
-    def read_low_dim(self, buffer: ReplayBuffer, name: str, key: str, field: Field) -> np.ndarray:
-        """Array ``name`` as observation ``key``; trailing axes are flattened to fit."""
+    def read_low_dim(self, buffer: ReplayBuffer, name: str, entry: str, field: Field) -> np.ndarray:
+        """Array ``name`` as shape_meta's ``entry``; trailing axes are flattened to fit."""
         array = require(buffer, name)
         n_steps = buffer.n_steps  # an interrupted append may have left more
         if math.prod(array.shape[1:]) != math.prod(field.shape):
-            raise _mismatch(key, field, name, array.shape[1:])
+            raise _mismatch(entry, field, name, array.shape[1:])
         return np.asarray(array[:n_steps], dtype=np.float32).reshape(-1, *field.shape)
 
     def read_images(
@@ -63,7 +63,7 @@ class ArrayReader:
             return array[:n_steps]
         channels, height, width = field.shape
         if array.shape[1:] != (height, width, channels):
-            raise _mismatch(key, field, name, array.shape[1:])
+            raise _mismatch(f"obs.{key}", field, name, array.shape[1:])
 
         def convert(out: np.ndarray) -> None:
             # Whole chunks of the store, so that none is decoded twice.
@@ -101,8 +101,8 @@ def require(buffer: ReplayBuffer, name: str) -> np.ndarray:
     return buffer[name]
 
 
-def _mismatch(key: str, field: Field, name: str, found: tuple[int, ...]) -> UserError:
+def _mismatch(entry: str, field: Field, name: str, found: tuple[int, ...]) -> UserError:
     return UserError(
-        f"shape_meta.obs.{key} has shape {list(field.shape)} but data/{name} holds {list(found)} "
+        f"shape_meta.{entry} has shape {list(field.shape)} but data/{name} holds {list(found)} "
         "a step; correct shape_meta or the dataset"
     )

@@ -50,7 +50,8 @@ class ReplayDataset(Dataset):
         seed: draws validation and training episodes.
 
     Raises:
-        UserError: the data cannot be read, does not fit shape_meta, or holds NaN.
+        UserError: a share or number of episodes is out of its range, or the data cannot be read,
+            does not fit shape_meta, or holds NaN.
     """
 
     def __init__(
@@ -64,6 +65,13 @@ class ReplayDataset(Dataset):
         max_train_episodes: int | None = None,
         seed: int = 42,
     ) -> None:
+        if not 0 <= val_ratio < 1:
+            raise UserError(f"task.dataset.val_ratio is {val_ratio}; use a share from 0 to below 1")
+        if max_train_episodes is not None and max_train_episodes < 1:
+            raise UserError(
+                f"task.dataset.max_train_episodes is {max_train_episodes}; "
+                "use at least 1, or null for all"
+            )
         if not isinstance(shape_meta, ShapeMeta):
             shape_meta = ShapeMeta.parse(shape_meta)
         self.shape_meta = shape_meta

@@ -98,6 +98,15 @@ def test_episodes_are_split_and_capped(store):
     assert not steps[0] & steps[1]
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("val_ratio", -0.1), ("val_ratio", 1.0), ("val_ratio", np.nan), ("max_train_episodes", 0)],
+)
+def test_impossible_splits_are_refused(store, name, value):
+    with pytest.raises(UserError, match=rf"task\.dataset\.{name} is {value}; use"):
+        ReplayDataset(store, META, WINDOW, **{name: value})
+
+
 def test_normaliser_sees_training_episodes_alone(tmp_path):
     store = write(tmp_path / "store.zarr", [5, 3, 7, 4])
     dataset = ReplayDataset(store, META, WINDOW, val_ratio=0.25, seed=1)
@@ -235,7 +244,7 @@ def test_stored_pictures_win_and_are_converted(tmp_path):
     [
         (pusht_meta("image"), "no array data/state"),
         ({"obs": {"depth": {"shape": [1]}}, "action": {"shape": [1]}}, "no observation 'depth'"),
-        ({"obs": {}, "action": {"shape": [2]}}, r"shape_meta.obs.action has shape \[2\]"),
+        ({"obs": {}, "action": {"shape": [2]}}, r"shape_meta\.action has shape \[2\]"),
     ],
 )
 def test_meta_that_does_not_fit_is_refused(tmp_path, meta, message):

@@ -311,7 +311,7 @@ def test_output_directory_in_use_is_refused(tmp_path, overrides):
         ("policy.predict_every_n=30", "policy.predict_every_n is 30"),
         ("task.dataset.path=/nowhere.zarr", "/nowhere.zarr does not exist"),
         ("task.shape_meta.obs.keypoint.shape=[16]", "shape_meta.obs.keypoint has shape [16]"),
-        ("task.shape_meta.action.shape=[3]", "shape_meta.obs.action has shape [3]"),
+        ("task.shape_meta.action.shape=[3]", "shape_meta.action has shape [3]"),
         ("policy.normalization.STATE=ZSCORE", "policy.normalization.STATE is 'ZSCORE'"),
         ("checkpoint.topk.mode=best", "checkpoint.topk.mode is 'best'; use max or min"),
         ("task=pusht_unknown", "pusht_unknown"),
