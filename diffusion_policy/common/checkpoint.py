@@ -16,6 +16,7 @@ import torch
 
 from diffusion_policy.common.atomic_file import replacing
 from diffusion_policy.common.errors import UserError
+from diffusion_policy.common.output_dir import writing
 
 FORMAT = "diffusion_policy/1"
 
@@ -26,15 +27,8 @@ def write_atomically(path: Path, data: bytes | memoryview) -> None:
     Raises:
         UserError: it cannot be written (disk full, no permission); the old file is untouched.
     """
-    try:
-        with replacing(path) as partial:
-            partial.write_bytes(data)
-    except OSError as error:
-        kept = "; the previous one is kept" if path.exists() else ""
-        raise UserError(
-            f"cannot write {path}: {error.strerror or error}{kept}; free space or choose another "
-            "output directory, then run the same command to resume"
-        ) from error
+    with writing(path, atomic=True), replacing(path) as partial:
+        partial.write_bytes(data)
 
 
 def save_checkpoint(path: Path, config: str, state: dict[str, Any]) -> None:

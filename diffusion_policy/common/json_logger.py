@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from diffusion_policy.common.checkpoint import write_atomically
+from diffusion_policy.common.output_dir import writing
 
 
 class JsonLogger:
@@ -25,20 +26,29 @@ class JsonLogger:
         kept = read_log(path)[:keep]
         text = "".join(json.dumps(record) + "\n" for record in kept)
         write_atomically(path, text.encode())
-        self._file = path.open("a")
+        with writing(path):
+            # Unbuffered: what a full disk refused must not be tried again on closing.
+            self._file = path.open("ab", buffering=0)
 
     def log(self, record: dict[str, Any]) -> None:
-        """Append one record: numbers and strings are kept, other values left out."""
+        """Append one record: numbers and strings are kept, other values left out.
+
+        Raises:
+            UserError: it cannot be written; the records before it are.
+        """
         plain = {key: _plain(value) for key, value in record.items()}
         line = json.dumps({key: value for key, value in plain.items() if value is not None})
-        self._file.write(line + "\n")
-        self._file.flush()
+        left = f"{line}\n".encode()
+        with writing(self.path):
+            while left:  # a disk that is nearly full takes a part
+                left = left[self._file.write(left) :]
 
     def __enter__(self) -> JsonLogger:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._file.close()
+        with writing(self.path):
+            self._file.close()
 
 
 def _plain(value: Any) -> int | float | str | None:

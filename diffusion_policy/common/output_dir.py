@@ -1,12 +1,33 @@
-"""One process an output directory."""
+"""The output directory of a run: one process at a time, and failed writes told in one line."""
 
 from __future__ import annotations
 
 import fcntl
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from diffusion_policy.common.errors import UserError
+
+
+@contextmanager
+def writing(path: Path, *, atomic: bool = False) -> Iterator[None]:
+    """Turn what the system refuses while the block writes ``path`` into a :class:`UserError`.
+
+    Args:
+        atomic: a failing block leaves the file that was there, and the message says so.
+    """
+    kept = ""
+    try:
+        if atomic and path.exists():
+            kept = "; the previous one is kept"
+        yield
+    except OSError as error:
+        raise UserError(
+            f"cannot write {path}: {error.strerror or error}{kept}; free space or choose another "
+            "output directory, then run the same command to resume"
+        ) from error
 
 
 class OutputLock:
@@ -15,29 +36,42 @@ class OutputLock:
     The kernel releases the lock when the process ends, however it ends.
 
     Raises:
-        UserError: on entry, when another process holds it.
+        UserError: on entry, when another process holds it, or it cannot be written or locked.
     """
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
+        self.path = directory / ".lock"
 
     def __enter__(self) -> OutputLock:
-        self.directory.mkdir(parents=True, exist_ok=True)
-        self._file = (self.directory / ".lock").open("a+")
+        with writing(self.path):
+            self.directory.mkdir(parents=True, exist_ok=True)
+            self._file = self.path.open("ab+", buffering=0)
+        try:
+            self._take()
+        except BaseException:
+            self._file.close()
+            raise
+        return self
+
+    def _take(self) -> None:
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except (BlockingIOError, PermissionError):
             self._file.seek(0)
-            holder = self._file.read().strip() or "unknown"
-            self._file.close()
+            holder = self._file.read().decode(errors="replace").strip() or "unknown"
             raise UserError(
                 f"output directory {self.directory} is in use by process {holder}; "
                 "wait for it or set another hydra.run.dir"
             ) from None
-        self._file.truncate(0)
-        self._file.write(str(os.getpid()))
-        self._file.flush()
-        return self
+        except OSError as error:
+            raise UserError(
+                f"cannot lock {self.path}: {error.strerror or error}; choose an output directory "
+                "on a file system with locks"
+            ) from error
+        with writing(self.path):
+            self._file.truncate(0)
+            self._file.write(str(os.getpid()).encode())
 
     def __exit__(self, *_: object) -> None:
         self._file.close()

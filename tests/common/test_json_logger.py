@@ -1,7 +1,11 @@
 import json
+import resource
+from contextlib import contextmanager
 
 import numpy as np
+import pytest
 
+from diffusion_policy.common.errors import UserError
 from diffusion_policy.common.json_logger import JsonLogger, read_log
 
 
@@ -29,3 +33,29 @@ def test_reopening_drops_torn_and_later_records(tmp_path):
 
 def test_a_missing_log_is_empty(tmp_path):
     assert read_log(tmp_path / "none") == []
+
+
+@contextmanager
+def files_of_at_most(n_bytes):
+    """A limit on file size fails like a full disk: in the middle of a write."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_full_disk_is_told_and_keeps_the_records_before(tmp_path):
+    path = tmp_path / "logs.json.txt"
+    record = {"text": "x" * 30_000}
+    with files_of_at_most(100_000), JsonLogger(path) as logger:
+        for _ in range(3):
+            logger.log(record)
+        with pytest.raises(UserError, match=r"cannot write .*logs\.json\.txt: File too large"):
+            logger.log(record)
+    assert path.stat().st_size == 100_000
+    assert read_log(path) == [record] * 3
+    with JsonLogger(path, keep=3) as logger:
+        logger.log({"again": True})
+    assert read_log(path) == [*[record] * 3, {"again": True}]
