@@ -12,7 +12,6 @@ import pytest
 from diffusion_policy.common.errors import UserError
 from diffusion_policy.common.output_dir import OutputLock, writing
 
-
 HOLD = """
 import sys, time
 from pathlib import Path
