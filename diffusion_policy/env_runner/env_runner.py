@@ -60,7 +60,11 @@ class Group(NamedTuple):
 
 
 class EnvRunner(BaseRunner):
-    """Scores a policy on seeds near the demonstrations (``train``) and on fresh ones (``test``).
+    """Scores a policy on two groups of seeds, ``train`` and ``test``, which are kept apart.
+
+    ``train`` is for seeds that demonstrations started from: those recorded with demo_pusht.py start
+    from 0, 1, ... The scripted ones that come with the project do not, so that both groups are
+    fresh to a policy trained on them. Checkpoints are chosen by ``test``.
 
     Episodes take the slots of a :class:`VectorEnv` in the order of their seeds, so the results
     do not depend on the number of workers. (A policy that draws random numbers draws them by the
@@ -162,7 +166,8 @@ class EnvRunner(BaseRunner):
         Returns:
             For each prefix: ``mean_score`` (mean of the episodes' max reward), ``success_rate``
             and its 95 % interval ``success_ci_low``, ``success_ci_high``; and for each episode
-            ``sim_max_reward_<seed>``, and ``sim_video_<seed>`` (path) if it was recorded. All
+            ``sim_max_reward_<seed>``, ``sim_sum_reward_<seed>``, ``sim_success_<seed>`` (0 or 1),
+            ``sim_length_<seed>`` (steps), and ``sim_video_<seed>`` (path) if it was recorded. All
             names begin with ``<prefix>/``.
 
         Raises:
@@ -323,6 +328,9 @@ def summary(episodes: Sequence[Episode]) -> dict[str, Any]:
         log[f"{prefix}/success_ci_high"] = high
         for episode in group:
             log[f"{prefix}/sim_max_reward_{episode.seed}"] = episode.max_reward
+            log[f"{prefix}/sim_sum_reward_{episode.seed}"] = episode.sum_reward
+            log[f"{prefix}/sim_success_{episode.seed}"] = int(episode.success)
+            log[f"{prefix}/sim_length_{episode.seed}"] = episode.length
             if episode.video is not None:
                 log[f"{prefix}/sim_video_{episode.seed}"] = str(episode.video)
     return log

@@ -65,7 +65,10 @@ def test_every_seed_is_played_once_and_scored_as_by_a_plain_loop():
     assert log["test/mean_score"] == pytest.approx(np.mean([e.max_reward for e in test]))
     assert log["test/success_rate"] == np.mean([e.success for e in test])
     assert log["test/success_ci_low"] < log["test/success_rate"] <= log["test/success_ci_high"]
-    assert log["test/sim_max_reward_52"] == test[2].max_reward
+    for name in ("max_reward", "sum_reward", "success", "length"):
+        logged = [log[f"test/sim_{name}_{50 + i}"] for i in range(5)]
+        assert logged == [getattr(episode, name) for episode in test]
+        assert all(type(value) in (int, float) for value in logged)
     assert not any("video" in key for key in log)
     json.dumps(log)
 
@@ -161,7 +164,7 @@ def test_runs_without_a_label_do_not_overwrite_each_other(tmp_path):
     ("path", "value", "message"),
     [
         (("obs", "goal", "shape"), [3], r"obs\.goal\.shape is \[3\].*environment's is \[2\]"),
-        (("obs", "image", "shape"), [4, 6, 3], r"obs\.image\.shape is \[4, 6, 3\].*\[3, 4, 6\]"),
+        (("obs", "image", "shape"), [3, 6, 4], r"obs\.image\.shape is \[3, 6, 4\].*\[3, 4, 6\]"),
         (("obs", "image", "type"), "low_dim", r"obs\.image\.type is 'low_dim'.*uint8"),
         (("obs", "speed"), {"shape": [1]}, "'speed'.*it observes position, goal, image"),
         (("action", "shape"), [7], r"action\.shape is \[7\].*environment's is \[2\]"),
