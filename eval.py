@@ -30,6 +30,14 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--overwrite", action="store_true", help="replace the results in the folder"
     )
+    parser.add_argument(
+        "--trust-checkpoint",
+        dest="trust",
+        action="store_true",
+        help="also build policies and environments from outside diffusion_policy that the "
+        "checkpoint names: your own, say. This lets the file run any code with your rights, so "
+        "use it only on files whose maker you trust",
+    )
     return parser.parse_args()
 
 

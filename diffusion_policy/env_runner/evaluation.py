@@ -17,16 +17,21 @@ import numpy as np
 
 from diffusion_policy.common.atomic_file import replacing
 from diffusion_policy.common.errors import UserError
+from diffusion_policy.common.output_dir import OutputLock
 from diffusion_policy.common.pytorch_util import resolve_device
 from diffusion_policy.common.statistics import bootstrap_interval, wilson_interval
-from diffusion_policy.env_runner.env_runner import Episode
-from diffusion_policy.env_runner.report import write_report
+from diffusion_policy.env_runner.env_runner import EnvRunner, Episode
+from diffusion_policy.env_runner.report import CONTACT_SHEET_FILE, REPORT_FILE, write_report
+from diffusion_policy.env_runner.score_text import score_text
 from diffusion_policy.workspace.base_workspace import load_policy
+from diffusion_policy.workspace.trust import check_trusted
 
 INFO_FILE = "eval_info.json"
 VIDEO_LABEL = "eval"
 NEAR_MISS_REWARD = 0.95
 """A failed episode whose max reward reaches this is worth a look."""
+MAX_SEED = 2**32 - 1
+"""The largest seed that numpy's generators of every kind accept."""
 _PACKAGES = ("diffusion_policy", "torch", "numpy", "gymnasium", "pymunk")
 
 
@@ -40,52 +45,64 @@ def evaluate_checkpoint(
     n_workers: int | None = None,
     device: str = "auto",
     overwrite: bool = False,
+    trust: bool = False,
 ) -> dict[str, Any]:
     """Evaluate a checkpoint in the task it was trained for.
 
     Writes ``eval_info.json``, ``report.html``, ``contact_sheet.png`` and the videos of the first
     ``n_videos`` episodes to ``output_dir``, and prints one line with the score.
 
+    Args:
+        overwrite: replace earlier results in ``output_dir``, once nothing stands in the way.
+        trust: also build policies and environments from outside this package that the checkpoint
+            names, which runs any code that its maker chose.
+
     Returns:
         What ``eval_info.json`` holds; see ``docs/evaluation.md``.
 
     Raises:
-        UserError: ``output_dir`` holds results already, or the checkpoint or device is unusable.
+        UserError: an argument makes no sense, ``output_dir`` holds results already or is in use,
+            or the checkpoint or device is unusable.
     """
-    _check_output_dir(output_dir, overwrite)
-    torch_device = resolve_device(device)
-    policy, cfg = load_policy(checkpoint, torch_device)
-    _clear(output_dir)
     last_seed = start_seed + n_episodes - 1
-    print(
-        f"evaluating {checkpoint} on {torch_device}: {n_episodes} episodes, "
-        f"seeds {start_seed} to {last_seed}, results in {output_dir}",
-        flush=True,
-    )
-    started = time.monotonic()
-    with hydra.utils.instantiate(
-        cfg.task.env_runner,
-        n_train=0,
-        n_test=n_episodes,
-        n_test_vis=n_videos,
-        test_start_seed=start_seed,
-        n_workers=n_workers,
-        output_dir=output_dir,
-    ) as runner:
-        runner.run(policy, label=VIDEO_LABEL)
-    info = {
-        "checkpoint": str(checkpoint),
-        "config_name": cfg.name,
-        "seed_range": [start_seed, last_seed],
-        "per_episode": [_record(episode, output_dir) for episode in runner.episodes],
-        "aggregated": aggregate(runner.episodes),
-        "versions": _versions(),
-        "duration_s": round(time.monotonic() - started, 1),
-    }
-    # The numbers first: they should survive whatever goes wrong with the pictures.
-    with replacing(output_dir / INFO_FILE) as partial:
-        partial.write_text(json.dumps(info, indent=2) + "\n")
-    report = write_report(info, output_dir)
+    _check_arguments(n_episodes, start_seed, n_videos, n_workers)
+    torch_device = resolve_device(device)
+    with OutputLock(output_dir):
+        _check_output_dir(output_dir, overwrite)
+        policy, cfg = load_policy(checkpoint, torch_device, trust=trust)
+        if not trust:
+            check_trusted(cfg, "task.env_runner")
+        runner: EnvRunner = hydra.utils.instantiate(
+            cfg.task.env_runner,
+            n_train=0,
+            n_test=n_episodes,
+            n_test_vis=n_videos,
+            test_start_seed=start_seed,
+            n_workers=n_workers,
+            output_dir=output_dir,
+        )
+        _clear(output_dir)
+        print(
+            f"evaluating {checkpoint} on {torch_device}: {n_episodes} episodes, "
+            f"seeds {start_seed} to {last_seed}, results in {output_dir}",
+            flush=True,
+        )
+        started = time.monotonic()
+        with runner:
+            runner.run(policy, label=VIDEO_LABEL)
+        info = {
+            "checkpoint": str(checkpoint),
+            "config_name": cfg.name,
+            "seed_range": [start_seed, last_seed],
+            "per_episode": [_record(episode, output_dir) for episode in runner.episodes],
+            "aggregated": aggregate(runner.episodes),
+            "versions": _versions(),
+            "duration_s": round(time.monotonic() - started, 1),
+        }
+        # The numbers first: they should survive whatever goes wrong with the pictures.
+        with replacing(output_dir / INFO_FILE) as partial:
+            partial.write_text(json.dumps(info, indent=2) + "\n")
+        report = write_report(info, output_dir)
     print(f"{headline(info['aggregated'])}; see {report}")
     return info
 
@@ -117,29 +134,41 @@ def aggregate(episodes: Sequence[Episode]) -> dict[str, Any]:
 
 def headline(aggregated: dict[str, Any]) -> str:
     """The score in one line."""
-    low, high = aggregated["success_ci95"]
-    return (
-        f"success rate {aggregated['success_rate']:.1%} (95 % interval {low:.1%} to {high:.1%}), "
-        f"mean max reward {aggregated['mean_max_reward']:.3f} "
-        f"over {aggregated['n_episodes']} episodes"
+    score = score_text(
+        aggregated["success_rate"], aggregated["success_ci95"], aggregated["mean_max_reward"]
     )
+    return f"{score} over {aggregated['n_episodes']} episodes"
+
+
+def _check_arguments(
+    n_episodes: int, start_seed: int, n_videos: int, n_workers: int | None
+) -> None:
+    for name, value, least in (
+        ("n-episodes", n_episodes, 1),
+        ("start-seed", start_seed, 0),
+        ("n-videos", n_videos, 0),
+        ("n-workers", n_workers, 1),
+    ):
+        if value is not None and value < least:
+            raise UserError(f"--{name} is {value}; use at least {least}")
+    last_seed = start_seed + n_episodes - 1
+    if last_seed > MAX_SEED:
+        raise UserError(
+            f"the last seed would be {last_seed}, but seeds end at {MAX_SEED}; "
+            f"lower --start-seed (now {start_seed}) or --n-episodes (now {n_episodes})"
+        )
 
 
 def _check_output_dir(output_dir: Path, overwrite: bool) -> None:
     info = output_dir / INFO_FILE
     if info.exists() and not overwrite:
         raise UserError(f"{info} exists already: choose another --output-dir, or --overwrite it")
-    try:
-        output_dir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(
-            f"cannot create {output_dir} ({error.strerror}): choose another --output-dir"
-        ) from error
 
 
 def _clear(output_dir: Path) -> None:
     """Remove earlier results; an interrupted evaluation must not leave a mixture."""
-    (output_dir / INFO_FILE).unlink(missing_ok=True)
+    for name in (INFO_FILE, REPORT_FILE, CONTACT_SHEET_FILE):
+        (output_dir / name).unlink(missing_ok=True)
     # File names tell the outcome, so old videos would stand beside new ones.
     shutil.rmtree(output_dir / "media" / VIDEO_LABEL, ignore_errors=True)
 

@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from diffusion_policy.common.checkpoint import load_checkpoint, save_checkpoint
 from diffusion_policy.common.errors import UserError
 from diffusion_policy.policy.base_policy import BasePolicy
+from diffusion_policy.workspace.trust import check_trusted
 
 
 class BaseWorkspace(ABC):
@@ -93,7 +94,10 @@ class BaseWorkspace(ABC):
     def create_from_checkpoint(
         cls, path: Path, output_dir: str | Path | None = None
     ) -> BaseWorkspace:
-        """A workspace with the config and the state of a checkpoint."""
+        """A workspace with the config and the state of a checkpoint.
+
+        Whatever the config names is built, so the checkpoint must come from someone you trust.
+        """
         cfg = OmegaConf.create(load_checkpoint(path)["config"])
         workspace = cls(cfg, output_dir or path.resolve().parent.parent)
         workspace.load_checkpoint(path)
@@ -101,17 +105,24 @@ class BaseWorkspace(ABC):
 
 
 def load_policy(
-    checkpoint: str | Path, device: torch.device | str = "cpu"
+    checkpoint: str | Path, device: torch.device | str = "cpu", *, trust: bool = False
 ) -> tuple[BasePolicy, DictConfig]:
-    """The policy of a checkpoint, ready to act, and the config of its run.
+    """The policy of a checkpoint, ready to act, and the resolved config of its run.
 
     It is the averaged policy where the run kept one. Nothing but the file is needed.
 
+    Args:
+        trust: build whatever the file's config names, and not this package's policies alone. That
+            runs any code that the maker of the file chose.
+
     Raises:
-        UserError: the file cannot be read or holds no policy.
+        UserError: the file cannot be read, holds no policy, or names a foreign one untrusted.
     """
     payload = load_checkpoint(Path(checkpoint), map_location="cpu")
     cfg, state = OmegaConf.create(payload["config"]), payload["state"]
+    OmegaConf.resolve(cfg)
+    if not trust:
+        check_trusted(cfg, "policy")
     weights = state.get("ema_model") or state.get("model")
     if weights is None:
         raise UserError(f"{checkpoint} holds no policy; use a checkpoint written by train.py")

@@ -1,20 +1,25 @@
 import json
+import os
 import runpy
 import subprocess
 import sys
 from pathlib import Path
 
+import hydra
 import numpy as np
 import pytest
+from hydra.errors import InstantiationException
 from omegaconf import OmegaConf
 from toy_env import SHAPE_META
 from toy_policy import GoalPolicy
 
 from diffusion_policy.common.checkpoint import save_checkpoint
 from diffusion_policy.common.errors import UserError
+from diffusion_policy.common.output_dir import OutputLock
 from diffusion_policy.env_runner.env_runner import Episode
 from diffusion_policy.env_runner.evaluation import aggregate, evaluate_checkpoint, headline
 from diffusion_policy.env_runner.report import FRAMES_PER_EPISODE, contact_sheet, write_report
+from tests.configs import TINY_POLICY, compose_config
 
 ROOT = Path(__file__).parents[2]
 CONFIG = {
@@ -37,14 +42,19 @@ CONFIG = {
 
 @pytest.fixture
 def checkpoint(tmp_path):
-    path = tmp_path / "latest.ckpt"
-    config = OmegaConf.to_yaml(OmegaConf.create(CONFIG))
-    save_checkpoint(path, config, {"model": GoalPolicy().state_dict()})
+    return save(tmp_path / "latest.ckpt")
+
+
+def save(path, **runner_options):
+    """A checkpoint of the toy, with other settings of its runner."""
+    config = OmegaConf.create(CONFIG)
+    config.task.env_runner.update(runner_options)
+    save_checkpoint(path, OmegaConf.to_yaml(config), {"model": GoalPolicy().state_dict()})
     return path
 
 
 def evaluate(checkpoint, output_dir, **options):
-    defaults = dict(n_episodes=8, start_seed=40, n_videos=2, n_workers=1, device="cpu")
+    defaults = dict(n_episodes=8, start_seed=40, n_videos=2, n_workers=1, device="cpu", trust=True)
     return evaluate_checkpoint(checkpoint, output_dir, **{**defaults, **options})
 
 
@@ -102,27 +112,102 @@ def test_repeats_itself(checkpoint, tmp_path):
 
 def test_earlier_results_are_kept_unless_told_otherwise(checkpoint, tmp_path):
     evaluate(checkpoint, tmp_path / "eval")
-    before = (tmp_path / "eval" / "eval_info.json").read_bytes()
+    before = contents(tmp_path / "eval")
     with pytest.raises(UserError, match=r"eval_info\.json exists already"):
         evaluate(checkpoint, tmp_path / "eval")
-    with pytest.raises(UserError, match="no checkpoint"):
-        evaluate(tmp_path / "other.ckpt", tmp_path / "eval", overwrite=True)
-    assert (tmp_path / "eval" / "eval_info.json").read_bytes() == before
+    assert contents(tmp_path / "eval") == before
 
     info = evaluate(checkpoint, tmp_path / "eval", overwrite=True, n_videos=1)
     recorded = [str(path.name) for path in (tmp_path / "eval" / "media" / "eval").iterdir()]
     assert recorded == [Path(info["per_episode"][0]["video"]).name]
+    evaluate(checkpoint, tmp_path / "eval", overwrite=True, n_videos=0)
+    assert not (tmp_path / "eval" / "contact_sheet.png").exists()
+
+
+def contents(folder):
+    return {p.relative_to(folder): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"n_episodes": 0}, "--n-episodes is 0; use at least 1"),
+        ({"start_seed": -1}, "--start-seed is -1; use at least 0"),
+        (
+            {"start_seed": 2**32 - 7},
+            f"the last seed would be {2**32}, but seeds end at {2**32 - 1}",
+        ),
+        ({"n_videos": -1}, "--n-videos is -1; use at least 0"),
+        ({"n_workers": 0}, "--n-workers is 0; use at least 1"),
+        ({"device": "toaster"}, "device 'toaster' cannot be used"),
+        ({"checkpoint": Path("nowhere.ckpt")}, "no checkpoint at nowhere.ckpt"),
+        ({"trust": False}, "policy._target_ is 'toy_policy.GoalPolicy'"),
+    ],
+)
+def test_a_mistake_leaves_earlier_results_alone(checkpoint, tmp_path, options, message):
+    evaluate(checkpoint, tmp_path / "eval", n_episodes=1)
+    before = contents(tmp_path / "eval")
+    options = {"checkpoint": checkpoint, **options}
+    with pytest.raises(UserError) as caught:
+        evaluate(output_dir=tmp_path / "eval", overwrite=True, **options)
+    assert message in str(caught.value)
+    # The lock names the process that took it, and its file stays.
+    assert contents(tmp_path / "eval") == before
+
+
+def test_an_unbuildable_environment_leaves_earlier_results_alone(checkpoint, tmp_path):
+    evaluate(checkpoint, tmp_path / "eval", n_episodes=1)
+    before = contents(tmp_path / "eval")
+    other = save(tmp_path / "other.ckpt", env={"id": "diffusion_policy/Nowhere-v0"})
+    with pytest.raises(InstantiationException, match="Nowhere-v0"):
+        evaluate(other, tmp_path / "eval", overwrite=True)
+    assert contents(tmp_path / "eval") == before
+
+
+def test_a_folder_in_use_is_refused(checkpoint, tmp_path):
+    with (
+        OutputLock(tmp_path / "eval"),
+        pytest.raises(UserError, match=f"in use by process {os.getpid()}"),
+    ):
+        evaluate(checkpoint, tmp_path / "eval")
+
+
+@pytest.mark.parametrize(
+    ("env", "message"),
+    [
+        (
+            {"factory": "os:mkdir", "kwargs": {"path": "made"}},
+            r"task\.env_runner\.env is .*'os:mkdir'",
+        ),
+        ({"id": "Pendulum-v1"}, r"env\.id is 'Pendulum-v1', no environment"),
+        (
+            {"id": "diffusion_policy/PushT-v0", "kwargs": {"obs": {"_target_": "os.mkdir"}}},
+            r"task\.env_runner\.env\.kwargs\.obs\._target_ is 'os\.mkdir'",
+        ),
+    ],
+)
+def test_a_checkpoint_cannot_bring_its_own_environment(tmp_path, monkeypatch, env, message):
+    monkeypatch.chdir(tmp_path)
+    # A policy of the package, so that the environment is what is refused.
+    cfg = compose_config("train_dot_pusht", *TINY_POLICY)
+    state = hydra.utils.instantiate(cfg.policy).state_dict()
+    cfg.task.env_runner.env = env
+    save_checkpoint(tmp_path / "a.ckpt", OmegaConf.to_yaml(cfg, resolve=True), {"model": state})
+    with pytest.raises(UserError, match=f"{message}.*--trust-checkpoint"):
+        evaluate(tmp_path / "a.ckpt", tmp_path / "eval", trust=False)
+    assert not (tmp_path / "made").exists()
 
 
 def test_a_folder_that_cannot_be_is_a_user_error(checkpoint, tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match="choose another --output-dir"):
+    with pytest.raises(UserError, match="choose another output directory"):
         evaluate(checkpoint, tmp_path / "file" / "eval")
 
 
 def test_without_videos(checkpoint, tmp_path):
     evaluate(checkpoint, tmp_path / "eval", n_videos=0)
     assert {path.name for path in (tmp_path / "eval").iterdir()} == {
+        ".lock",
         "eval_info.json",
         "report.html",
     }
@@ -169,6 +254,7 @@ def run_eval(monkeypatch, *arguments):
 
 def test_command_line(checkpoint, tmp_path, monkeypatch, capsys):
     arguments = [f"--checkpoint={checkpoint}", f"--output-dir={tmp_path / 'eval'}", "--device=cpu"]
+    arguments.append("--trust-checkpoint")
     run_eval(monkeypatch, *arguments, "--n-episodes=3", "--n-workers=1", "--n-videos=0")
     assert capsys.readouterr().out.splitlines()[-1].startswith("success rate ")
     info = json.loads((tmp_path / "eval" / "eval_info.json").read_text())
