@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from diffusion_policy.common.checkpoint import load_checkpoint, save_checkpoint
 from diffusion_policy.common.errors import UserError
 from diffusion_policy.policy.base_policy import BasePolicy
+from diffusion_policy.workspace.changed_settings import changed_settings
 from diffusion_policy.workspace.trust import check_trusted
 
 
@@ -73,20 +74,28 @@ class BaseWorkspace(ABC):
         """
         path = path or self.get_checkpoint_path(tag)
         payload = load_checkpoint(path)
-        theirs = OmegaConf.create(payload["config"]).policy._target_
-        ours = self.cfg.policy._target_
+        saved = OmegaConf.create(payload["config"])
+        theirs, ours = saved.policy._target_, self.cfg.policy._target_
         if theirs != ours:
             raise UserError(
                 f"{path} is a checkpoint of {theirs}, this run trains {ours}; "
-                "choose another hydra.run.dir or set training.resume=false"
+                "choose another hydra.run.dir"
+            )
+        # Going on with other settings would pass off a mixture of two runs as one.
+        if changes := changed_settings(saved, self.cfg):
+            told = ", ".join(f"{key} was {old} and is {new}" for key, old, new in changes[:5])
+            more = f" and {len(changes) - 5} more" if len(changes) > 5 else ""
+            raise UserError(
+                f"{path} does not fit this config: {told}{more}; "
+                "go on with the settings it was trained with, or choose another hydra.run.dir"
             )
         try:
             self.load_state_dict(payload["state"])
         except (RuntimeError, ValueError, KeyError) as error:
             reason = " ".join(str(error).split())[:300]
             raise UserError(
-                f"{path} does not fit this config ({reason}); run with the settings it was "
-                "trained with, choose another hydra.run.dir or set training.resume=false"
+                f"{path} does not fit this config ({reason}), so another version of the project "
+                "wrote it; go on with that version, or choose another hydra.run.dir"
             ) from error
         return path
 

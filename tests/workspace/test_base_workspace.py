@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from diffusion_policy.common.errors import UserError
+from diffusion_policy.workspace.changed_settings import Change, changed_settings
+from diffusion_policy.workspace.train_workspace import TrainWorkspace
+from tests.configs import compose_config, tiny_overrides
+from tests.demos import make_demos
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory) -> TrainWorkspace:
+    """A run whose first step is saved."""
+    folder = tmp_path_factory.mktemp("run")
+    overrides = tiny_overrides(make_demos(folder / "demos.zarr"), folder / "cache")
+    workspace = TrainWorkspace(compose_config("train_dot_pusht", *overrides), folder)
+    workspace.train_step([next(iter(workspace.loader))])
+    workspace.save_checkpoint()
+    return workspace
+
+
+def again(workspace: TrainWorkspace, key: str, value: object) -> TrainWorkspace:
+    """The same run with another value of that setting."""
+    cfg = workspace.cfg.copy()
+    OmegaConf.update(cfg, key, value, force_add=True)
+    return TrainWorkspace(cfg, workspace.output_dir)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "told"),
+    [
+        ("optimizer.lr", 0.125, "optimizer.lr was 0.0005 and is 0.125"),
+        ("policy.normalization.STATE", "MEAN_STD", "normalization.STATE was MIN_MAX and is MEAN"),
+        ("policy.dim", 32, "policy.dim was 16 and is 32"),
+        # Data is split by it, too.
+        ("training.seed", 7, "task.dataset.seed was 42 and is 7, training.seed was 42 and is 7"),
+        ("dataloader.batch_size", 8, "dataloader.batch_size was 16 and is 8"),
+        ("training.max_train_steps", None, "training.max_train_steps was 4 and is None"),
+    ],
+)
+def test_other_settings_do_not_go_on_with_a_run(workspace, key, value, told):
+    other = again(workspace, key, value)
+    before = {name: tensor.clone() for name, tensor in other.model.state_dict().items()}
+    with pytest.raises(UserError, match=r"choose another hydra\.run\.dir") as caught:
+        other.load_checkpoint()
+    assert told in str(caught.value)
+    assert all(torch.equal(before[k], v) for k, v in other.model.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("training.num_epochs", 5),
+        ("training.num_threads", None),
+        ("dataloader.num_workers", 1),
+        ("task.env_runner.n_test", 3),
+        ("task.dataset.reader.cache_dir", "elsewhere"),
+        ("checkpoint.topk.k", 1),
+        ("logging.wandb.project", "mine"),
+    ],
+)
+def test_what_does_not_touch_learning_may_change(workspace, key, value):
+    other = again(workspace, key, value)
+    other.load_checkpoint()
+    assert other.global_step == 1
+
+
+def test_settings_that_appear_or_vanish_are_changes():
+    saved = OmegaConf.create({"policy": {"a": 1, "b": {"c": [1, 2]}, "same": {}}})
+    current = OmegaConf.create({"policy": {"b": {"c": [1, 3]}, "d": None, "same": {}}})
+    assert changed_settings(saved, current) == [
+        Change("policy.a", 1, "absent"),
+        Change("policy.b.c", [1, 2], [1, 3]),
+        Change("policy.d", "absent", None),
+    ]
+
+
+def test_a_checkpoint_brings_its_workspace_along(workspace, tmp_path):
+    restored = TrainWorkspace.create_from_checkpoint(workspace.get_checkpoint_path())
+    assert restored.output_dir == workspace.output_dir
+    assert restored.global_step == 1
+    left, right = (w.model.state_dict() for w in (workspace, restored))
+    assert all(torch.equal(left[key], right[key]) for key in left)
+    moved = TrainWorkspace.create_from_checkpoint(workspace.get_checkpoint_path(), tmp_path)
+    assert moved.output_dir == tmp_path
