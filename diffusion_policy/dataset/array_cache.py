@@ -23,12 +23,7 @@ def content_hash(parts: Iterable[bytes | np.ndarray]) -> str:
 
 
 def stored_bytes(path: str | Path) -> bytes:
-    """A digest of everything stored at a path: a file, or all files of a folder with their names.
-
-    A URL stands for itself.
-    """
-    if "://" in str(path):
-        return str(path).encode()
+    """A digest of everything stored at a path: a file, or a folder's with their names."""
     path = Path(path)
     digest = hashlib.sha256()
     files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
@@ -43,7 +38,7 @@ def cached_array(
     path: Path,
     shape: tuple[int, ...],
     dtype: np.typing.DTypeLike,
-    fill: Callable[[np.ndarray], None],
+    fill: Callable[[np.memmap], None],
 ) -> np.ndarray:
     """The array stored at ``path``, made by ``fill`` (which writes into it) on first use.
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
+from diffusion_policy.common.dataset_checks import check_finite
 from diffusion_policy.common.errors import UserError
+from diffusion_policy.common.parallel_map import parallel_map
 from diffusion_policy.common.replay_buffer import ReplayBuffer
 from diffusion_policy.common.shape_meta import Field
 from diffusion_policy.dataset.array_cache import cached_array
@@ -41,12 +42,12 @@ class PushTReader(ArrayReader):
         if field.type == "rgb" and "img" in buffer:
             return self.read_images(buffer, path, "img", key, field)
         states = np.asarray(require(buffer, "state")[: buffer.n_steps])
+        check_finite(states, "state", buffer.episode_ends)
         if field.type != "rgb":
             return compute(states)
 
-        def draw(out: np.ndarray) -> None:
-            for i, state in enumerate(tqdm(states, desc="Drawing images", unit="image")):
-                out[i] = compute(state)
+        def draw(out: np.memmap) -> None:
+            parallel_map(compute, states, out, "Drawing images")
 
         cache = self.cache_path(key, [states, _RENDERER_VERSION])
         return cached_array(cache, (len(states), *field.shape), np.uint8, draw)

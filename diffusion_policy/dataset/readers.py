@@ -56,7 +56,8 @@ class ArrayReader:
     ) -> np.ndarray:
         """Array ``name``, (N, H, W, 3) of 0..255 in any dtype, as (N, 3, H, W) uint8.
 
-        Images already stored that way are read into memory; others are converted once.
+        Images already stored that way are read into memory; others are converted once for each
+        content (at a URL, it is read and compared at every start).
         """
         array, n_steps = require(buffer, name), buffer.n_steps
         if array.shape[1:] == field.shape and array.dtype == np.uint8:
@@ -64,10 +65,10 @@ class ArrayReader:
         channels, height, width = field.shape
         if array.shape[1:] != (height, width, channels):
             raise _mismatch(f"obs.{key}", field, name, array.shape[1:])
+        # Whole chunks of the store, so that none is decoded twice.
+        block = getattr(array, "chunks", (_BLOCK,))[0]
 
         def convert(out: np.ndarray) -> None:
-            # Whole chunks of the store, so that none is decoded twice.
-            block = getattr(array, "chunks", (_BLOCK,))[0]
             for start in tqdm(range(0, n_steps, block), desc=f"Converting {name} to uint8"):
                 stop = min(start + block, n_steps)
                 values = np.asarray(array[start:stop])
@@ -79,7 +80,11 @@ class ArrayReader:
                     )
                 out[start:stop] = np.moveaxis(pixels, -1, 1)
 
-        cache = self.cache_path(key, [stored_bytes(path), repr(field).encode()])
+        if "://" in str(path):  # an address says nothing of what lies there today
+            content = (np.asarray(array[i : i + block]) for i in range(0, n_steps, block))
+        else:
+            content = [stored_bytes(path)]
+        cache = self.cache_path(key, [repr((name, field)).encode(), *content])
         return cached_array(cache, (n_steps, *field.shape), np.uint8, convert)
 
     def cache_path(self, key: str, made_from: Iterable[bytes | np.ndarray]) -> Path:

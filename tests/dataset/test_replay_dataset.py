@@ -12,9 +12,11 @@ from torch.utils.data import DataLoader
 from diffusion_policy.common.errors import UserError
 from diffusion_policy.common.replay_buffer import ReplayBuffer
 from diffusion_policy.common.sampler import create_indices
+from diffusion_policy.common.shape_meta import Field
 from diffusion_policy.common.window import Window
 from diffusion_policy.dataset.batches import BatchIndex, BatchOrder, as_is
 from diffusion_policy.dataset.pusht_reader import PushTReader
+from diffusion_policy.dataset.readers import ArrayReader
 from diffusion_policy.dataset.replay_dataset import ReplayDataset
 from diffusion_policy.env.pusht.observations import OBSERVATIONS
 from diffusion_policy.model.vision.resnet import IMAGENET_MEAN, IMAGENET_STD
@@ -239,6 +241,29 @@ def test_stored_pictures_win_and_are_converted(tmp_path):
     assert unit.normalize(np.full((3, 1, 1), 255, np.uint8)).max() == 1
 
 
+def read_pictures(path, name: str, cache: Path) -> np.ndarray:
+    buffer = ReplayBuffer.create_from_path(path)
+    return ArrayReader(cache).read_images(buffer, path, name, "image", Field((3, 4, 4), "rgb"))
+
+
+def test_two_arrays_of_a_store_are_converted_apart(tmp_path):
+    pictures = np.random.default_rng(0).integers(0, 256, (2, 19, 4, 4, 3)).astype(np.float32)
+    store = write(tmp_path / "store.zarr", [5, 3, 7, 4], img=pictures[0], image=pictures[1])
+    for name, expected in zip(("img", "image"), pictures, strict=True):
+        found = read_pictures(store, name, tmp_path / "cache")
+        np.testing.assert_array_equal(found, expected.transpose(0, 3, 1, 2))
+
+
+def test_pictures_changed_behind_an_address_are_converted_anew(tmp_path):
+    pictures = np.random.default_rng(0).integers(0, 256, (2, 19, 4, 4, 3)).astype(np.float32)
+    url = f"file://{write(tmp_path / 'store.zarr', [5, 3, 7, 4], img=pictures[0])}"
+    for expected in (pictures[0], pictures[0], pictures[1]):
+        ReplayBuffer.create_from_path(tmp_path / "store.zarr", mode="r+").edit(0, {"img": expected})
+        found = read_pictures(url, "img", tmp_path / "cache")
+        np.testing.assert_array_equal(found, expected.transpose(0, 3, 1, 2))
+    assert len(list((tmp_path / "cache").iterdir())) == 2
+
+
 @pytest.mark.parametrize(
     ("meta", "message"),
     [
@@ -262,6 +287,17 @@ def test_pictures_in_zero_to_one_are_refused(tmp_path):
     with pytest.raises(UserError, match=r"not whole numbers in 0\.\.255"):
         ReplayDataset(store, meta, WINDOW, reader=PushTReader(tmp_path / "cache"))
     assert not list((tmp_path / "cache").glob("*"))
+
+
+def test_a_state_that_is_not_finite_is_not_drawn(tmp_path):
+    state = np.full((6, 5), 256, np.float32)
+    state[4, 4] = np.nan
+    buffer = ReplayBuffer.create_from_path(tmp_path / "store.zarr", mode="a")
+    buffer.add_episode({"action": np.zeros((6, 2), np.float32), "state": state})
+    reader = PushTReader(tmp_path / "cache")
+    with pytest.raises(UserError, match=r"data/state is not finite in episode 0 at step 4"):
+        ReplayDataset(tmp_path / "store.zarr", pusht_meta("image"), WINDOW, reader=reader)
+    assert not (tmp_path / "cache").exists()
 
 
 def test_nan_is_named(tmp_path):
