@@ -1,0 +1,25 @@
+"""The config of a run, beside its results."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from diffusion_policy.common.checkpoint import write_atomically
+
+
+def write_run_config(output_dir: Path, cfg: DictConfig) -> None:
+    """Write ``.hydra/config.yaml``, resolved, and ``.hydra/overrides.yaml``.
+
+    Hydra itself would write them before it is known whether another process holds the directory;
+    call this once the directory is ours. Without a Hydra command there are no overrides.
+
+    Raises:
+        UserError: they cannot be written.
+    """
+    folder = output_dir / ".hydra"
+    overrides = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
+    write_atomically(folder / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True).encode())
+    write_atomically(folder / "overrides.yaml", OmegaConf.to_yaml(list(overrides)).encode())
