@@ -5,7 +5,8 @@ from __future__ import annotations
 import functools
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import takewhile
 from typing import ParamSpec, TypeVar
 
 P = ParamSpec("P")
@@ -20,7 +21,8 @@ def reports_user_errors(main: Callable[P, R]) -> Callable[P, R]:
     """Let a command end with ``error: <one line>`` and exit code 1 on what the user can mend.
 
     That is a :class:`UserError`, also one raised while Hydra instantiates an object, and a
-    mistake in the config. Every other exception keeps its traceback: that one is ours to mend.
+    mistake in the config, such as a value that the configured class does not take. Every other
+    exception keeps its traceback: that one is ours to mend.
     """
 
     @functools.wraps(main)
@@ -39,28 +41,56 @@ def reports_user_errors(main: Callable[P, R]) -> Callable[P, R]:
 
 def user_message(error: BaseException) -> str | None:
     """One line for an error that the user can mend, None for any other."""
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, UserError):
-            return str(cause)
-        cause = cause.__cause__
-    if type(error).__module__.partition(".")[0] in ("hydra", "omegaconf"):
-        return _config_message(error)
+    links = list(_chain(error))
+    for link in links:
+        if isinstance(link, UserError):
+            return str(link)
+    for link in takewhile(_is_about_config, links):
+        if message := _config_message(link):
+            return message
     return None
 
 
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """The error, its cause, the cause of that, ..."""
+    while error is not None:
+        yield error
+        error = error.__cause__
+
+
+def _is_about_config(error: BaseException) -> bool:
+    return type(error).__module__.partition(".")[0] in ("hydra", "omegaconf")
+
+
 def _config_message(error: BaseException) -> str | None:
-    """What a Hydra or OmegaConf error says, in one line with a remedy."""
-    text = " ".join(str(error).split())
+    """What a Hydra or OmegaConf error says, in one line with a remedy; None to ask its cause."""
+    if type(error).__name__ == "InstantiationException" and error.__cause__ is not None:
+        return _instantiation_message(str(error), error.__cause__)
+    text = _one_line(error)
     if match := re.search(r"Cannot find primary config '([^']+)'", text):
         return f"there is no config {match[1]!r}; choose one of {', '.join(_named_configs())}"
-    if match := re.search(r"unexpected keyword argument '(\w+)'", text):
-        section = re.search(r"full_key: (\S+)", text)
-        where = f"{section[1]}." if section else ""
-        return f"unknown config key {where}{match[1]}; see the class that _target_ names"
-    if type(error).__name__ == "InstantiationException" and error.__cause__ is not None:
-        return None
     return f"{text}; correct the config or the override"
+
+
+def _instantiation_message(text: str, cause: BaseException) -> str | None:
+    """Why Hydra could not build what a section of the config describes."""
+    section = re.search(r"\nfull_key: (\S+)$", text)
+    if match := re.match(r"Error locating target '([^']+)'", text):
+        where = f"{section[1]}._target_" if section else "_target_"
+        return f"{where} is {match[1]!r}, which cannot be imported: {_one_line(cause)}"
+    # Whatever was built from no section is the program itself, and its errors are ours to mend.
+    if section is None or not isinstance(cause, TypeError | ValueError | ImportError):
+        return None
+    if match := re.search(r"unexpected keyword argument '(\w+)'", str(cause)):
+        return f"unknown config key {section[1]}.{match[1]}; see the class that _target_ names"
+    return (
+        f"{section[1]} cannot be built: {type(cause).__name__}: {_one_line(cause)}; "
+        "correct the config or the override"
+    )
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())
 
 
 def _named_configs() -> list[str]:

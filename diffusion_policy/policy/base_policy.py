@@ -109,6 +109,5 @@ class BasePolicy(nn.Module, ABC):
         """The optimiser that ``config`` names (``_target_`` and its arguments)."""
         import hydra
 
-        return hydra.utils.get_class(config["_target_"])(
-            self.parameter_groups(), **{k: v for k, v in config.items() if k != "_target_"}
-        )
+        # Positional, since Hydra would turn a keyword's parameters into a config.
+        return hydra.utils.instantiate(config, self.parameter_groups(), _convert_="all")

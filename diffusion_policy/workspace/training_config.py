@@ -9,6 +9,31 @@ from omegaconf.errors import OmegaConfBaseException
 
 from diffusion_policy.common.errors import UserError
 
+LR_SCHEDULERS = (
+    "constant",
+    "constant_with_warmup",
+    "linear",
+    "cosine",
+    "cosine_with_restarts",
+    "polynomial",
+)
+"""Schedules of diffusers that need nothing but the numbers of warm-up and training steps."""
+
+_LEAST = {
+    0: ("seed", "lr_warmup_steps", "checkpoint_minutes", "tqdm_interval_sec"),
+    1: (
+        "num_epochs",
+        "max_train_steps",
+        "max_val_steps",
+        "gradient_accumulate_every",
+        "rollout_every",
+        "checkpoint_every",
+        "val_every",
+        "sample_every",
+        "num_threads",
+    ),
+}
+
 
 @dataclass
 class TrainingConfig:
@@ -26,7 +51,7 @@ class TrainingConfig:
             for no cap.
         gradient_accumulate_every: batches whose gradients are averaged into one step.
         max_grad_norm: gradients are scaled down to this norm; None leaves them.
-        lr_scheduler: a schedule of diffusers: constant, constant_with_warmup, linear, cosine.
+        lr_scheduler: one of :data:`LR_SCHEDULERS`.
         lr_warmup_steps: steps over which the learning rate rises from 0.
         use_ema: average weights over steps and evaluate the average.
         rollout_every, checkpoint_every, val_every, sample_every: epochs between each; all of them
@@ -75,17 +100,24 @@ class TrainingConfig:
             config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(cls), section))
         except OmegaConfBaseException as error:
             raise UserError(f"training.{error.full_key}: {str(error).splitlines()[0]}") from None
-        for name in (
-            "num_epochs",
-            "gradient_accumulate_every",
-            "rollout_every",
-            "checkpoint_every",
-            "val_every",
-            "sample_every",
-        ):
-            if getattr(config, name) < 1:
-                raise UserError(f"training.{name} is {getattr(config, name)}; use at least 1")
+        config._check_ranges()
         return config
+
+    def _check_ranges(self) -> None:
+        for least, names in _LEAST.items():
+            for name in names:
+                value = getattr(self, name)
+                if value is not None and not value >= least:
+                    raise UserError(f"training.{name} is {value}; use at least {least}")
+        if self.max_grad_norm is not None and not self.max_grad_norm > 0:
+            raise UserError(
+                f"training.max_grad_norm is {self.max_grad_norm}; use more than 0, or null for none"
+            )
+        if self.lr_scheduler not in LR_SCHEDULERS:
+            raise UserError(
+                f"training.lr_scheduler is {self.lr_scheduler!r}; use one of "
+                f"{', '.join(LR_SCHEDULERS)}"
+            )
 
 
 def apply_debug(cfg: DictConfig) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from hydra.errors import InstantiationException
 from omegaconf import OmegaConf
 
 from diffusion_policy.common.checkpoint import load_checkpoint
@@ -365,3 +366,23 @@ def test_resume_false_protects_an_earlier_run(tmp_path, overrides):
     train(tmp_path / "run", overrides)
     with pytest.raises(UserError, match=r"training.resume is false but .*latest.ckpt exists"):
         train(tmp_path / "run", [*overrides, "training.resume=false"])
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("policy.dropout=2", "policy"),
+        ("policy.n_layers=few", "policy cannot be built: TypeError: "),
+        ("policy._target_=foo.Bar", "policy._target_ is 'foo.Bar', which cannot be imported: "),
+        ("+optimizer.foo=1", "unknown config key optimizer.foo; see the class that _target_ names"),
+        ("optimizer.lr=-1", "optimizer cannot be built: ValueError: Invalid learning rate"),
+        ("training.lr_scheduler=cosin", "training.lr_scheduler is 'cosin'; use one of constant"),
+    ],
+)
+def test_what_a_class_does_not_take_is_told_in_one_line(tmp_path, overrides, override, message):
+    with pytest.raises((UserError, InstantiationException)) as caught:
+        TrainWorkspace(compose_config("train_dot_pusht", *overrides, override), tmp_path / "run")
+    told = user_message(caught.value)
+    assert told is not None, caught.value
+    assert told.startswith(message)
+    assert "\n" not in told
