@@ -1,3 +1,5 @@
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -48,6 +50,18 @@ def test_state_dict_restores_an_empty_normaliser():
         assert torch.equal(restored.normalize(batch)[key], value)
     assert "params_dict.state.input_stats.mean" in restored.state_dict()
     assert not any(p.requires_grad for p in restored.parameters())
+
+
+def test_a_loaded_state_goes_where_the_normaliser_is():
+    fitted = LinearNormalizer()
+    fitted.fit({"state": torch.randn(50, 3)})
+    elsewhere = LinearNormalizer()
+    elsewhere.fit({"state": torch.randn(50, 3)})
+    elsewhere.to("meta")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # loading into meta is a no-op, torch says
+        elsewhere.load_state_dict(fitted.state_dict())
+    assert {p.device.type for p in elsewhere.parameters()} == {"meta"}
 
 
 def test_bare_arrays_use_the_default_field():

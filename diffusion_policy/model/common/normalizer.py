@@ -132,11 +132,14 @@ class SingleFieldLinearNormalizer(nn.Module):
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *args: Any) -> None:
         # Sizes are known from the data only, so a fresh normaliser takes them from the state.
         if prefix + "scale" in state_dict:
+            scale = state_dict[prefix + "scale"]
+            device = scale.device if self.scale is None else self.scale.device
             self._set(
-                state_dict[prefix + "scale"],
+                scale,
                 state_dict[prefix + "offset"],
                 {name: state_dict[f"{prefix}input_stats.{name}"] for name in _STATISTICS},
             )
+            self.to(device)  # a fitted one stays where the policy is
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 
