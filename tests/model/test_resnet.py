@@ -1,4 +1,7 @@
 import logging
+import socket
+import threading
+import urllib.request
 
 import pytest
 import torch
@@ -6,6 +9,12 @@ import torchvision
 from torchvision.ops.misc import FrozenBatchNorm2d
 
 from diffusion_policy.model.vision import resnet
+
+
+def use_proxy(monkeypatch, port: int) -> None:
+    for name in ("http_proxy", "https_proxy"):
+        monkeypatch.setenv(name, f"http://127.0.0.1:{port}")
+    monkeypatch.setattr(urllib.request, "_opener", None)  # it keeps the proxies of its first use
 
 
 def test_cached_weights_are_used(tmp_path, monkeypatch):
@@ -22,14 +31,29 @@ def test_cached_weights_are_used(tmp_path, monkeypatch):
 
 def test_unreachable_weights_are_random_with_one_warning(tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
-    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
-    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
+    use_proxy(monkeypatch, port=9)
     with caplog.at_level(logging.WARNING):
         built = resnet.build_resnet("resnet18", "IMAGENET1K_V1")
     assert len(caplog.records) == 1
     assert "using random weights" in caplog.text
     assert built.conv1.weight.std() > 0
     assert not list((tmp_path / "checkpoints").glob("*.pth"))
+
+
+def test_a_network_that_swallows_everything_is_given_up(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    monkeypatch.setattr(resnet, "_TIMEOUT_S", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        # Without a timeout of ours the connection is cut at last, for another reason.
+        cut = threading.Timer(5, lambda: silent.accept()[0].close())
+        cut.start()
+        use_proxy(monkeypatch, port=silent.getsockname()[1])
+        with caplog.at_level(logging.WARNING):
+            resnet.build_resnet("resnet18", "IMAGENET1K_V1")
+        cut.cancel()
+        cut.join()
+    assert "timed out" in caplog.text
+    assert socket.getdefaulttimeout() is None
 
 
 @pytest.mark.parametrize("side", [64, 96])

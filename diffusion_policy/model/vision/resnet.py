@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import logging
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.error import URLError
 
@@ -15,6 +18,7 @@ log = logging.getLogger(__name__)
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+_TIMEOUT_S = 10.0  # of a download, without a single byte
 STRIDE = 32
 """Pixels a side of a cell of the last feature map."""
 BACKBONES = ("resnet18", "resnet34", "resnet50")
@@ -49,7 +53,10 @@ def _cached_weights(name: str, weights: str) -> Path | None:
         return path
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        torch.hub.download_url_to_file(entry.url, str(path), hash_prefix=path.stem.split("-")[-1])
+        with _socket_timeout(_TIMEOUT_S):
+            torch.hub.download_url_to_file(
+                entry.url, str(path), hash_prefix=path.stem.split("-")[-1]
+            )
     except (URLError, OSError, RuntimeError) as error:
         log.warning(
             "%s %s weights are not in %s and could not be fetched (%s); using random weights",
@@ -60,6 +67,17 @@ def _cached_weights(name: str, weights: str) -> Path | None:
         )
         return None
     return path
+
+
+@contextmanager
+def _socket_timeout(seconds: float) -> Iterator[None]:
+    """For downloads that take no timeout of their own and would wait for ever."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(seconds)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
 
 
 class LoRAConv2d(nn.Module):
