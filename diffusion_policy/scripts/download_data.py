@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import re
 import shutil
 import zipfile
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tqdm import tqdm
@@ -35,7 +36,7 @@ class PublishedData:
         folder: where it is unpacked, below the output folder.
         n_episodes: episodes it holds.
         n_steps: steps over all of them.
-        sha256: of the archive, None where its makers give none and no trusted copy was measured.
+        sha256: of the archive, None where its makers give none: then it is only printed.
     """
 
     url: str
@@ -83,7 +84,9 @@ def _check_sum(archive: Path, expected: str | None) -> None:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     print(f"sha256 of {archive}: {found}")
     if expected is not None and found != expected:
-        raise UserError(f"{archive} should have sha256 {expected}: remove it and fetch it again")
+        raise UserError(
+            f"{archive} has sha256 {found}, not {expected}: remove it and fetch it again"
+        )
 
 
 def _unpack(archive: Path, folder: Path) -> None:
@@ -115,6 +118,12 @@ def _check_contents(folder: Path, data: PublishedData, remedy: str) -> None:
         )
 
 
+def _sha256(text: str) -> str:
+    if not re.fullmatch(r"[0-9a-fA-F]{64}", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not 64 hexadecimal digits")
+    return text.lower()
+
+
 @reports_user_errors
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line."""
@@ -122,8 +131,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("name", choices=sorted(DATA), help="data set to fetch")
     parser.add_argument("--output", type=Path, default=Path("data"), help="default: %(default)s")
     parser.add_argument("--url", help="mirror to fetch the archive from")
+    parser.add_argument(
+        "--sha256",
+        type=_sha256,
+        metavar="HEX",
+        help="refuse an archive with another sum than this, printed by an earlier download",
+    )
     options = parser.parse_args(arguments)
     data = DATA[options.name]
+    if options.sha256 is not None:
+        folder = options.output / data.folder
+        if folder.exists():
+            raise UserError(
+                f"{folder} is there already but --sha256 compares its archive: remove the folder "
+                "to fetch it again, or leave out --sha256"
+            )
+        data = replace(data, sha256=options.sha256)
     try:
         folder = fetch(data, options.output, options.url)
     except OSError as error:

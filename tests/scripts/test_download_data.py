@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.server
 import re
 import shutil
@@ -178,12 +179,20 @@ def test_damaged_or_other_data_does_not_get_the_name(tmp_path, archive):
         assert list((tmp_path / "pusht").iterdir()) == []
 
 
-def test_a_wrong_sum_is_refused(tmp_path, archive):
-    (tmp_path / "pusht.zip").write_bytes(archive)
-    known = download_data.PublishedData(PUSHT.url, PUSHT.folder, 206, 25_650, sha256="0" * 64)
-    with pytest.raises(UserError, match="should have sha256 000"):
-        download_data.fetch(known, tmp_path)
-    assert not (tmp_path / "pusht").exists()
+def test_the_sum_printed_once_is_compared_later(tmp_path, server, capsys):
+    def run(folder: str, *more: str) -> str:
+        with contextlib.suppress(SystemExit):
+            fetch(tmp_path / folder, "--url", server.url, *more)
+        printed = capsys.readouterr()
+        return printed.out + printed.err
+
+    known = re.search(r"sha256 of .*: ([0-9a-f]{64})", run("first"))[1]
+    run("same", "--sha256", known.upper())
+    assert (tmp_path / "same" / PUSHT.folder).exists()
+    assert f"has sha256 {known}, not 000" in run("other", "--sha256", "0" * 64)
+    assert not (tmp_path / "other" / "pusht").exists()
+    assert "is there already" in run("first", "--sha256", known)
+    assert "'abc' is not 64 hexadecimal digits" in run("other", "--sha256", "abc")
 
 
 def test_paths_that_leave_the_folder_are_refused(tmp_path, archive):
