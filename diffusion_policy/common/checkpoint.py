@@ -195,10 +195,16 @@ class TopKCheckpoints:
         self.dropped = []
 
     def state_dict(self) -> dict[str, Any]:
-        return {"best": dict(self.best), "dropped": list(self.dropped)}
+        return {
+            "monitor_key": self.monitor_key,
+            "best": dict(self.best),
+            "dropped": list(self.dropped),
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.best = dict(state["best"])
+        """Take over a state. Files ranked by another metric stay, but are not ranked any more."""
+        same = state.get("monitor_key", self.monitor_key) == self.monitor_key
+        self.best = dict(state["best"]) if same else {}
         self.dropped = list(state.get("dropped", []))
 
     def repair(self, latest: Path, name: str | None) -> None:

@@ -218,3 +218,16 @@ def test_topk_is_repaired_after_a_crash(tmp_path, kept):
     (tmp_path / "1-0.9.ckpt").unlink()
     restored.repair(tmp_path / "latest.ckpt", None)
     assert set(restored.best) == {"2-0.5.ckpt"}
+
+
+def test_topk_does_not_rank_values_of_different_metrics(tmp_path):
+    topk = run_topk(tmp_path, [0.2, 0.9])
+    resumed = TopKCheckpoints(tmp_path, monitor_key="train_loss", k=1)
+    resumed.load_state_dict(topk.state_dict())
+    name = resumed.consider({"epoch": 2, "train_loss": 0.1})
+    resumed.keep(tmp_path / "latest.ckpt", name)
+    assert set(resumed.best) == {name}
+    assert {path.name for path in tmp_path.iterdir()} == {
+        *("0-0.2.ckpt", "1-0.9.ckpt"),
+        *("latest.ckpt", name),
+    }
