@@ -31,13 +31,16 @@ from diffusion_policy.common.pytorch_util import (
     resolve_device,
     resolve_precision,
 )
+from diffusion_policy.common.run_config import write_run_config
 from diffusion_policy.common.seeding import get_rng_state, seed_everything, set_rng_state
 from diffusion_policy.common.stop_signal import Stopped, StopSignal
 from diffusion_policy.dataset.batches import BatchOrder, as_is
 from diffusion_policy.dataset.replay_dataset import ReplayDataset
 from diffusion_policy.env_runner.base_runner import BaseRunner
+from diffusion_policy.env_runner.score_text import score_text
 from diffusion_policy.policy.base_policy import BasePolicy, Batch
 from diffusion_policy.workspace.base_workspace import BaseWorkspace
+from diffusion_policy.workspace.config_check import check_known_keys
 from diffusion_policy.workspace.training_config import TrainingConfig, apply_debug
 
 _PACE_STEPS = 50  # after so many steps the pace is known
@@ -64,9 +67,11 @@ class TrainWorkspace(BaseWorkspace):
 
     def __init__(self, cfg: DictConfig, output_dir: str | Path | None = None) -> None:
         super().__init__(cfg, output_dir)
-        if cfg.training.debug:
-            apply_debug(cfg)
+        check_known_keys(cfg)
         self.training = TrainingConfig.parse(cfg.training)
+        if self.training.debug:
+            apply_debug(cfg)
+            self.training = TrainingConfig.parse(cfg.training)
         if self.training.num_threads is not None:
             torch.set_num_threads(self.training.num_threads)
         self.device = resolve_device(self.training.device)
@@ -140,6 +145,7 @@ class TrainWorkspace(BaseWorkspace):
     def run(self) -> None:
         """Train until ``num_epochs``, from the latest checkpoint if there is one."""
         with OutputLock(self.output_dir), StopSignal() as stop:
+            write_run_config(self.output_dir, self.cfg)
             self._resume()
             self._describe()
             runner: BaseRunner = hydra.utils.instantiate(
@@ -226,6 +232,7 @@ class TrainWorkspace(BaseWorkspace):
             record.update(runner.run(policy, label=f"epoch={self.epoch:04d}"))
         self._log(logger, record)
         if rolled_out:
+            self.topk.require_monitored(record)
             plot_curves(logger.path, self.output_dir / "curves.png")
         save = self._is_due(training.checkpoint_every) or rolled_out
         self.topk_name = self.topk.consider(record) if save else None
@@ -363,8 +370,9 @@ def final_score(log_path: Path) -> str:
     if not scored:
         return "no rollout was logged"
     last = scored[-1]
-    return (
-        f"success rate {last['test/success_rate']:.1%} (95 % interval "
-        f"{last['test/success_ci_low']:.1%} to {last['test/success_ci_high']:.1%}), "
-        f"mean max reward {last['test/mean_score']:.3f} after {last['global_step'] + 1:,} steps"
+    score = score_text(
+        last["test/success_rate"],
+        (last["test/success_ci_low"], last["test/success_ci_high"]),
+        last["test/mean_score"],
     )
+    return f"{score} after {last['global_step'] + 1:,} steps"
