@@ -62,7 +62,7 @@ class OutputLock:
             holder = self._file.read().decode(errors="replace").strip() or "unknown"
             raise UserError(
                 f"output directory {self.directory} is in use by process {holder}; "
-                "wait for it or set another hydra.run.dir"
+                "wait for it or choose another output directory"
             ) from None
         except OSError as error:
             raise UserError(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
+
+from diffusion_policy.common.cores import usable_cores
 
 _BLOCK = 64  # rows that a process fills at a time
 
@@ -34,7 +35,7 @@ def parallel_map(
             a core would have less than a block to do.
     """
     if n_workers is None:
-        n_workers = min(_usable_cores(), len(rows) // _BLOCK)
+        n_workers = min(usable_cores(), len(rows) // _BLOCK)
     loader = DataLoader(
         _Blocks(function, rows, str(out.filename)),
         batch_size=None,
@@ -62,9 +63,3 @@ class _Blocks(Dataset):
         filled = [self.function(row) for row in self.rows[block]]
         np.load(self.path, mmap_mode="r+")[block] = filled
         return len(filled)
-
-
-def _usable_cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+from diffusion_policy.common.cores import usable_cores
 from diffusion_policy.gym_util.env_worker import TOTALS, EpisodeStart, WorkerSetup
 from diffusion_policy.gym_util.make_env import make_env, observation_spaces, plain
 from diffusion_policy.gym_util.shared_arrays import Fields, SharedArrays
@@ -90,7 +91,7 @@ class VectorEnv:
         self.observation_spaces, self.action_space = observation_spaces(env), env.action_space
         env.close()
 
-        n_workers = min(n_workers or _usable_cores(), n_envs)
+        n_workers = min(n_workers or usable_cores(), n_envs)
         fields = self._fields(n_envs, n_workers, len(obs_offsets), n_action_steps)
         self._arrays = SharedArrays(fields)
         self._seeds: list[int | None] = [None] * n_envs
@@ -294,9 +295,3 @@ def _shut_down(workers: list[_WorkerHandle], owner_pid: int) -> None:
             worker.process.kill()
             worker.process.wait()
     workers.clear()
-
-
-def _usable_cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -145,8 +145,8 @@ class TrainWorkspace(BaseWorkspace):
     def run(self) -> None:
         """Train until ``num_epochs``, from the latest checkpoint if there is one."""
         with OutputLock(self.output_dir), StopSignal() as stop:
-            write_run_config(self.output_dir, self.cfg)
             self._resume()
+            write_run_config(self.output_dir, self.cfg)
             self._describe()
             runner: BaseRunner = hydra.utils.instantiate(
                 self.cfg.task.env_runner, output_dir=self.output_dir
@@ -232,14 +232,17 @@ class TrainWorkspace(BaseWorkspace):
             record.update(runner.run(policy, label=f"epoch={self.epoch:04d}"))
         self._log(logger, record)
         if rolled_out:
-            self.topk.require_monitored(record)
             plot_curves(logger.path, self.output_dir / "curves.png")
         save = self._is_due(training.checkpoint_every) or rolled_out
         self.topk_name = self.topk.consider(record) if save else None
+        every = (training.val_every, training.sample_every, training.rollout_every)
+        complete = all(self._is_due(n) for n in every)
         self.epoch += 1
         self.epoch_step, self.loss_sum = 0, 0.0
         if save:
             self._save()
+        if complete:  # after saving, so that the run can go on from here with another key
+            self.topk.require_monitored(record)
 
     # ------------------------------------------------------------------ its parts
 

@@ -77,6 +77,7 @@ def test_run_leaves_what_it_promises(tmp_path, overrides, capsys):
     assert any(name.startswith("epoch=0002-test_mean_score=") for name in names)
     assert (output_dir / "curves.png").stat().st_size > 10_000
     assert len(list((output_dir / "media").rglob("*.mp4"))) == 1
+    assert OmegaConf.load(output_dir / ".hydra" / "config.yaml").name == "train_dot_pusht"
     records = read_log(output_dir / "logs.json.txt")
     assert [record["global_step"] for record in records] == list(range(12))
     assert {"train_loss", "lr", "epoch"} <= records[0].keys()
@@ -293,7 +294,7 @@ def test_output_directory_in_use_is_refused(tmp_path, overrides):
     assert result.returncode == 1
     assert result.stderr.splitlines()[-1].startswith("error: output directory")
     assert f"in use by process {os.getpid()}" in result.stderr
-    assert not (tmp_path / "run" / "checkpoints").exists()
+    assert [path.name for path in (tmp_path / "run").iterdir()] == [".lock"]
 
 
 @pytest.mark.parametrize(
@@ -314,6 +315,9 @@ def test_output_directory_in_use_is_refused(tmp_path, overrides):
         ("task.shape_meta.obs.keypoint.shape=[16]", "shape_meta.obs.keypoint has shape [16]"),
         ("task.shape_meta.action.shape=[3]", "shape_meta.action has shape [3]"),
         ("policy.normalization.STATE=ZSCORE", "policy.normalization.STATE is 'ZSCORE'"),
+        ("+foo=1", "config key foo is unknown; known keys are name"),
+        ("+logging.foo=1", "config key logging.foo is unknown"),
+        ("checkpoint.topk.format_str=best.ckpt", "tells checkpoints apart"),
         ("checkpoint.topk.mode=best", "checkpoint.topk.mode is 'best'; use max or min"),
         ("task=pusht_unknown", "pusht_unknown"),
     ],
@@ -346,6 +350,16 @@ def test_unknown_config_name_lists_the_known_ones(tmp_path):
     assert result.returncode == 1
     assert result.stderr.startswith("error: there is no config 'train_dot_pushed'; choose one of")
     assert "train_dot_pusht" in result.stderr
+
+
+def test_best_checkpoints_can_be_those_of_another_metric(tmp_path, overrides):
+    lowest = [*overrides, "checkpoint.topk.monitor_key=val_loss", "checkpoint.topk.mode=min"]
+    train(tmp_path / "run", lowest)
+    names = {path.name for path in (tmp_path / "run" / "checkpoints").glob("epoch=*")}
+    assert len(names) == 3
+    assert all("val_loss=" in name for name in names)
+    with pytest.raises(UserError, match=r"checkpoint\.topk\.monitor_key is 'typo'"):
+        train(tmp_path / "other", [*overrides, "checkpoint.topk.monitor_key=typo"])
 
 
 def test_checkpoint_of_another_method_is_refused(tmp_path, overrides):
