@@ -8,6 +8,7 @@ import matplotlib as mpl
 import numpy as np
 
 from diffusion_policy.common.json_logger import read_log
+from diffusion_policy.common.output_dir import writing
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
@@ -17,6 +18,9 @@ def plot_curves(log_path: Path, picture: Path) -> None:
     """Draw losses, score, success rate and learning rate of a ``logs.json.txt`` over steps.
 
     Success is drawn with its 95 % interval where the log has it.
+
+    Raises:
+        UserError: the picture cannot be written.
     """
     records = read_log(log_path)
 
@@ -58,5 +62,6 @@ def plot_curves(log_path: Path, picture: Path) -> None:
     lr_axes.set(title="learning rate", xlabel="optimiser step")
     for axes in (loss_axes, score_axes, lr_axes):
         axes.grid(alpha=0.3)
-    figure.savefig(picture, dpi=90)
+    with writing(picture):
+        figure.savefig(picture, dpi=90)
     plt.close(figure)
