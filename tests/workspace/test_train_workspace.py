@@ -300,7 +300,7 @@ def test_output_directory_in_use_is_refused(tmp_path, overrides):
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("training.foo=1", "Could not override 'training.foo'"),
+        ("training.foo=1", "config key training.foo is unknown"),
         ("+training.foo=1", "training.foo is unknown; known keys are"),
         ("+policy.foo=1", "unknown config key policy.foo"),
         ("+task.dataset.foo=1", "unknown config key task.dataset.foo"),
