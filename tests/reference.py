@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,14 +25,20 @@ def reference_shapes(name: str) -> dict[str, list[int]]:
     return json.loads((GOLDEN / "state_dicts.json").read_text())[name]["state_dict"]
 
 
+def reference_config(name: str) -> dict[str, Any]:
+    """Constructor settings of a reference network."""
+    return json.loads((GOLDEN / "state_dicts.json").read_text())[name]["config"]
+
+
 def reference_weights(name: str) -> dict[str, Tensor]:
     """Weights by rule: scale * sin(0.37 j + 1.3 k) for element j of the k-th sorted name.
 
-    Entries that a network derives from its settings (decoder positions, masks) are left out.
+    Entries that DOT derives from its settings (decoder positions, masks) are left out. The masks
+    of the denoising transformer are floats added to the scores, and follow the rule like weights.
     """
     weights = {}
     for k, (key, shape) in enumerate(sorted(reference_shapes(name).items())):
-        if "decoder_pos" in key or key == "mask":
+        if name.startswith("dot/") and ("decoder_pos" in key or key == "mask"):
             continue
         scale = 0.05 if len(shape) < 2 else 1 / math.sqrt(math.prod(shape[1:]))
         value = scale * np.sin(0.37 * np.arange(math.prod(shape)) + 1.3 * k).reshape(shape)
