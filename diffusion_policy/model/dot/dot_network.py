@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from diffusion_policy.common.errors import UserError
 from diffusion_policy.model.common.lora import LoRAConfig, add_lora
-from diffusion_policy.model.dot.transformer import Attention, TransformerDecoder
+from diffusion_policy.model.common.transformer import Attention, TransformerDecoder
 from diffusion_policy.model.vision.resnet import (
     BACKBONES,
     STRIDE,
