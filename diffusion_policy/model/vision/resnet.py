@@ -1,10 +1,10 @@
-"""ResNet backbones with frozen batch norm: one feature vector an image, or one token a cell."""
+"""ResNet backbones: one feature vector an image, or one token a cell."""
 
 from __future__ import annotations
 
 import logging
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.error import URLError
@@ -24,24 +24,29 @@ STRIDE = 32
 BACKBONES = ("resnet18", "resnet34", "resnet50")
 
 
-def build_resnet(name: str, weights: str | None) -> nn.Module:
-    """A torchvision ResNet whose BatchNorms are frozen.
+def build_resnet(
+    name: str,
+    weights: str | None,
+    norm_layer: Callable[[int], nn.Module] = FrozenBatchNorm2d,
+) -> nn.Module:
+    """A torchvision ResNet, its BatchNorms frozen by default.
 
     Args:
         name: ``resnet18``, ``resnet34`` or ``resnet50``.
         weights: ``IMAGENET1K_V1``, or None for random weights. When they are neither cached
             nor reachable the weights are random and one warning says so.
+        norm_layer: ``FrozenBatchNorm2d``, or ``BatchNorm2d`` to train it.
     """
     build = getattr(torchvision.models, name)
     if weights is not None:
         weights = _cached_weights(name, weights)
-    resnet = build(weights=None, norm_layer=FrozenBatchNorm2d)
+    resnet = build(weights=None, norm_layer=norm_layer)
     if weights is not None:
         state = torch.load(weights, map_location="cpu", weights_only=True)
         # FrozenBatchNorm keeps no count of batches.
-        resnet.load_state_dict(
-            {k: v for k, v in state.items() if not k.endswith("num_batches_tracked")}
-        )
+        if norm_layer is FrozenBatchNorm2d:
+            state = {k: v for k, v in state.items() if not k.endswith("num_batches_tracked")}
+        resnet.load_state_dict(state)
     return resnet
 
 

@@ -1,0 +1,40 @@
+"""Crops of images: random while training, from the centre otherwise."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class Crop(nn.Module):
+    """(N, C, H, W) -> (N, C, h, w).
+
+    In training mode each image of the batch has a place of its own, uniform over all places where
+    the crop fits, drawn from torch's global CPU generator; in evaluation mode the crop is centred.
+
+    Args:
+        size: (h, w) of the crop, at most (H, W).
+    """
+
+    def __init__(self, size: tuple[int, int]) -> None:
+        super().__init__()
+        self.size = size
+
+    def forward(self, images: Tensor) -> Tensor:
+        height, width = self.size
+        free_rows, free_columns = images.shape[-2] - height, images.shape[-1] - width
+        if not self.training:
+            top, left = free_rows // 2, free_columns // 2
+            return images[..., top : top + height, left : left + width]
+        n, channels = images.shape[:2]
+        # Drawn on the CPU, so that a seed means the same crops on every device.
+        top = torch.randint(free_rows + 1, (n, 1, 1, 1)).to(images.device)
+        left = torch.randint(free_columns + 1, (n, 1, 1, 1)).to(images.device)
+        rows = top + torch.arange(height, device=images.device)[:, None]
+        columns = left + torch.arange(width, device=images.device)
+        batch = torch.arange(n, device=images.device).view(n, 1, 1, 1)
+        channel = torch.arange(channels, device=images.device).view(1, channels, 1, 1)
+        return images[batch, channel, rows, columns]
+
+    def extra_repr(self) -> str:
+        return f"size={self.size}"

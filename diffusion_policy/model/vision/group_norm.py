@@ -1,0 +1,24 @@
+"""Group normalisation in place of batch normalisation.
+
+Running statistics of batch norm lag behind weights that are averaged over training; group norm
+keeps none.
+"""
+
+from __future__ import annotations
+
+from torch import nn
+
+CHANNELS_PER_GROUP = 16
+
+
+def replace_batch_norm(module: nn.Module) -> None:
+    """Replace every BatchNorm2d below ``module`` by a fresh GroupNorm, in place.
+
+    A layer of C channels gets C // 16 groups; C is a multiple of 16 in every ResNet.
+    """
+    for name, child in module.named_children():
+        if isinstance(child, nn.BatchNorm2d):
+            channels = child.num_features
+            setattr(module, name, nn.GroupNorm(channels // CHANNELS_PER_GROUP, channels))
+        else:
+            replace_batch_norm(child)

@@ -1,0 +1,195 @@
+"""From the normalised observations of one time step to one vector of features."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from diffusion_policy.common.errors import UserError
+from diffusion_policy.common.shape_meta import ShapeMeta
+from diffusion_policy.model.vision.crop import Crop
+from diffusion_policy.model.vision.group_norm import replace_batch_norm
+from diffusion_policy.model.vision.resnet import (
+    BACKBONES,
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    build_resnet,
+)
+
+
+class ObsEncoder(nn.Module, ABC):
+    """Maps N observations {key: (N, ...)} to features (N, output_dim).
+
+    Inputs are normalised: images float (N, 3, H, W) in [-1, 1], low-dim values of any shape and
+    range. Keys that are not in ``shape_meta`` are ignored.
+
+    Attributes:
+        output_dim: numbers of a feature vector.
+        image_keys, low_dim_keys: what is encoded, in the order of the config.
+    """
+
+    output_dim: int
+
+    def __init__(self, shape_meta: Mapping[str, Any]) -> None:
+        super().__init__()
+        self.shape_meta = ShapeMeta.parse(shape_meta)
+        obs = self.shape_meta.obs
+        self.image_keys = [key for key, field in obs.items() if field.type == "rgb"]
+        self.low_dim_keys = [key for key, field in obs.items() if field.type == "low_dim"]
+
+    @property
+    def low_dim_size(self) -> int:
+        """Numbers of all low-dim observations of one time step."""
+        return sum(math.prod(self.shape_meta.obs[key].shape) for key in self.low_dim_keys)
+
+    @abstractmethod
+    def forward(self, obs: Mapping[str, Tensor]) -> Tensor:
+        """{key: (N, ...)} -> (N, output_dim)."""
+
+
+class LowDimEncoder(ObsEncoder):
+    """Low-dim observations, flattened and side by side in the order of the config.
+
+    Raises:
+        UserError: an observation is an image.
+    """
+
+    def __init__(self, shape_meta: Mapping[str, Any]) -> None:
+        super().__init__(shape_meta)
+        if self.image_keys:
+            raise UserError(
+                f"shape_meta.obs.{self.image_keys[0]}.type is 'rgb'; "
+                "the low-dim encoder takes low_dim alone: use policy/obs_encoder=plain"
+            )
+        self.output_dim = self.low_dim_size
+
+    def forward(self, obs: Mapping[str, Tensor]) -> Tensor:
+        """{key: (N, ...)} -> (N, output_dim)."""
+        return torch.cat([obs[key].flatten(1) for key in self.low_dim_keys], dim=-1)
+
+
+class ImageObsEncoder(ObsEncoder):
+    """A torchvision ResNet for each camera, its pooled features before the low-dim observations.
+
+    An image is resized, cropped, normalised and encoded, in this order. Features: camera by
+    camera, then low-dim keys, both in the order of the config; 512 numbers a camera with
+    ResNet-18 and 34, 2048 with 50.
+
+    Args:
+        shape_meta: observations of the task, at least one of them rgb.
+        backbone: ``resnet18``, ``resnet34`` or ``resnet50``.
+        weights: ``IMAGENET1K_V1``, or None for random ones; see :func:`build_resnet`.
+        share_backbone: one network for all cameras instead of one for each.
+        resize: [h, w] that images are resized to, bilinear with antialiasing; None keeps them.
+        crop: [h, w] of a :class:`Crop`; None takes the whole image.
+        imagenet_norm: give the network ImageNet's mean and standard deviation instead of [-1, 1].
+        group_norm: GroupNorm instead of BatchNorm, as weights averaged over training need.
+
+    Raises:
+        UserError: there is no image, the backbone is unknown, or a size is impossible.
+    """
+
+    def __init__(
+        self,
+        shape_meta: Mapping[str, Any],
+        backbone: str = "resnet18",
+        weights: str | None = None,
+        share_backbone: bool = False,
+        resize: Sequence[int] | None = None,
+        crop: Sequence[int] | None = None,
+        imagenet_norm: bool = True,
+        group_norm: bool = True,
+    ) -> None:
+        super().__init__(shape_meta)
+        require_images(self)
+        if backbone not in BACKBONES:
+            raise UserError(
+                f"policy.obs_encoder.backbone is {backbone!r}; use one of {', '.join(BACKBONES)}"
+            )
+        self.resize = None if resize is None else check_size("resize", resize)
+        self.crop: nn.Module = nn.Identity()
+        if crop is not None:
+            size = check_size("crop", crop)
+            for key in self.image_keys:
+                check_crop(size, self.resize or self.shape_meta.obs[key].shape[1:])
+            self.crop = Crop(size)
+        self.share_backbone = share_backbone
+        # A list: keys of observations may hold dots, names of modules may not.
+        self.backbones = nn.ModuleList(
+            _backbone(backbone, weights, group_norm)
+            for _ in range(1 if share_backbone else len(self.image_keys))
+        )
+        scale, shift = _from_unit_range(imagenet_norm)
+        self.register_buffer("scale", scale, persistent=False)
+        self.register_buffer("shift", shift, persistent=False)
+        n_features = self.backbones[0].n_features
+        self.output_dim = len(self.image_keys) * n_features + self.low_dim_size
+
+    def forward(self, obs: Mapping[str, Tensor]) -> Tensor:
+        """{key: (N, ...)} -> (N, output_dim)."""
+        features = []
+        for i, key in enumerate(self.image_keys):
+            backbone = self.backbones[0 if self.share_backbone else i]
+            features.append(backbone(self._prepare(obs[key])))
+        features += [obs[key].flatten(1) for key in self.low_dim_keys]
+        return torch.cat(features, dim=-1)
+
+    def _prepare(self, images: Tensor) -> Tensor:
+        """(N, 3, H, W) in [-1, 1] -> (N, 3, h, w) as the network wants them."""
+        if self.resize is not None and images.shape[-2:] != self.resize:
+            images = F.interpolate(images, self.resize, mode="bilinear", antialias=True)
+        return self.crop(images) * self.scale + self.shift
+
+
+def require_images(encoder: ObsEncoder) -> None:
+    """Refuse a task without images."""
+    if not encoder.image_keys:
+        raise UserError(
+            f"shape_meta.obs has no rgb key, only {', '.join(encoder.low_dim_keys)}; "
+            "use policy/obs_encoder=low_dim"
+        )
+
+
+def check_size(field: str, size: Sequence[int]) -> tuple[int, int]:
+    """(h, w) from a config, or a UserError about ``policy.obs_encoder.<field>``."""
+    is_pair = isinstance(size, Sequence) and not isinstance(size, str) and len(size) == 2
+    if not is_pair or not all(isinstance(side, int) and side >= 1 for side in size):
+        shown = list(size) if isinstance(size, Sequence) and not isinstance(size, str) else size
+        raise UserError(
+            f"policy.obs_encoder.{field} is {shown!r}; use [height, width], whole numbers from 1"
+        )
+    return int(size[0]), int(size[1])
+
+
+def check_crop(crop: tuple[int, int], image: Sequence[int]) -> None:
+    """Refuse a crop (h, w) larger than the image (H, W)."""
+    if crop[0] > image[0] or crop[1] > image[1]:
+        raise UserError(
+            f"policy.obs_encoder.crop is {list(crop)}; use at most {list(image)}, "
+            "the size of the image"
+        )
+
+
+def _backbone(name: str, weights: str | None, group_norm: bool) -> nn.Module:
+    resnet = build_resnet(name, weights, norm_layer=nn.BatchNorm2d)
+    if group_norm:
+        replace_batch_norm(resnet)
+    resnet.n_features = resnet.fc.in_features
+    resnet.fc = nn.Identity()
+    return resnet
+
+
+def _from_unit_range(imagenet_norm: bool) -> tuple[Tensor, Tensor]:
+    """Scale and shift (3, 1, 1) that take [-1, 1] to what the network is trained on."""
+    if not imagenet_norm:
+        return torch.ones(3, 1, 1), torch.zeros(3, 1, 1)
+    mean = torch.tensor(IMAGENET_MEAN).view(3, 1, 1)
+    std = torch.tensor(IMAGENET_STD).view(3, 1, 1)
+    # ((x + 1) / 2 - mean) / std
+    return 0.5 / std, (0.5 - mean) / std
