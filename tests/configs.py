@@ -2,18 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from hydra import compose, initialize_config_module
 from omegaconf import DictConfig
 
-TINY_POLICY = [
+TINY_DOT = [
     "policy.dim=16",
     "policy.n_heads=2",
     "policy.dim_feedforward=32",
     "policy.n_layers=2",
 ]
 NO_WEIGHTS = ["policy.backbone_weights=null", "policy.lora_rank=2"]
+_TINY_NOISE = ["policy.noise_scheduler.num_inference_steps=3"]
+_TINY = {
+    "train_dot": [*TINY_DOT, *NO_WEIGHTS],
+    "train_diffusion_unet": [
+        *_TINY_NOISE,
+        "policy.diffusion_step_embed_dim=16",
+        "policy.down_dims=[16,32]",
+    ],
+    "train_diffusion_transformer": [*_TINY_NOISE, "policy.n_layer=2", "policy.n_emb=16"],
+}
+
+
+def tiny_policy(config_name: str) -> list[str]:
+    """Overrides that shrink the policy of that config to run in milliseconds."""
+    return next(tiny for prefix, tiny in _TINY.items() if config_name.startswith(prefix))
 
 
 def compose_config(name: str, *overrides: str) -> DictConfig:
@@ -22,10 +38,10 @@ def compose_config(name: str, *overrides: str) -> DictConfig:
         return compose(name, overrides=list(overrides))
 
 
-def tiny_overrides(demos: Path, cache: Path) -> list[str]:
-    """Three short epochs of a tiny DOT on these demonstrations, with one short rollout."""
+def tiny_overrides(demos: Path, cache: Path, policy: Sequence[str] = tuple(TINY_DOT)) -> list[str]:
+    """Three short epochs of a tiny policy on these demonstrations, with one short rollout."""
     return [
-        *TINY_POLICY,
+        *policy,
         f"task.dataset.path={demos}",
         f"task.dataset.reader.cache_dir={cache}",
         "task.env_runner.n_train=1",

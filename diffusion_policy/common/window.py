@@ -22,6 +22,8 @@ class Window:
     Attributes:
         obs_offsets: ascending, the last is 0; To of them.
         action_offsets: ascending; T of them.
+        future_obs_offsets: ascending, from 1; observations that training samples hold after the To
+            ones, for policies that predict observations too.
         pad_after: how far the last action may lie past the end of the episode; None for any
             distance, so that every step of an episode is a sample.
         jitter: in training, a batch moves the first offset of both by one draw from
@@ -30,6 +32,7 @@ class Window:
 
     obs_offsets: tuple[int, ...]
     action_offsets: tuple[int, ...]
+    future_obs_offsets: tuple[int, ...] = ()
     pad_after: int | None = None
     jitter: int = 0
 
@@ -42,3 +45,11 @@ class Window:
             raise ValueError(
                 f"jitter is {self.jitter}, so the first of {self.obs_offsets} could pass the second"
             )
+        future = self.future_obs_offsets
+        if list(future) != sorted(set(future)) or min(future, default=1) < 1:
+            raise ValueError(f"future_obs_offsets are {future}; give ascending steps from 1")
+
+    @property
+    def sample_obs_offsets(self) -> tuple[int, ...]:
+        """Every observation of a training sample."""
+        return self.obs_offsets + self.future_obs_offsets

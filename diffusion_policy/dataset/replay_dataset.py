@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,8 @@ class ReplayDataset(Dataset):
 
     Sample i belongs to step t of some episode and holds, in raw units::
 
-        obs               {key: (To, ...)}  at t + window.obs_offsets; float32, images uint8 CHW
+        obs               {key: (To, ...)}  at t + window.obs_offsets; float32, images uint8 CHW;
+                                            window.future_obs_offsets behind them, if any
         action            (T, Da) float32   at t + window.action_offsets
         action_is_pad     (T,) bool         True where that lies outside the episode
 
@@ -111,9 +113,7 @@ class ReplayDataset(Dataset):
     def get_validation_dataset(self) -> ReplayDataset:
         """The held-out episodes, without jitter; shares the arrays."""
         other = copy.copy(self)
-        other.window = Window(
-            self.window.obs_offsets, self.window.action_offsets, self.window.pad_after
-        )
+        other.window = replace(self.window, jitter=0)
         other._select(self.val_mask)
         return other
 
@@ -164,7 +164,7 @@ class ReplayDataset(Dataset):
     def _gather(self, samples: np.ndarray, rng: np.random.Generator) -> dict[str, Any]:
         steps, episodes = self._steps[samples], self._episodes[samples]
         starts, ends = self._starts[episodes], self._ends[episodes]
-        obs_offsets = np.array(self.window.obs_offsets)
+        obs_offsets = np.array(self.window.sample_obs_offsets)
         action_offsets = np.array(self.window.action_offsets)
         if self.window.jitter:
             shift = rng.integers(-self.window.jitter, self.window.jitter, endpoint=True)

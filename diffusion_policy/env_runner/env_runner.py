@@ -67,8 +67,8 @@ class EnvRunner(BaseRunner):
     fresh to a policy trained on them. Checkpoints are chosen by ``test``.
 
     Episodes take the slots of a :class:`VectorEnv` in the order of their seeds, so the results
-    do not depend on the number of workers. (A policy that draws random numbers draws them by the
-    batch, so its results depend on ``n_envs``.)
+    do not depend on the number of workers. Policies that draw random numbers start each episode
+    from its own seed, so they do not depend on ``n_envs`` either.
 
     Args:
         env: description of the environment, see :func:`make_env`.
@@ -76,6 +76,9 @@ class EnvRunner(BaseRunner):
         n_train, n_train_vis, train_start_seed: episodes, recorded ones among them, first seed.
         n_test, n_test_vis, test_start_seed: likewise.
         max_steps: length at which an episode ends without success.
+        n_latency_steps: control steps between an observation and the first action that was chosen
+            by it, as on a robot whose policy takes time: the policy sees observations that are so
+            old, and the actions it predicted for the time in between are left out.
         n_envs: slots; None is one per episode, at most :data:`MAX_SLOTS`.
         n_workers: processes; None is one per core.
         fps: of the recorded videos.
@@ -102,6 +105,7 @@ class EnvRunner(BaseRunner):
         n_test_vis: int = 4,
         test_start_seed: int = 100_000,
         max_steps: int = 300,
+        n_latency_steps: int = 0,
         n_envs: int | None = None,
         n_workers: int | None = None,
         fps: int = 10,
@@ -110,7 +114,11 @@ class EnvRunner(BaseRunner):
         progress: bool = True,
     ) -> None:
         counts = dict(
-            n_train=n_train, n_train_vis=n_train_vis, n_test=n_test, n_test_vis=n_test_vis
+            n_train=n_train,
+            n_train_vis=n_train_vis,
+            n_test=n_test,
+            n_test_vis=n_test_vis,
+            n_latency_steps=n_latency_steps,
         )
         sizes = dict(n_envs=n_envs, n_workers=n_workers, max_steps=max_steps, fps=fps)
         for least, values in ((0, counts), (1, sizes)):
@@ -126,6 +134,7 @@ class EnvRunner(BaseRunner):
             Group("test", range(test_start_seed, test_start_seed + n_test), n_test_vis),
         ]
         self.max_steps = max_steps
+        self.n_latency_steps = n_latency_steps
         self.n_envs = n_envs or min(n_train + n_test, MAX_SLOTS)
         self.n_workers = n_workers
         self.fps = fps
@@ -182,7 +191,8 @@ class EnvRunner(BaseRunner):
     def _env_for(self, policy: BasePolicy) -> VectorEnv:
         """The workers of the last run, if they suit this policy too."""
         env = self._vector_env
-        window = (tuple(policy.obs_offsets), policy.n_action_steps)
+        obs_offsets = tuple(offset - self.n_latency_steps for offset in policy.obs_offsets)
+        window = (obs_offsets, policy.n_action_steps)
         if env and not env.closed and (env.obs_offsets, env.n_action_steps) == window:
             return env
         self.close()
@@ -190,7 +200,7 @@ class EnvRunner(BaseRunner):
             self.env_spec,
             self.n_envs,
             self.n_workers,
-            obs_offsets=policy.obs_offsets,
+            obs_offsets=obs_offsets,
             n_action_steps=policy.n_action_steps,
             max_steps=self.max_steps,
             video_fps=self.fps,
@@ -250,13 +260,30 @@ class EnvRunner(BaseRunner):
         """(n, Ta, Da) from the policy, checked."""
         observed = env.observe(slots)
         obs = {key: _tensor(observed[key], policy.device) for key in self.shape_meta.obs}
-        actions = policy.predict_action(obs, env_ids=slots)["action"].float().cpu().numpy()
+        result = policy.predict_action(obs, env_ids=slots)
+        actions = self._executed(policy, result).float().cpu().numpy()
         expected = (len(slots), policy.n_action_steps, *self.shape_meta.action.shape)
         if actions.shape != expected:
             raise ValueError(f"the policy's actions have shape {actions.shape}, not {expected}")
         if not np.isfinite(actions).all():
             raise ValueError("the policy's actions are not finite")
         return actions
+
+    def _executed(self, policy: BasePolicy, result: Mapping[str, Tensor]) -> Tensor:
+        """(n, Ta, Da) of the prediction: from now on, which is later than what was observed."""
+        if self.n_latency_steps == 0:
+            return result["action"]
+        predicted, n_steps = result["action_pred"], policy.n_action_steps
+        offsets = policy.window.action_offsets[: predicted.shape[1]]
+        most = offsets[-1] + 1 - n_steps
+        if self.n_latency_steps > most:
+            raise UserError(
+                f"task.env_runner.n_latency_steps is {self.n_latency_steps}; use at most {most}, "
+                f"since the policy predicts {offsets[-1] + 1} actions from its observation on "
+                f"and executes {n_steps} at a time"
+            )
+        first = offsets.index(self.n_latency_steps)
+        return predicted[:, first : first + n_steps]
 
     def close(self) -> None:
         """End the workers."""
@@ -280,7 +307,7 @@ def _start(env: VectorEnv, policy: BasePolicy, starting: Mapping[int, Episode]) 
         [episode.seed for episode in episodes],
         video_paths=[episode.video for episode in episodes],
     )
-    policy.reset(list(starting))
+    policy.reset(list(starting), [episode.seed for episode in episodes])
 
 
 def _finish(episode: Episode, totals: EpisodeTotals, row: int) -> Episode:

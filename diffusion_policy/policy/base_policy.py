@@ -66,8 +66,9 @@ class BasePolicy(nn.Module, ABC):
         """Training loss of a batch on the policy's device.
 
         Args:
-            batch: ``obs`` {key: (B, To, ...)}, ``action`` (B, T, Da) and ``action_is_pad``
-                (B, T) bool; raw units, images uint8. Left unchanged.
+            batch: ``obs`` {key: (B, To, ...)} at ``window.sample_obs_offsets``, ``action``
+                (B, T, Da) and ``action_is_pad`` (B, T) bool; raw units, images uint8. Left
+                unchanged.
 
         Returns:
             The scalar loss, and further values to log.
@@ -80,7 +81,8 @@ class BasePolicy(nn.Module, ABC):
         """Actions for a batch of observations.
 
         Args:
-            obs: {key: (B, To, ...)} at ``obs_offsets``; raw units, images uint8.
+            obs: {key: (B, To, ...)} at ``obs_offsets``; raw units, images uint8. Later
+                observations behind them are left aside.
             env_ids: which environment each row belongs to, for policies that remember; rows are
                 environments 0..B-1 when None.
 
@@ -89,8 +91,15 @@ class BasePolicy(nn.Module, ABC):
             ``window.action_offsets[k]``; raw units.
         """
 
-    def reset(self, env_ids: Sequence[int] | None = None) -> None:
-        """Forget the past of these environments, or of all when None."""
+    def reset(
+        self, env_ids: Sequence[int] | None = None, seeds: Sequence[int] | None = None
+    ) -> None:
+        """Forget the past of these environments, or of all when None.
+
+        Args:
+            seeds: of the episodes that start, one for each of ``env_ids``; policies that draw random
+                numbers begin there, so that an episode does not depend on its neighbours.
+        """
 
     def after_update(self) -> None:
         """Called after every optimiser step, for schedules that belong to the policy."""

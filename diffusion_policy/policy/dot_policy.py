@@ -188,7 +188,9 @@ class DOTPolicy(BasePolicy):
 
     # ------------------------------------------------------------------ inference
 
-    def reset(self, env_ids: Sequence[int] | None = None) -> None:
+    def reset(
+        self, env_ids: Sequence[int] | None = None, seeds: Sequence[int] | None = None
+    ) -> None:
         """Forget plans and predictions of these environments, or of all when None."""
         if env_ids is None:
             self._plans = torch.empty(0)

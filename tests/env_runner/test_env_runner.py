@@ -23,7 +23,7 @@ class RecordingPolicy(GoalPolicy):
         super().__init__(**options)
         self.calls, self.resets = [], []
 
-    def reset(self, env_ids=None):
+    def reset(self, env_ids=None, seeds=None):
         self.resets.append(list(env_ids))
 
     def predict_action(self, obs, env_ids=None):

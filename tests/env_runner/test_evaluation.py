@@ -19,7 +19,7 @@ from diffusion_policy.common.output_dir import OutputLock
 from diffusion_policy.env_runner.env_runner import Episode
 from diffusion_policy.env_runner.evaluation import aggregate, evaluate_checkpoint, headline
 from diffusion_policy.env_runner.report import FRAMES_PER_EPISODE, contact_sheet, write_report
-from tests.configs import TINY_POLICY, compose_config
+from tests.configs import TINY_DOT, compose_config
 
 ROOT = Path(__file__).parents[2]
 CONFIG = {
@@ -189,7 +189,7 @@ def test_a_folder_in_use_is_refused(checkpoint, tmp_path):
 def test_a_checkpoint_cannot_bring_its_own_environment(tmp_path, monkeypatch, env, message):
     monkeypatch.chdir(tmp_path)
     # A policy of the package, so that the environment is what is refused.
-    cfg = compose_config("train_dot_pusht", *TINY_POLICY)
+    cfg = compose_config("train_dot_pusht", *TINY_DOT)
     state = hydra.utils.instantiate(cfg.policy).state_dict()
     cfg.task.env_runner.env = env
     save_checkpoint(tmp_path / "a.ckpt", OmegaConf.to_yaml(cfg, resolve=True), {"model": state})

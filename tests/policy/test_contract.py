@@ -15,7 +15,7 @@ from diffusion_policy.model.common.normalizer import (
     SingleFieldLinearNormalizer,
 )
 from diffusion_policy.policy.base_policy import BasePolicy, Batch
-from tests.configs import NO_WEIGHTS, TINY_POLICY, compose_config
+from tests.configs import compose_config, tiny_policy
 
 CONFIGS = sorted(
     path.stem
@@ -23,8 +23,36 @@ CONFIGS = sorted(
 )
 
 
-def make_policy(name: str) -> BasePolicy:
-    cfg = compose_config(name, *TINY_POLICY, *NO_WEIGHTS)
+# Further forms of the same policies.
+VARIANTS = {
+    "unet-local": ("train_diffusion_unet_pusht", "policy.conditioning=local"),
+    "unet-inpaint": ("train_diffusion_unet_pusht", "policy.conditioning=inpaint"),
+    "unet-inpaint-past": (
+        "train_diffusion_unet_pusht",
+        "policy.conditioning=inpaint",
+        "policy.past_action_visible=true",
+        "policy.n_obs_steps=4",
+    ),
+    "unet-action-steps": ("train_diffusion_unet_pusht", "policy.pred_action_steps_only=true"),
+    "unet-flow": ("train_diffusion_unet_pusht", "policy/noise_scheduler=flow"),
+    "unet-image-local": ("train_diffusion_unet_pusht_image", "policy.conditioning=local"),
+    "transformer-inpaint": ("train_diffusion_transformer_pusht", "policy.conditioning=inpaint"),
+    "transformer-bert": (
+        "train_diffusion_transformer_pusht",
+        "policy.conditioning=inpaint",
+        "policy.time_as_cond=false",
+        "policy.causal_attn=false",
+    ),
+    "transformer-encoder": ("train_diffusion_transformer_pusht", "policy.n_cond_layers=1"),
+    "transformer-ddim": ("train_diffusion_transformer_pusht", "policy/noise_scheduler=ddim"),
+    "transformer-dpm": ("train_diffusion_transformer_pusht", "policy/noise_scheduler=dpm_solver"),
+}
+
+
+def make_policy(name: str, *overrides: str) -> BasePolicy:
+    if "hybrid" in name:
+        pytest.importorskip("robomimic")
+    cfg = compose_config(name, *tiny_policy(name), *overrides)
     OmegaConf.resolve(cfg)
     torch.manual_seed(0)
     policy = hydra.utils.instantiate(cfg.policy)
@@ -45,11 +73,13 @@ def make_policy(name: str) -> BasePolicy:
     return policy
 
 
-def make_obs(policy: BasePolicy, n: int, seed: int = 0) -> dict[str, torch.Tensor]:
+def make_obs(
+    policy: BasePolicy, n: int, seed: int = 0, steps: int | None = None
+) -> dict[str, torch.Tensor]:
     generator = torch.Generator().manual_seed(seed)
     obs = {}
     for key, field in policy.shape_meta.obs.items():
-        shape = (n, len(policy.obs_offsets), *field.shape)
+        shape = (n, steps or len(policy.obs_offsets), *field.shape)
         if field.type == "rgb":
             obs[key] = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
         else:
@@ -62,15 +92,15 @@ def make_batch(policy: BasePolicy, n: int = 3) -> Batch:
     pad = torch.zeros(n, steps, dtype=torch.bool)
     pad[0, -2:] = True
     return {
-        "obs": make_obs(policy, n),
+        "obs": make_obs(policy, n, steps=len(policy.window.sample_obs_offsets)),
         "action": torch.rand(n, steps, *policy.shape_meta.action.shape) * 512,
         "action_is_pad": pad,
     }
 
 
-@pytest.fixture(params=CONFIGS)
+@pytest.fixture(params=[*CONFIGS, *VARIANTS])
 def policy(request) -> BasePolicy:
-    return make_policy(request.param)
+    return make_policy(*VARIANTS.get(request.param, (request.param,)))
 
 
 def assert_same(left: dict, right: dict) -> None:
@@ -133,6 +163,27 @@ def test_reset_forgets(policy):
     policy.predict_action(make_obs(policy, 2, seed=2))
     policy.reset()
     assert_same(first, policy.predict_action(make_obs(policy, 2, seed=1)))
+
+
+def test_an_episode_acts_the_same_in_any_batch_and_slot(policy):
+    obs = make_obs(policy.eval(), 3)
+    policy.reset([0, 1, 2], [11, 12, 13])
+    together = policy.predict_action(obs, env_ids=[0, 1, 2])["action"]
+    for row in (2, 0):
+        policy.reset([5], [11 + row])
+        one = {key: value[row : row + 1] for key, value in obs.items()}
+        alone = policy.predict_action(one, env_ids=[5])["action"]
+        torch.testing.assert_close(alone, together[row : row + 1], atol=1e-2, rtol=1e-4)
+
+
+def test_observations_of_the_future_are_left_aside():
+    policy = make_policy(*VARIANTS["unet-inpaint"]).eval()
+    obs = make_obs(policy, 2, steps=len(policy.window.sample_obs_offsets))
+    now = {key: value[:, : len(policy.obs_offsets)] for key, value in obs.items()}
+    assert len(policy.window.sample_obs_offsets) > len(policy.obs_offsets)
+    first = policy.predict_action(now)
+    policy.reset()
+    assert_same(policy.predict_action(obs), first)
 
 
 def test_inference_form_acts_the_same(policy):

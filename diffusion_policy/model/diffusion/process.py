@@ -1,0 +1,238 @@
+"""How noise becomes a trajectory: diffusion and flow matching behind one interface.
+
+A process knows nothing of networks, observations or robots. A policy hands it ``predict(x, time)``,
+any function from a noisy trajectory (B, T, D) and a time (B,) to an output of the shape of ``x``.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
+from diffusers.utils.torch_utils import randn_tensor
+from torch import Tensor
+
+from diffusion_policy.common.errors import UserError
+
+Predict = Callable[[Tensor, Tensor], Tensor]
+PREDICTION_TYPES = ("epsilon", "sample", "v_prediction")
+
+
+class Process(ABC):
+    """Turns clean trajectories into training pairs, and noise into clean trajectories.
+
+    Args:
+        num_inference_steps: network passes a sample takes; free to change after training.
+    """
+
+    def __init__(self, num_inference_steps: int) -> None:
+        _require(
+            num_inference_steps >= 1, "num_inference_steps", num_inference_steps, "use at least 1"
+        )
+        self.num_inference_steps = num_inference_steps
+
+    @abstractmethod
+    def corrupt(self, clean: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Training pairs at random times.
+
+        Returns:
+            The noisy trajectory (B, T, D), its time (B,) as the network sees it, and what the
+            network should answer (B, T, D).
+        """
+
+    @abstractmethod
+    def times(self, device: torch.device) -> list[Tensor]:
+        """The scalar times of the ``num_inference_steps`` passes, noisiest first."""
+
+    @abstractmethod
+    def step(
+        self, output: Tensor, index: int, x: Tensor, generators: Sequence[torch.Generator]
+    ) -> Tensor:
+        """``x`` after pass number ``index``, whose network output is ``output``."""
+
+    def loss(self, predict: Predict, clean: Tensor, known: Tensor | None = None) -> Tensor:
+        """Mean squared error of the network's answer.
+
+        Args:
+            clean: (B, T, D) normalised.
+            known: (B, T, D) bool, entries that sampling is given: clean in the input, and
+                without error. None: nothing.
+        """
+        noisy, time, target = self.corrupt(clean, torch.randn_like(clean))
+        if known is None:
+            return F.mse_loss(predict(noisy, time).float(), target)
+        noisy = torch.where(known, clean, noisy)
+        error = F.mse_loss(predict(noisy, time).float(), target, reduction="none")
+        return error.masked_fill(known, 0).mean()
+
+    def sample(
+        self,
+        predict: Predict,
+        shape: tuple[int, int, int],
+        generators: Sequence[torch.Generator],
+        device: torch.device,
+        *,
+        clean: Tensor | None = None,
+        known: Tensor | None = None,
+    ) -> Tensor:
+        """Clean trajectories (B, T, D) from noise.
+
+        Args:
+            generators: B of them, on the CPU. Each row draws from its own alone, so that it comes
+                out the same in any batch.
+            clean, known: (B, T, D) values and whether they are given; these stay as they are.
+        """
+        x = randn_tensor(shape, generator=list(generators), device=device)
+        for index, time in enumerate(self.times(device)):
+            if known is not None:
+                x = torch.where(known, clean, x)
+            output = predict(x, time.expand(len(x))).float()
+            x = self.step(output, index, x, generators)
+        return x if known is None else torch.where(known, clean, x)
+
+
+class Diffusion(Process):
+    """Denoising diffusion on a discrete schedule, by the schedulers of ``diffusers``.
+
+    Training is the same for every sampler, so a policy trained with one acts with another.
+
+    Args:
+        sampler: ``ddpm`` (Ho et al. 2020), ``ddim`` (Song et al. 2021, deterministic) or
+            ``dpm_solver`` (Lu et al. 2022, second order).
+        num_train_timesteps: noise levels.
+        num_inference_steps: of these, how many sampling visits; None visits all.
+        beta_start, beta_end, beta_schedule: see ``diffusers``; squaredcos_cap_v2 needs no ends.
+        prediction_type: what the network answers: ``epsilon`` (the noise), ``sample`` (the clean
+            trajectory) or ``v_prediction`` (Salimans & Ho 2022).
+        clip_sample: keep the estimate of the clean trajectory in [-1, 1] (ddpm, ddim).
+
+    Raises:
+        UserError: a setting is unknown or out of range.
+    """
+
+    _SAMPLERS = {
+        "ddpm": (DDPMScheduler, {"variance_type": "fixed_small"}),
+        "ddim": (DDIMScheduler, {"set_alpha_to_one": True, "steps_offset": 0}),
+        "dpm_solver": (DPMSolverMultistepScheduler, {}),
+    }
+
+    def __init__(
+        self,
+        sampler: str = "ddpm",
+        *,
+        num_train_timesteps: int = 100,
+        num_inference_steps: int | None = None,
+        beta_start: float = 0.0001,
+        beta_end: float = 0.02,
+        beta_schedule: str = "squaredcos_cap_v2",
+        prediction_type: str = "epsilon",
+        clip_sample: bool = True,
+    ) -> None:
+        steps = num_train_timesteps if num_inference_steps is None else num_inference_steps
+        super().__init__(steps)
+        _require(
+            sampler in self._SAMPLERS,
+            "sampler",
+            sampler,
+            f"use one of {', '.join(self._SAMPLERS)}",
+        )
+        _require(
+            prediction_type in PREDICTION_TYPES,
+            "prediction_type",
+            prediction_type,
+            f"use one of {', '.join(PREDICTION_TYPES)}",
+        )
+        _require(
+            steps <= num_train_timesteps,
+            "num_inference_steps",
+            steps,
+            f"use at most num_train_timesteps ({num_train_timesteps})",
+        )
+        scheduler, options = self._SAMPLERS[sampler]
+        if sampler != "dpm_solver":
+            options = {**options, "clip_sample": clip_sample}
+        try:
+            self._scheduler: Any = scheduler(
+                num_train_timesteps=num_train_timesteps,
+                beta_start=beta_start,
+                beta_end=beta_end,
+                beta_schedule=beta_schedule,
+                prediction_type=prediction_type,
+                **options,
+            )
+        except NotImplementedError as error:
+            raise UserError(
+                f"policy.noise_scheduler.beta_schedule is {beta_schedule!r}; use linear, "
+                "scaled_linear or squaredcos_cap_v2"
+            ) from error
+        self.num_train_timesteps = num_train_timesteps
+        self.prediction_type = prediction_type
+        self._is_random = sampler == "ddpm"
+
+    def corrupt(self, clean: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        scheduler = self._scheduler
+        time = torch.randint(self.num_train_timesteps, (len(clean),), device=clean.device)
+        if self.prediction_type == "epsilon":
+            target = noise
+        elif self.prediction_type == "sample":
+            target = clean
+        else:
+            # velocity = sqrt(abar) noise - sqrt(1 - abar) clean; not every scheduler has it
+            abar = scheduler.alphas_cumprod.to(clean)[time][:, None, None]
+            target = abar.sqrt() * noise - (1 - abar).sqrt() * clean
+        return scheduler.add_noise(clean, noise, time), time, target
+
+    def times(self, device: torch.device) -> list[Tensor]:
+        self._scheduler.set_timesteps(self.num_inference_steps, device=device)
+        return list(self._scheduler.timesteps)
+
+    def step(
+        self, output: Tensor, index: int, x: Tensor, generators: Sequence[torch.Generator]
+    ) -> Tensor:
+        options = {"generator": list(generators)} if self._is_random else {}
+        time = self._scheduler.timesteps[index]
+        return self._scheduler.step(output, time, x, **options).prev_sample
+
+
+class FlowMatching(Process):
+    """Rectified flow (Liu et al. 2022; Lipman et al. 2022), sampled by Euler steps.
+
+    At time s in [0, 1] a trajectory is ``s * clean + (1 - s) * noise``; the network answers the
+    velocity ``clean - noise``.
+
+    Args:
+        num_inference_steps: Euler steps.
+        time_scale: the network sees ``s * time_scale``, so that its embedding of time meets
+            numbers of the size that it was made for.
+
+    Raises:
+        UserError: a setting is out of range.
+    """
+
+    def __init__(self, num_inference_steps: int = 10, *, time_scale: float = 100.0) -> None:
+        super().__init__(num_inference_steps)
+        _require(time_scale > 0, "time_scale", time_scale, "use more than 0")
+        self.time_scale = time_scale
+
+    def corrupt(self, clean: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        s = torch.rand(len(clean), device=clean.device)
+        share = s[:, None, None]
+        return share * clean + (1 - share) * noise, s * self.time_scale, clean - noise
+
+    def times(self, device: torch.device) -> list[Tensor]:
+        n = self.num_inference_steps
+        return list(torch.arange(n, device=device) / n * self.time_scale)
+
+    def step(
+        self, output: Tensor, index: int, x: Tensor, generators: Sequence[torch.Generator]
+    ) -> Tensor:
+        return x + output / self.num_inference_steps
+
+
+def _require(fits: bool, field: str, value: object, remedy: str) -> None:
+    if not fits:
+        raise UserError(f"policy.noise_scheduler.{field} is {value!r}; {remedy}")

@@ -1,0 +1,301 @@
+"""Policies that denoise a trajectory of actions: what they share, whatever the network.
+
+Facts of the method: Chi et al., Visuomotor Policy Learning via Action Diffusion (2023).
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from diffusion_policy.common.errors import UserError
+from diffusion_policy.common.window import Window
+from diffusion_policy.model.diffusion.process import Process
+from diffusion_policy.model.vision.obs_encoder import ObsEncoder
+from diffusion_policy.policy.base_policy import BasePolicy, Batch
+
+
+class DenoisingPolicy(BasePolicy):
+    """Denoises a trajectory of T actions, given To observations; executes Ta of them.
+
+    Time, in control steps relative to now, for To = 2, T = 16, Ta = 8::
+
+        row of the trajectory    0   1   2  ...   8   9  ...  15
+        time                    -1   0   1  ...   7   8  ...  14
+        observed                 x   x
+        executed                     x   x  ...   x
+
+    Subclasses build the network and say how it is conditioned; see :meth:`condition`.
+
+    Args:
+        shape_meta: observations and action of the task.
+        horizon: T.
+        n_obs_steps: To.
+        n_action_steps: Ta.
+        noise_scheduler: how noise becomes a trajectory.
+        obs_encoder: makes the encoder of observations from a shape_meta.
+        conditioning: how the network learns of the observations: one of the class's
+            ``CONDITIONINGS``. ``inpaint`` denoises actions and observations together, the first To
+            observations being given.
+        pred_action_steps_only: the trajectory is the executed actions alone.
+        past_action_visible: actions before now are given too, where they are known.
+        obs_encoder_weight_decay: of the encoder's weights; None is the optimiser's own.
+        normalization: mode by modality.
+
+    Raises:
+        UserError: a setting is unknown, or the horizons do not fit each other.
+    """
+
+    CONDITIONINGS: tuple[str, ...]
+
+    def __init__(
+        self,
+        shape_meta: Mapping[str, Any],
+        *,
+        noise_scheduler: Process,
+        obs_encoder: Callable[[Mapping[str, Any]], ObsEncoder],
+        horizon: int = 16,
+        n_obs_steps: int = 2,
+        n_action_steps: int = 8,
+        conditioning: str = "global",
+        pred_action_steps_only: bool = False,
+        past_action_visible: bool = False,
+        obs_encoder_weight_decay: float | None = None,
+        normalization: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(shape_meta, normalization)
+        _check_steps(horizon, n_obs_steps, n_action_steps)
+        _require(
+            conditioning in self.CONDITIONINGS,
+            "conditioning",
+            conditioning,
+            f"use {' or '.join(self.CONDITIONINGS)}",
+        )
+        self.n_obs_steps = n_obs_steps
+        self.n_action_steps = n_action_steps
+        self.conditioning = conditioning
+        self.process = noise_scheduler
+        self.obs_encoder_weight_decay = obs_encoder_weight_decay
+
+        first, last = (1 - n_obs_steps, horizon - n_obs_steps)
+        if pred_action_steps_only:
+            _require(
+                conditioning == "global" and not past_action_visible,
+                "pred_action_steps_only",
+                True,
+                "use it with conditioning=global and past_action_visible=false, since the "
+                "trajectory then has no past",
+            )
+            first, last = 0, n_action_steps - 1
+        action_offsets = tuple(range(first, last + 1))
+        self.window = Window(
+            obs_offsets=tuple(range(1 - n_obs_steps, 1)),
+            action_offsets=action_offsets,
+            future_obs_offsets=tuple(range(1, last + 1)) if conditioning == "inpaint" else (),
+            pad_after=n_action_steps - 1,
+        )
+        self.horizon = len(action_offsets)
+        self._first_executed = -first
+        self.n_past_actions = n_obs_steps - 1 if past_action_visible else 0
+
+        self.obs_encoder = obs_encoder(shape_meta)
+        _require(
+            conditioning != "inpaint" or not list(self.obs_encoder.parameters()),
+            "conditioning",
+            conditioning,
+            "use global with this encoder: features that are learned cannot be denoised",
+        )
+        self.action_dim = self.shape_meta.action.shape[0]
+        self.reset()
+
+    # ------------------------------------------------------------------ for subclasses
+
+    @property
+    def trajectory_dim(self) -> int:
+        """D, numbers of a step of the trajectory."""
+        inpaint = self.conditioning == "inpaint"
+        return self.action_dim + (self.obs_encoder.output_dim if inpaint else 0)
+
+    @abstractmethod
+    def condition(self, features: Tensor) -> Any:
+        """What :meth:`denoise` needs of the observations, from their features (B, To, F)."""
+
+    @abstractmethod
+    def denoise(self, x: Tensor, time: Tensor, condition: Any) -> Tensor:
+        """The network's answer (B, T, D) to the noisy ``x`` (B, T, D) at ``time`` (B,)."""
+
+    # ------------------------------------------------------------------ training
+
+    def compute_loss(self, batch: Batch) -> tuple[Tensor, dict[str, float]]:
+        """Mean squared error of what the network is asked for, over all that is not given."""
+        features = self._encode(batch["obs"])
+        clean = self.normalizer["action"].normalize(batch["action"])
+        known = torch.zeros_like(clean, dtype=torch.bool)
+        # Before an episode's start there was no action to see.
+        past = slice(0, self.n_past_actions)
+        known[:, past] = ~batch["action_is_pad"][:, past, None]
+        if self.conditioning == "inpaint":
+            clean = torch.cat([clean, features], dim=-1)
+            known = torch.cat([known, self._is_observed(features)], dim=-1)
+        condition = self.condition(features[:, : self.n_obs_steps])
+        loss = self.process.loss(
+            lambda x, time: self.denoise(x, time, condition),
+            clean,
+            known if self._something_is_known else None,
+        )
+        return loss, {}
+
+    def _encode(self, obs: Mapping[str, Tensor]) -> Tensor:
+        """Features (B, times, F) of raw observations (B, times, ...)."""
+        normalized, n_rows = {}, 0
+        for key, field in self.shape_meta.obs.items():
+            n_rows = len(obs[key])
+            x = obs[key].flatten(0, 1)
+            if field.type == "rgb":
+                normalized[key] = self.normalizer[key].normalize(x) * 2 - 1  # from 0..1
+            else:
+                normalized[key] = self.normalizer[key].normalize(x.flatten(1))
+        return self.obs_encoder(normalized).unflatten(0, (n_rows, -1))
+
+    def _is_observed(self, features: Tensor) -> Tensor:
+        steps = torch.arange(features.shape[1], device=features.device)
+        return (steps < self.n_obs_steps)[:, None].expand_as(features)
+
+    @property
+    def _something_is_known(self) -> bool:
+        return self.conditioning == "inpaint" or self.n_past_actions > 0
+
+    def parameter_groups(self) -> Iterable[Any]:
+        """The network's groups and the encoder's."""
+        encoder = [p for p in self.obs_encoder.parameters() if p.requires_grad]
+        groups = list(self.network_parameter_groups())
+        if encoder:
+            decay = self.obs_encoder_weight_decay
+            groups.append({"params": encoder} | ({} if decay is None else {"weight_decay": decay}))
+        return groups
+
+    def network_parameter_groups(self) -> Iterable[dict[str, Any]]:
+        """Groups of the network's parameters; default: one."""
+        return [{"params": [p for p in self.model.parameters() if p.requires_grad]}]
+
+    # ------------------------------------------------------------------ inference
+
+    def reset(
+        self, env_ids: Sequence[int] | None = None, seeds: Sequence[int] | None = None
+    ) -> None:
+        """Start episodes anew: forget past actions, and draw noise from ``seeds`` on.
+
+        Args:
+            seeds: one for each of ``env_ids``; None takes the number of the environment.
+        """
+        if env_ids is None:
+            self._generators: dict[int, torch.Generator] = {}
+            self._past: dict[int, Tensor] = {}
+            return
+        for env_id, seed in zip(env_ids, seeds or env_ids, strict=True):
+            self._generators[env_id] = torch.Generator().manual_seed(seed)
+            self._past.pop(env_id, None)
+
+    @torch.no_grad()
+    def predict_action(
+        self,
+        obs: dict[str, Tensor],
+        env_ids: Sequence[int] | None = None,
+        generators: Sequence[torch.Generator] | None = None,
+    ) -> dict[str, Tensor]:
+        """Sampled actions; see :class:`BasePolicy`.
+
+        Args:
+            generators: one a row, on the CPU, in place of those that :meth:`reset` started. A
+                row's actions depend on its observation and its generator alone.
+
+        Returns:
+            ``action`` and ``action_pred``; with ``inpaint`` also ``obs_pred`` {key: (B, T, ...)},
+            the observations that go with the predicted actions, in raw units.
+        """
+        n_rows = len(next(iter(obs.values())))
+        ids = list(range(n_rows)) if env_ids is None else list(env_ids)
+        features = self._encode({k: v[:, : self.n_obs_steps] for k, v in obs.items()})
+        condition = self.condition(features)
+        clean, known = self._given(features, ids)
+        x = self.process.sample(
+            lambda x, time: self.denoise(x, time, condition),
+            (n_rows, self.horizon, self.trajectory_dim),
+            generators or [self._generator(env_id) for env_id in ids],
+            self.device,
+            clean=clean,
+            known=known,
+        )
+        executed = slice(self._first_executed, self._first_executed + self.n_action_steps)
+        actions = x[..., : self.action_dim]
+        self._remember(ids, actions[:, executed])
+        predicted = self.normalizer["action"].unnormalize(actions)
+        result = {"action": predicted[:, executed], "action_pred": predicted}
+        if self.conditioning == "inpaint":
+            result["obs_pred"] = self._decode(x[..., self.action_dim :])
+        return result
+
+    def _generator(self, env_id: int) -> torch.Generator:
+        if env_id not in self._generators:
+            self._generators[env_id] = torch.Generator().manual_seed(env_id)
+        return self._generators[env_id]
+
+    def _given(self, features: Tensor, ids: list[int]) -> tuple[Tensor | None, Tensor | None]:
+        """(B, T, D) what is known of the trajectory, and where."""
+        if not self._something_is_known:
+            return None, None
+        shape = (len(ids), self.horizon, self.trajectory_dim)
+        clean = torch.zeros(shape, device=features.device)
+        known = torch.zeros(shape, dtype=torch.bool, device=features.device)
+        if self.conditioning == "inpaint":
+            clean[:, : self.n_obs_steps, self.action_dim :] = features
+            known[:, : self.n_obs_steps, self.action_dim :] = True
+        for row, env_id in enumerate(ids):
+            if (past := self._past.get(env_id)) is not None:
+                steps = slice(self.n_past_actions - len(past), self.n_past_actions)
+                clean[row, steps, : self.action_dim] = past
+                known[row, steps, : self.action_dim] = True
+        return clean, known
+
+    def _remember(self, ids: list[int], executed: Tensor) -> None:
+        if self.n_past_actions == 0:
+            return
+        for env_id, actions in zip(ids, executed, strict=True):
+            before = self._past.get(env_id)
+            every = actions if before is None else torch.cat([before, actions])
+            self._past[env_id] = every[-self.n_past_actions :]
+
+    def _decode(self, features: Tensor) -> dict[str, Tensor]:
+        """Raw observations (B, T, ...) from concatenated normalised ones (B, T, F)."""
+        fields = self.shape_meta.obs
+        parts = features.split([int(torch.Size(f.shape).numel()) for f in fields.values()], dim=-1)
+        return {
+            key: self.normalizer[key].unnormalize(part).unflatten(-1, field.shape)
+            for (key, field), part in zip(fields.items(), parts, strict=True)
+        }
+
+
+def _check_steps(horizon: int, n_obs_steps: int, n_action_steps: int) -> None:
+    for name, value in (
+        ("horizon", horizon),
+        ("n_obs_steps", n_obs_steps),
+        ("n_action_steps", n_action_steps),
+    ):
+        _require(value >= 1, name, value, "use at least 1")
+    _require(n_obs_steps <= horizon, "n_obs_steps", n_obs_steps, f"use 1..horizon ({horizon})")
+    most = horizon - n_obs_steps + 1
+    _require(
+        n_action_steps <= most,
+        "n_action_steps",
+        n_action_steps,
+        f"use 1..horizon - n_obs_steps + 1 ({most}): executed actions start at the last observation",
+    )
+
+
+def _require(fits: bool, field: str, value: object, remedy: str) -> None:
+    if not fits:
+        raise UserError(f"policy.{field} is {value!r}; {remedy}")

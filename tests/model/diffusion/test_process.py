@@ -1,0 +1,124 @@
+"""Diffusion and flow matching, against closed forms."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from diffusion_policy.common.errors import UserError
+from diffusion_policy.model.diffusion.process import Diffusion, FlowMatching
+
+SAMPLERS = [
+    Diffusion("ddpm"),
+    Diffusion("ddpm", prediction_type="sample"),
+    Diffusion("ddim", num_inference_steps=10),
+    Diffusion("ddim", num_inference_steps=16, prediction_type="v_prediction"),
+    Diffusion("dpm_solver", num_inference_steps=10, prediction_type="sample"),
+    FlowMatching(10),
+]
+SHAPE = (3, 4, 2)
+
+
+def generators(*seeds: int) -> list[torch.Generator]:
+    return [torch.Generator().manual_seed(seed) for seed in seeds]
+
+
+def perfect(process, clean):
+    """The answers of a network that knows the clean trajectory."""
+
+    def predict(x, time):
+        if isinstance(process, FlowMatching):
+            s = (time / process.time_scale)[:, None, None]
+            return (clean - x) / (1 - s)
+        abar = process._scheduler.alphas_cumprod[time.long()][:, None, None]
+        noise = (x - abar.sqrt() * clean) / (1 - abar).sqrt()
+        return {
+            "epsilon": noise,
+            "sample": clean,
+            "v_prediction": abar.sqrt() * noise - (1 - abar).sqrt() * clean,
+        }[process.prediction_type]
+
+    return predict
+
+
+@pytest.fixture(params=SAMPLERS, ids=lambda p: f"{type(p).__name__}-{p.num_inference_steps}")
+def process(request):
+    return request.param
+
+
+def test_a_perfect_network_has_no_loss_and_samples_the_clean_trajectory(process):
+    torch.manual_seed(0)
+    clean = torch.rand(SHAPE) * 1.6 - 0.8
+    predict = perfect(process, clean)
+    assert process.loss(predict, clean) < 1e-6
+    sample = process.sample(predict, SHAPE, generators(0, 1, 2), torch.device("cpu"))
+    torch.testing.assert_close(sample, clean, atol=0.02, rtol=0)
+
+
+def test_a_row_depends_on_its_generator_alone(process):
+    def predict(x, time):
+        return 0.3 * x + 0.01 * time[:, None, None]
+
+    device = torch.device("cpu")
+    together = process.sample(predict, SHAPE, generators(5, 6, 7), device)
+    for row, seed in enumerate((5, 6, 7)):
+        alone = process.sample(predict, (1, *SHAPE[1:]), generators(seed), device)
+        assert torch.equal(together[row], alone[0])
+
+
+def test_known_entries_reach_the_network_clean_and_count_for_nothing(process):
+    torch.manual_seed(0)
+    clean = torch.rand(SHAPE)
+    known = torch.zeros(SHAPE, dtype=torch.bool)
+    known[:, :2] = True
+    seen = []
+
+    def predict(x, time):
+        seen.append(x)
+        return 1000 * known.float()
+
+    loss = process.loss(predict, clean, known)
+    assert loss < 10  # the answers of 1000 are not counted
+    sample = process.sample(
+        predict, SHAPE, generators(0, 1, 2), torch.device("cpu"), clean=clean, known=known
+    )
+    assert len(seen) == 1 + process.num_inference_steps
+    for x in [*seen, sample]:
+        assert torch.equal(x[known], clean[known])
+
+
+def test_corruption_follows_the_schedule():
+    torch.manual_seed(0)
+    clean, noise = torch.randn(2, 200, 4, 2)
+    process = Diffusion()
+    noisy, time, target = process.corrupt(clean, noise)
+    assert time.min() >= 0 and time.max() < 100 and len(time.unique()) > 50
+    # squaredcos_cap_v2: abar(t) = cos^2((t / T + 0.008) / 1.008 * pi / 2), up to clipped betas
+    expected = torch.cos((time / 100 + 0.008 + 0.01) / 1.008 * math.pi / 2) ** 2
+    abar = process._scheduler.alphas_cumprod[time]
+    torch.testing.assert_close(abar, expected, atol=2e-3, rtol=0)
+    expected_noisy = abar.sqrt()[:, None, None] * clean + (1 - abar).sqrt()[:, None, None] * noise
+    torch.testing.assert_close(noisy, expected_noisy)
+    assert torch.equal(target, noise)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (dict(sampler="ddpn"), "policy.noise_scheduler.sampler is 'ddpn'; use one of ddpm"),
+        (dict(num_inference_steps=101), "num_inference_steps is 101; use at most"),
+        (dict(num_inference_steps=0), "num_inference_steps is 0; use at least 1"),
+        (dict(prediction_type="noise"), "prediction_type is 'noise'; use one of epsilon"),
+        (dict(beta_schedule="cosine"), "beta_schedule is 'cosine'; use linear"),
+    ],
+)
+def test_impossible_settings_are_named(options, message):
+    with pytest.raises(UserError, match=message):
+        Diffusion(**options)
+
+
+def test_flow_needs_a_step():
+    with pytest.raises(UserError, match="num_inference_steps is 0"):
+        FlowMatching(0)
