@@ -97,8 +97,8 @@ class BasePolicy(nn.Module, ABC):
         """Forget the past of these environments, or of all when None.
 
         Args:
-            seeds: of the episodes that start, one for each of ``env_ids``; policies that draw random
-                numbers begin there, so that an episode does not depend on its neighbours.
+            seeds: of the episodes that start, one for each of ``env_ids``; policies that draw
+                random numbers begin there, so that no episode depends on its neighbours.
         """
 
     def after_update(self) -> None:

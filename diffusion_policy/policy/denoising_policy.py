@@ -292,7 +292,7 @@ def _check_steps(horizon: int, n_obs_steps: int, n_action_steps: int) -> None:
         n_action_steps <= most,
         "n_action_steps",
         n_action_steps,
-        f"use 1..horizon - n_obs_steps + 1 ({most}): executed actions start at the last observation",
+        f"use 1..horizon - n_obs_steps + 1 ({most}), as execution starts at the last observation",
     )
 
 

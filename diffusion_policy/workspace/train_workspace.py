@@ -79,8 +79,10 @@ class TrainWorkspace(BaseWorkspace):
         seed_everything(self.training.seed)
 
         self.model: BasePolicy = hydra.utils.instantiate(cfg.policy)
-        self.dataset: ReplayDataset = hydra.utils.instantiate(
-            cfg.task.dataset, shape_meta=self.model.shape_meta, window=self.model.window
+        # In two steps, since Hydra would turn dataclasses among the arguments into configs.
+        make_dataset = hydra.utils.instantiate(cfg.task.dataset, _partial_=True)
+        self.dataset: ReplayDataset = make_dataset(
+            shape_meta=self.model.shape_meta, window=self.model.window
         )
         self.val_dataset = self.dataset.get_validation_dataset()
         self.model.set_normalizer(self.dataset.get_normalizer(self.model.normalization))

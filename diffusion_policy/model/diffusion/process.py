@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -114,7 +114,7 @@ class Diffusion(Process):
         UserError: a setting is unknown or out of range.
     """
 
-    _SAMPLERS = {
+    _SAMPLERS: ClassVar = {
         "ddpm": (DDPMScheduler, {"variance_type": "fixed_small"}),
         "ddim": (DDIMScheduler, {"set_alpha_to_one": True, "steps_offset": 0}),
         "dpm_solver": (DPMSolverMultistepScheduler, {}),

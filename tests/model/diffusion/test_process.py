@@ -94,7 +94,9 @@ def test_corruption_follows_the_schedule():
     clean, noise = torch.randn(2, 200, 4, 2)
     process = Diffusion()
     noisy, time, target = process.corrupt(clean, noise)
-    assert time.min() >= 0 and time.max() < 100 and len(time.unique()) > 50
+    assert time.min() >= 0
+    assert time.max() < 100
+    assert len(time.unique()) > 50
     # squaredcos_cap_v2: abar(t) = cos^2((t / T + 0.008) / 1.008 * pi / 2), up to clipped betas
     expected = torch.cos((time / 100 + 0.008 + 0.01) / 1.008 * math.pi / 2) ** 2
     abar = process._scheduler.alphas_cumprod[time]
