@@ -16,6 +16,13 @@ def parse_arguments() -> argparse.Namespace:
     default = "(default: %(default)s)"
     parser.add_argument("--checkpoint", type=Path, required=True, help="file written by train.py")
     parser.add_argument("--output-dir", type=Path, required=True, help="folder for the results")
+    parser.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="key=value",
+        help="settings of the checkpoint's config to change, such as "
+        "policy.noise_scheduler.num_inference_steps=10",
+    )
     parser.add_argument("--n-episodes", type=int, default=1000, help=f"one for each seed {default}")
     parser.add_argument(
         "--start-seed", type=int, default=100_000, help=f"seed of the first episode {default}"

@@ -40,11 +40,15 @@ def resolve_device(name: str) -> torch.device:
     return device
 
 
+AUTOCAST_DTYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+"""The type of matrix products by ``training.precision``; None leaves them in float32."""
+
+
 def resolve_precision(name: str, device: torch.device) -> str:
     """``auto`` is bf16 where the device multiplies bfloat16 matrices natively, else fp32.
 
     Raises:
-        UserError: any other name than auto, fp32 and bf16.
+        UserError: any other name than auto and those of :data:`AUTOCAST_DTYPES`.
     """
     if name == "auto":
         if device.type == "cpu":
@@ -55,8 +59,8 @@ def resolve_precision(name: str, device: torch.device) -> str:
                 including_emulation=False
             )
         return "bf16" if native else "fp32"
-    if name not in ("fp32", "bf16"):
-        raise UserError(f"training.precision is {name!r}; use auto, fp32 or bf16")
+    if name not in AUTOCAST_DTYPES:
+        raise UserError(f"training.precision is {name!r}; use auto, {', '.join(AUTOCAST_DTYPES)}")
     return name
 
 

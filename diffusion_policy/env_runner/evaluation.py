@@ -44,6 +44,7 @@ def evaluate_checkpoint(
     n_videos: int = 6,
     n_workers: int | None = None,
     device: str = "auto",
+    overrides: Sequence[str] = (),
     overwrite: bool = False,
     trust: bool = False,
 ) -> dict[str, Any]:
@@ -53,6 +54,7 @@ def evaluate_checkpoint(
     ``n_videos`` episodes to ``output_dir``, and prints one line with the score.
 
     Args:
+        overrides: ``key=value`` changes to the checkpoint's config, see :func:`load_policy`.
         overwrite: replace earlier results in ``output_dir``, once nothing stands in the way.
         trust: also build policies and environments from outside this package that the checkpoint
             names, which runs any code that its maker chose.
@@ -69,7 +71,7 @@ def evaluate_checkpoint(
     torch_device = resolve_device(device)
     with OutputLock(output_dir):
         _check_output_dir(output_dir, overwrite)
-        policy, cfg = load_policy(checkpoint, torch_device, trust=trust)
+        policy, cfg = load_policy(checkpoint, torch_device, overrides=overrides, trust=trust)
         if not trust:
             check_trusted(cfg, "task.env_runner")
         runner: EnvRunner = hydra.utils.instantiate(
@@ -93,6 +95,7 @@ def evaluate_checkpoint(
         info = {
             "checkpoint": str(checkpoint),
             "config_name": cfg.name,
+            "overrides": list(overrides),
             "seed_range": [start_seed, last_seed],
             "per_episode": [_record(episode, output_dir) for episode in runner.episodes],
             "aggregated": aggregate(runner.episodes),

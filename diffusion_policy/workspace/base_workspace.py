@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import hydra
 import torch
+import yaml
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
@@ -16,6 +19,8 @@ from diffusion_policy.common.errors import UserError
 from diffusion_policy.policy.base_policy import BasePolicy
 from diffusion_policy.workspace.changed_settings import changed_settings
 from diffusion_policy.workspace.trust import check_trusted
+
+_MISSING = object()
 
 
 class BaseWorkspace(ABC):
@@ -114,30 +119,41 @@ class BaseWorkspace(ABC):
 
 
 def load_policy(
-    checkpoint: str | Path, device: torch.device | str = "cpu", *, trust: bool = False
+    checkpoint: str | Path,
+    device: torch.device | str = "cpu",
+    *,
+    overrides: Sequence[str] = (),
+    trust: bool = False,
 ) -> tuple[BasePolicy, DictConfig]:
     """The policy of a checkpoint, ready to act, and the resolved config of its run.
 
     It is the averaged policy where the run kept one. Nothing but the file is needed.
 
     Args:
+        overrides: ``key=value`` changes to settings of that config that leave the weights as they
+            are: ``policy.noise_scheduler.num_inference_steps=10``.
         trust: build whatever the file's config names, and not this package's policies alone. That
             runs any code that the maker of the file chose.
 
     Raises:
-        UserError: the file cannot be read, holds no policy, or names a foreign one untrusted.
+        UserError: the file cannot be read, holds no policy, names a foreign one untrusted, or has
+            no setting of an override's name.
     """
     payload = load_checkpoint(Path(checkpoint), map_location="cpu")
     cfg, state = OmegaConf.create(payload["config"]), payload["state"]
     OmegaConf.resolve(cfg)
+    _override(cfg, overrides)
     if not trust:
         check_trusted(cfg, "policy")
     weights = state.get("ema_model") or state.get("model")
     if weights is None:
         raise UserError(f"{checkpoint} holds no policy; use a checkpoint written by train.py")
     # The weights are about to be loaded, so none need to be fetched.
-    fetch = {"backbone_weights": None} if "backbone_weights" in cfg.policy else {}
-    policy = hydra.utils.instantiate(cfg.policy, **fetch)
+    policy_cfg = copy.deepcopy(cfg.policy)
+    for key in ("backbone_weights", "obs_encoder.weights"):
+        if OmegaConf.select(policy_cfg, key) is not None:
+            OmegaConf.update(policy_cfg, key, None)
+    policy = hydra.utils.instantiate(policy_cfg)
     try:
         policy.load_state_dict(weights)
     except RuntimeError as error:
@@ -149,3 +165,14 @@ def load_policy(
     policy.to(device).eval()
     policy.prepare_for_inference()
     return policy, cfg
+
+
+def _override(cfg: DictConfig, overrides: Sequence[str]) -> None:
+    for override in overrides:
+        key, equals, value = override.partition("=")
+        if not equals or OmegaConf.select(cfg, key, default=_MISSING) is _MISSING:
+            raise UserError(
+                f"override {override!r} names no setting of the checkpoint; "
+                "give key=value as in policy.noise_scheduler.num_inference_steps=10"
+            )
+        OmegaConf.update(cfg, key, yaml.safe_load(value))

@@ -26,6 +26,7 @@ from diffusion_policy.common.loggers import RunLogger
 from diffusion_policy.common.output_dir import OutputLock
 from diffusion_policy.common.plots import plot_curves
 from diffusion_policy.common.pytorch_util import (
+    AUTOCAST_DTYPES,
     count_parameters,
     dict_apply,
     resolve_device,
@@ -62,7 +63,15 @@ class TrainWorkspace(BaseWorkspace):
         topk_name: name under which the latest checkpoint is kept among the best, if it is.
     """
 
-    stateful_keys = ("model", "ema_model", "ema", "optimizer", "lr_scheduler", "topk")
+    stateful_keys = (
+        "model",
+        "ema_model",
+        "ema",
+        "optimizer",
+        "lr_scheduler",
+        "scaler",
+        "topk",
+    )
     value_keys = ("global_step", "epoch", "epoch_step", "loss_sum", "n_logged", "topk_name")
 
     def __init__(self, cfg: DictConfig, output_dir: str | Path | None = None) -> None:
@@ -93,6 +102,10 @@ class TrainWorkspace(BaseWorkspace):
             hydra.utils.instantiate(cfg.ema, model=self.ema_model) if self.ema_model else None
         )
 
+        if self.training.compile:
+            for network in self.model.children():
+                network.compile()
+
         self.order = BatchOrder(
             len(self.dataset),
             cfg.dataloader.batch_size,
@@ -119,6 +132,8 @@ class TrainWorkspace(BaseWorkspace):
             num_warmup_steps=self.training.lr_warmup_steps,
             num_training_steps=self.total_steps,
         )
+        # Small gradients vanish in fp16 unless the loss is scaled up.
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
         self.topk = TopKCheckpoints(self.output_dir / "checkpoints", **cfg.checkpoint.topk)
         self.global_step = self.epoch = self.epoch_step = self.n_logged = 0
         self.loss_sum = 0.0
@@ -182,16 +197,20 @@ class TrainWorkspace(BaseWorkspace):
         """
         self.model.train()
         losses = []
+        dtype = AUTOCAST_DTYPES[self.precision]
         for batch in batches:
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+            with torch.autocast(self.device.type, dtype, enabled=dtype is not None):
                 loss, _ = self.model.compute_loss(self._to_device(batch))
             losses.append(loss.item())
             self._require_finite("loss", losses[-1])
-            (loss / len(batches)).backward()
+            self.scaler.scale(loss / len(batches)).backward()
+        self.scaler.unscale_(self.optimizer)
         limit = math.inf if self.training.max_grad_norm is None else self.training.max_grad_norm
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), limit)
-        self._require_finite("norm of the gradient", norm.item())
-        self.optimizer.step()
+        if not self.scaler.is_enabled():  # a scaler leaves such a step out and scales down
+            self._require_finite("norm of the gradient", norm.item())
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
         self.lr_scheduler.step()
         self.model.after_update()

@@ -41,8 +41,11 @@ class TrainingConfig:
 
     Attributes:
         device: auto, cpu, cuda, cuda:1, mps.
-        precision: of matrix products in training: fp32, bf16, or auto, which is bf16 where the
-            device computes with it natively. Weights, losses and evaluation stay float32.
+        precision: of matrix products in training: fp32, bf16, fp16 (with loss scaling), or auto,
+            which is bf16 where the device computes with it natively. Weights, losses and
+            evaluation stay float32.
+        compile: run the networks through torch.compile in training; needs a C++ compiler on the
+            CPU, and pays off in long runs on a GPU.
         seed: of weights, data order, augmentation and episode split.
         debug: two epochs of three steps, to see that everything works.
         resume: continue from checkpoints/latest.ckpt of the output directory if it is there.
@@ -64,6 +67,7 @@ class TrainingConfig:
 
     device: str = "auto"
     precision: str = "auto"
+    compile: bool = False
     seed: int = 42
     debug: bool = False
     resume: bool = True

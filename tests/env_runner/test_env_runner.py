@@ -7,9 +7,10 @@ from toy_env import SHAPE_META, SIZE
 from toy_policy import GoalPolicy
 
 from diffusion_policy.common.errors import UserError
+from diffusion_policy.common.window import Window
 from diffusion_policy.env_runner.env_runner import EnvRunner
 from diffusion_policy.gym_util.make_env import make_env
-from diffusion_policy.gym_util.vector_env import WorkerError
+from diffusion_policy.gym_util.vector_env import VectorEnv, WorkerError
 from diffusion_policy.gym_util.video_writer import read_video
 from diffusion_policy.policy.base_policy import BasePolicy
 
@@ -257,3 +258,43 @@ def test_pusht_runs(tmp_path, name, shape_meta):
     assert [episode.length for episode in runner.episodes] == [20, 20, 20]
     assert 0 <= log["test/mean_score"] < 1
     assert read_video(log["train/sim_video_0"]).shape == (21, 512, 512, 3)
+
+
+class ClockPolicy(GoalPolicy):
+    """Action k says k, the number of steps after its observation."""
+
+    def __init__(self):
+        super().__init__(n_action_steps=2, obs_offsets=(0,))
+        self.window = Window(obs_offsets=(0,), action_offsets=tuple(range(6)))
+        self.seen = []
+
+    def predict_action(self, obs, env_ids=None):
+        self.seen.append(int(obs["image"][0, 0, 0, 0, 0]))
+        steps = torch.arange(6.0)[None, :, None].expand(len(env_ids), -1, 2)
+        return {"action": steps[:, :2], "action_pred": steps}
+
+
+def test_latency_makes_observations_old_and_skips_the_actions_in_between(monkeypatch):
+    commands, step = [], VectorEnv.step
+
+    def watched(self, slots, actions):
+        commands.append(actions[0, :, 0].tolist())
+        return step(self, slots, actions)
+
+    monkeypatch.setattr(VectorEnv, "step", watched)
+    policy = ClockPolicy()
+    with make_runner(n_train=0, n_test=1, n_latency_steps=3, max_steps=8) as runner:
+        runner.run(policy)
+    n_calls = len(policy.seen)
+    assert n_calls >= 3
+    # Now is step 0, 2, 4, ...; what is seen is three steps older, as far as there was anything.
+    assert policy.seen == [max(0, 2 * call - 3) for call in range(n_calls)]
+    assert commands == [[3.0, 4.0]] * n_calls
+
+
+def test_latency_beyond_what_is_predicted_is_refused():
+    with (
+        make_runner(n_latency_steps=5) as runner,
+        pytest.raises(UserError, match="n_latency_steps is 5; use at most 4"),
+    ):
+        runner.run(ClockPolicy())

@@ -279,3 +279,15 @@ def test_help_does_not_wait_for_torch():
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
     assert "argparse" in imported
     assert "torch" not in imported
+
+
+def test_settings_of_the_checkpoint_can_be_changed(checkpoint, tmp_path):
+    changed = evaluate(checkpoint, tmp_path / "short", overrides=["task.env_runner.max_steps=2"])
+    assert changed["overrides"] == ["task.env_runner.max_steps=2"]
+    assert all(episode["length"] <= 2 for episode in changed["per_episode"])
+
+
+@pytest.mark.parametrize("override", ["task.env_runner.max_step=2", "task.env_runner.max_steps"])
+def test_unknown_settings_are_refused(checkpoint, tmp_path, override):
+    with pytest.raises(UserError, match="names no setting of the checkpoint"):
+        evaluate(checkpoint, tmp_path / "out", overrides=[override])

@@ -18,7 +18,7 @@ from diffusion_policy.common.json_logger import read_log
 from diffusion_policy.common.output_dir import OutputLock
 from diffusion_policy.workspace.base_workspace import load_policy
 from diffusion_policy.workspace.train_workspace import TrainWorkspace
-from tests.configs import NO_WEIGHTS, compose_config, tiny_overrides
+from tests.configs import NO_WEIGHTS, compose_config, tiny_overrides, tiny_policy
 from tests.demos import make_demos
 
 ROOT = Path(__file__).parents[2]
@@ -308,7 +308,7 @@ def test_output_directory_in_use_is_refused(tmp_path, overrides):
         ("training.num_epochs=0", "training.num_epochs is 0; use at least 1"),
         ("training.device=cuda:99", "device 'cuda:99' cannot be used"),
         ("training.device=toaster", "device 'toaster' cannot be used"),
-        ("training.precision=fp4", "training.precision is 'fp4'; use auto, fp32 or bf16"),
+        ("training.precision=fp4", "training.precision is 'fp4'; use auto, fp32, bf16, fp16"),
         ("policy.train_horizon=10", "policy.train_horizon is 10; use at least inference_horizon"),
         ("policy.predict_every_n=30", "policy.predict_every_n is 30"),
         ("task.dataset.path=/nowhere.zarr", "/nowhere.zarr does not exist"),
@@ -399,4 +399,98 @@ def test_what_a_class_does_not_take_is_told_in_one_line(tmp_path, overrides, ove
     told = user_message(caught.value)
     assert told is not None, caught.value
     assert told.startswith(message)
+    assert "\n" not in told
+
+
+@pytest.mark.parametrize(
+    "name", ["train_diffusion_unet_pusht", "train_diffusion_transformer_pusht"]
+)
+def test_diffusion_policies_resume_exactly(tmp_path, demos, monkeypatch, name):
+    short = [*tiny_overrides(demos, tmp_path / "cache", tiny_policy(name))]
+    short += ["training.max_train_steps=2", "training.num_epochs=2", "task.env_runner.n_test=1"]
+    train(tmp_path / "whole", short, name)
+    whole_step = TrainWorkspace.train_step
+
+    def interrupted(self, batches):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return whole_step(self, batches)
+
+    for _ in range(2):
+        with monkeypatch.context() as patch:
+            patch.setattr(TrainWorkspace, "train_step", interrupted)
+            with pytest.raises(SystemExit):
+                train(tmp_path / "stopped", short, name)
+    assert final_state(tmp_path / "stopped")["global_step"] == 2
+    train(tmp_path / "stopped", short, name)
+    assert_equal_states(final_state(tmp_path / "whole"), final_state(tmp_path / "stopped"))
+
+
+@pytest.mark.parametrize("network", ["unet", "transformer"])
+@pytest.mark.parametrize("encoder", ["", "_hybrid"])
+def test_image_diffusion_policies_train(tmp_path, demos, network, encoder):
+    if encoder:
+        pytest.importorskip("robomimic")
+    name = f"train_diffusion_{network}{encoder}_pusht_image"
+    short = tiny_overrides(demos, tmp_path / "cache", tiny_policy(name))
+    short += ["training.max_train_steps=1", "training.max_val_steps=1", "training.num_epochs=1"]
+    short += ["dataloader.batch_size=4", "val_dataloader.batch_size=4", "task.env_runner.n_test=1"]
+    short += ["task.env_runner.n_test_vis=0", "checkpoint.topk.k=0"]
+    train(tmp_path / "run", short, name)
+    policy, _ = load_policy(tmp_path / "run" / "checkpoints" / "latest.ckpt")
+    assert not policy.training
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_low_precision_trains_finite_weights(tmp_path, demos, precision):
+    name = "train_diffusion_unet_pusht"
+    short = tiny_overrides(demos, tmp_path / "cache", tiny_policy(name))
+    workspace = TrainWorkspace(
+        compose_config(name, *short, f"training.precision={precision}"), tmp_path / "run"
+    )
+    before = {key: value.clone() for key, value in workspace.model.named_parameters()}
+    for batches in workspace._rest_of_epoch():
+        workspace.train_step(batches)
+    after = dict(workspace.model.named_parameters())
+    assert all(value.isfinite().all() for value in after.values())
+    assert any(not torch.equal(before[key], after[key]) for key in before)
+    assert workspace.scaler.is_enabled() == (precision == "fp16")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["policy.horizon=15"], "policy.horizon is 15; "),
+        (["policy.n_obs_steps=17"], "policy.n_obs_steps is 17; use 1..horizon (16)"),
+        (["policy.n_action_steps=16"], "policy.n_action_steps is 16; use 1..horizon - n_obs_steps"),
+        (["policy.conditioning=film"], "policy.conditioning is 'film'; use global or local or"),
+        (["policy.noise_scheduler.sampler=ddpn"], "policy.noise_scheduler.sampler is 'ddpn'"),
+        (["policy.noise_scheduler.num_inference_steps=200"], "num_inference_steps is 200; use at"),
+        (["task=pusht_image"], "use policy/obs_encoder=plain"),
+        (
+            ["task=pusht_image", "policy/obs_encoder=plain", "policy.obs_encoder.crop=[97,97]"],
+            "policy.obs_encoder.crop is [97, 97]; ",
+        ),
+        (
+            ["policy.conditioning=local", "policy.pred_action_steps_only=true"],
+            "policy.pred_action_steps_only is True; ",
+        ),
+        (
+            [
+                "task=pusht_image",
+                "policy/obs_encoder=plain",
+                "policy.conditioning=inpaint",
+            ],
+            "policy.conditioning is 'inpaint'; ",
+        ),
+    ],
+)
+def test_mistakes_in_diffusion_settings_are_told_in_one_line(tmp_path, demos, overrides, message):
+    tiny = tiny_overrides(demos, tmp_path / "cache", ["policy.down_dims=[16,32]"])
+    with pytest.raises(Exception) as caught:  # noqa: PT011 -- the message is what is tested
+        TrainWorkspace(
+            compose_config("train_diffusion_unet_pusht", *tiny, *overrides), tmp_path / "run"
+        )
+    told = user_message(caught.value)
+    assert told is not None, caught.value
+    assert message in told
     assert "\n" not in told
