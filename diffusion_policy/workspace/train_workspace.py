@@ -399,4 +399,5 @@ def final_score(log_path: Path) -> str:
         (last["test/success_ci_low"], last["test/success_ci_high"]),
         last["test/mean_score"],
     )
-    return f"{score} after {last['global_step'] + 1:,} steps"
+    n_episodes = sum(key.startswith("test/sim_max_reward_") for key in last)
+    return f"{score} over {n_episodes} episodes after {last['global_step'] + 1:,} steps"
