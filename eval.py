@@ -45,7 +45,7 @@ def parse_arguments() -> argparse.Namespace:
         "checkpoint names: your own, say. This lets the file run any code with your rights, so "
         "use it only on files whose maker you trust",
     )
-    return parser.parse_args()
+    return parser.parse_intermixed_args()
 
 
 @reports_user_errors

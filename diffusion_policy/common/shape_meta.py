@@ -31,6 +31,12 @@ class Field:
     modality: str = "STATE"
     limits: tuple[float, float] | None = None
 
+    def __post_init__(self) -> None:
+        # Hydra hands lists over.
+        object.__setattr__(self, "shape", tuple(self.shape))
+        if self.limits is not None:
+            object.__setattr__(self, "limits", tuple(self.limits))
+
 
 @dataclass(frozen=True)
 class ShapeMeta:

@@ -22,21 +22,24 @@ class Window:
     Attributes:
         obs_offsets: ascending, the last is 0; To of them.
         action_offsets: ascending; T of them.
-        future_obs_offsets: ascending, from 1; observations that training samples hold after the To
-            ones, for policies that predict observations too.
         pad_after: how far the last action may lie past the end of the episode; None for any
             distance, so that every step of an episode is a sample.
         jitter: in training, a batch moves the first offset of both by one draw from
             -jitter..jitter.
+        future_obs_offsets: ascending, from 1; observations that training samples hold after the To
+            ones, for policies that predict observations too.
     """
 
     obs_offsets: tuple[int, ...]
     action_offsets: tuple[int, ...]
-    future_obs_offsets: tuple[int, ...] = ()
     pad_after: int | None = None
     jitter: int = 0
+    future_obs_offsets: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
+        # Hydra hands lists over.
+        for name in ("obs_offsets", "action_offsets", "future_obs_offsets"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
         if self.obs_offsets[-1] != 0 or list(self.obs_offsets) != sorted(set(self.obs_offsets)):
             raise ValueError(f"obs_offsets are {self.obs_offsets}; give ascending steps up to 0")
         if self.jitter and (

@@ -83,7 +83,8 @@ class EnvRunner(BaseRunner):
         n_workers: processes; None is one per core.
         fps: of the recorded videos.
         output_dir: videos go to ``<output_dir>/media/<label of the run>/``; None records nothing.
-        policy_seed: where the random numbers of a sampling policy start, the same in every run.
+        policy_seed: where torch's random numbers start in every run; policies of this package draw
+            from the episodes' seeds instead.
         progress: show a progress bar.
 
     Attributes:
@@ -190,6 +191,7 @@ class EnvRunner(BaseRunner):
 
     def _env_for(self, policy: BasePolicy) -> VectorEnv:
         """The workers of the last run, if they suit this policy too."""
+        self._check_latency(policy)
         env = self._vector_env
         obs_offsets = tuple(offset - self.n_latency_steps for offset in policy.obs_offsets)
         window = (obs_offsets, policy.n_action_steps)
@@ -273,17 +275,20 @@ class EnvRunner(BaseRunner):
         """(n, Ta, Da) of the prediction: from now on, which is later than what was observed."""
         if self.n_latency_steps == 0:
             return result["action"]
-        predicted, n_steps = result["action_pred"], policy.n_action_steps
-        offsets = policy.window.action_offsets[: predicted.shape[1]]
-        most = offsets[-1] + 1 - n_steps
+        first = policy.window.action_offsets.index(self.n_latency_steps)
+        return result["action_pred"][:, first : first + policy.n_action_steps]
+
+    def _check_latency(self, policy: BasePolicy) -> None:
+        if self.n_latency_steps == 0:
+            return
+        ahead = policy.window.action_offsets[-1] + 1
+        most = ahead - policy.n_action_steps
         if self.n_latency_steps > most:
             raise UserError(
                 f"task.env_runner.n_latency_steps is {self.n_latency_steps}; use at most {most}, "
-                f"since the policy predicts {offsets[-1] + 1} actions from its observation on "
-                f"and executes {n_steps} at a time"
+                f"since the policy predicts {ahead} actions from its observation on and executes "
+                f"{policy.n_action_steps} at a time"
             )
-        first = offsets.index(self.n_latency_steps)
-        return predicted[:, first : first + n_steps]
 
     def close(self) -> None:
         """End the workers."""
@@ -307,7 +312,7 @@ def _start(env: VectorEnv, policy: BasePolicy, starting: Mapping[int, Episode]) 
         [episode.seed for episode in episodes],
         video_paths=[episode.video for episode in episodes],
     )
-    policy.reset(list(starting), [episode.seed for episode in episodes])
+    policy.reset(list(starting), seeds=[episode.seed for episode in episodes])
 
 
 def _finish(episode: Episode, totals: EpisodeTotals, row: int) -> Episode:

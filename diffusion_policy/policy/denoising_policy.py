@@ -42,7 +42,8 @@ class DenoisingPolicy(BasePolicy):
             ``CONDITIONINGS``. ``inpaint`` denoises actions and observations together, the first To
             observations being given.
         pred_action_steps_only: the trajectory is the executed actions alone.
-        past_action_visible: actions before now are given too, where they are known.
+        past_action_visible: actions before now are given too, where they are known: those that this
+            policy returned as ``action``, so whoever calls it has to execute just these.
         obs_encoder_weight_decay: of the encoder's weights; None is the optimiser's own.
         normalization: mode by modality.
 
@@ -102,6 +103,7 @@ class DenoisingPolicy(BasePolicy):
         self._first_executed = -first
         self.n_past_actions = n_obs_steps - 1 if past_action_visible else 0
 
+        self._check_normalization()
         self.obs_encoder = obs_encoder(shape_meta)
         _require(
             conditioning != "inpaint" or not list(self.obs_encoder.parameters()),
@@ -111,6 +113,26 @@ class DenoisingPolicy(BasePolicy):
         )
         self.action_dim = self.shape_meta.action.shape[0]
         self.reset()
+
+    def _check_normalization(self) -> None:
+        images = self.shape_meta.keys_of("VISUAL")
+        mode = self.normalization.get("VISUAL", "MIN_MAX")
+        _require(
+            not images or mode == "MIN_MAX",
+            "normalization.VISUAL",
+            mode,
+            "use MIN_MAX; the encoder normalises further, see policy.obs_encoder",
+        )
+        denoised = ["ACTION"] + ["STATE", "ENV"] * (self.conditioning == "inpaint")
+        for modality in denoised:
+            mode = self.normalization.get(modality, "MIN_MAX")
+            _require(
+                mode == "MIN_MAX" or not self.process.bounded,
+                f"normalization.{modality}",
+                mode,
+                "use MIN_MAX, or policy.noise_scheduler.clip_sample=false, since samples are "
+                "clipped to [-1, 1]",
+            )
 
     # ------------------------------------------------------------------ for subclasses
 
@@ -131,7 +153,7 @@ class DenoisingPolicy(BasePolicy):
     # ------------------------------------------------------------------ training
 
     def compute_loss(self, batch: Batch) -> tuple[Tensor, dict[str, float]]:
-        """Mean squared error of what the network is asked for, over all that is not given."""
+        """Mean squared error of what the network is asked for; what is given counts as 0."""
         features = self._encode(batch["obs"])
         clean = self.normalizer["action"].normalize(batch["action"])
         known = torch.zeros_like(clean, dtype=torch.bool)

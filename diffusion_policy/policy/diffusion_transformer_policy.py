@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from diffusion_policy.common.errors import UserError
 from diffusion_policy.model.diffusion.transformer_for_diffusion import TransformerForDiffusion
 from diffusion_policy.policy.denoising_policy import DenoisingPolicy
 
@@ -50,6 +51,11 @@ class DiffusionTransformerPolicy(DenoisingPolicy):
     ) -> None:
         super().__init__(shape_meta, **common)
         observed = self.conditioning == "global"
+        if causal_attn and self._first_executed != self.n_obs_steps - 1:
+            raise UserError(
+                "policy.causal_attn is True; use false with policy.pred_action_steps_only=true: "
+                "causal attention pairs rows with observations, and the past rows are left out"
+            )
         self.model = TransformerForDiffusion(
             input_dim=self.trajectory_dim,
             output_dim=self.trajectory_dim,

@@ -10,8 +10,9 @@ from typing import Any
 
 import hydra
 import torch
-import yaml
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
 from diffusion_policy.common.checkpoint import load_checkpoint, save_checkpoint
@@ -62,7 +63,7 @@ class BaseWorkspace(ABC):
             setattr(self, key, state[key])
         for key in self.stateful_keys:
             part = getattr(self, key)
-            if part is not None and state[key] is not None:
+            if part is not None and state.get(key) is not None:
                 part.load_state_dict(state[key])
 
     def save_checkpoint(self, path: Path | None = None, tag: str = "latest") -> Path:
@@ -168,11 +169,20 @@ def load_policy(
 
 
 def _override(cfg: DictConfig, overrides: Sequence[str]) -> None:
+    remedy = "give key=value as in policy.noise_scheduler.num_inference_steps=10"
     for override in overrides:
         key, equals, value = override.partition("=")
-        if not equals or OmegaConf.select(cfg, key, default=_MISSING) is _MISSING:
+        if not key or not equals or OmegaConf.select(cfg, key, default=_MISSING) is _MISSING:
+            raise UserError(f"override {override!r} names no setting of the checkpoint; {remedy}")
+        if not key.startswith(("policy.", "task.env_runner.")):
+            raise UserError(f"override {override!r} changes nothing here; {remedy}")
+        try:
+            (parsed,) = OverridesParser.create().parse_overrides([f"{key}={value}"])
+        except HydraException as error:
             raise UserError(
-                f"override {override!r} names no setting of the checkpoint; "
-                "give key=value as in policy.noise_scheduler.num_inference_steps=10"
-            )
-        OmegaConf.update(cfg, key, yaml.safe_load(value))
+                f"override {override!r} cannot be read ({str(error).splitlines()[0]}); {remedy}"
+            ) from None
+        new = parsed.value()
+        if OmegaConf.is_dict(OmegaConf.select(cfg, key)) != isinstance(new, dict):
+            raise UserError(f"override {override!r} gives a value to a section; {remedy}")
+        OmegaConf.update(cfg, key, new)

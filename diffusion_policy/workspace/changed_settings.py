@@ -20,6 +20,7 @@ MAY_CHANGE = (
             "max_val_steps",
             "device",
             "num_threads",
+            "compile",
             "tqdm_interval_sec",
             "resume",
             "debug",  # what it sets is compared
@@ -34,6 +35,9 @@ MAY_CHANGE = (
     "task.env_runner",
     "task.dataset.reader.cache_dir",
     "policy.backbone_weights",  # the checkpoint brings the weights
+    "policy.obs_encoder.weights",
+    "policy.noise_scheduler.sampler",  # every sampler trains alike
+    "policy.noise_scheduler.num_inference_steps",
     "checkpoint",
     "logging",
     "hydra",

@@ -88,10 +88,11 @@ class TrainWorkspace(BaseWorkspace):
         seed_everything(self.training.seed)
 
         self.model: BasePolicy = hydra.utils.instantiate(cfg.policy)
-        # In two steps, since Hydra would turn dataclasses among the arguments into configs.
-        make_dataset = hydra.utils.instantiate(cfg.task.dataset, _partial_=True)
-        self.dataset: ReplayDataset = make_dataset(
-            shape_meta=self.model.shape_meta, window=self.model.window
+        self.dataset: ReplayDataset = hydra.utils.instantiate(
+            cfg.task.dataset,
+            shape_meta=self.model.shape_meta,
+            window=self.model.window,
+            _convert_="object",  # or dataclasses would arrive as configs
         )
         self.val_dataset = self.dataset.get_validation_dataset()
         self.model.set_normalizer(self.dataset.get_normalizer(self.model.normalization))
@@ -211,6 +212,11 @@ class TrainWorkspace(BaseWorkspace):
             self._require_finite("norm of the gradient", norm.item())
         self.scaler.step(self.optimizer)
         self.scaler.update()
+        if self.scaler.is_enabled() and self.scaler.get_scale() < 1:
+            raise UserError(
+                f"the gradient is not finite in fp16 however the loss is scaled, at step "
+                f"{self.global_step}; use training.precision=bf16 or fp32"
+            )
         self.optimizer.zero_grad(set_to_none=True)
         self.lr_scheduler.step()
         self.model.after_update()

@@ -32,7 +32,7 @@ def again(workspace: TrainWorkspace, key: str, value: object) -> TrainWorkspace:
 @pytest.mark.parametrize(
     ("key", "value", "told"),
     [
-        ("optimizer.lr", 0.125, "optimizer.lr was 0.0005 and is 0.125"),
+        ("optimizer.lr", 0.125, "optimizer.lr was 0.002 and is 0.125"),
         ("policy.normalization.STATE", "MEAN_STD", "normalization.STATE was MIN_MAX and is MEAN"),
         ("policy.dim", 32, "policy.dim was 16 and is 32"),
         # Data is split by it, too.

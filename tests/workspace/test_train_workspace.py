@@ -470,6 +470,11 @@ def test_low_precision_trains_finite_weights(tmp_path, demos, precision):
             ["task=pusht_image", "policy/obs_encoder=plain", "policy.obs_encoder.crop=[97,97]"],
             "policy.obs_encoder.crop is [97, 97]; ",
         ),
+        (["policy.normalization.ACTION=MEAN_STD"], "policy.normalization.ACTION is 'MEAN_STD'; "),
+        (
+            ["task=pusht_image", "policy.normalization.VISUAL=MEAN_STD"],
+            "policy.normalization.VISUAL is 'MEAN_STD'; use MIN_MAX",
+        ),
         (
             ["policy.conditioning=local", "policy.pred_action_steps_only=true"],
             "policy.pred_action_steps_only is True; ",

@@ -35,6 +35,9 @@ class Process(ABC):
         )
         self.num_inference_steps = num_inference_steps
 
+    bounded = False
+    """Whether samples are kept in [-1, 1]."""
+
     @abstractmethod
     def corrupt(self, clean: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Training pairs at random times.
@@ -132,6 +135,9 @@ class Diffusion(Process):
         prediction_type: str = "epsilon",
         clip_sample: bool = True,
     ) -> None:
+        _require(
+            num_train_timesteps >= 1, "num_train_timesteps", num_train_timesteps, "use at least 1"
+        )
         steps = num_train_timesteps if num_inference_steps is None else num_inference_steps
         super().__init__(steps)
         _require(
@@ -152,6 +158,13 @@ class Diffusion(Process):
             steps,
             f"use at most num_train_timesteps ({num_train_timesteps})",
         )
+        # The solver divides by the difference of neighbouring levels, which must not coincide.
+        _require(
+            sampler != "dpm_solver" or steps < num_train_timesteps,
+            "num_inference_steps",
+            steps,
+            f"dpm_solver needs fewer than num_train_timesteps ({num_train_timesteps})",
+        )
         scheduler, options = self._SAMPLERS[sampler]
         if sampler != "dpm_solver":
             options = {**options, "clip_sample": clip_sample}
@@ -171,20 +184,21 @@ class Diffusion(Process):
             ) from error
         self.num_train_timesteps = num_train_timesteps
         self.prediction_type = prediction_type
+        self.bounded = clip_sample and sampler != "dpm_solver"
         self._is_random = sampler == "ddpm"
 
     def corrupt(self, clean: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        scheduler = self._scheduler
         time = torch.randint(self.num_train_timesteps, (len(clean),), device=clean.device)
+        # Not the scheduler's add_noise: dpm_solver's depends on the sampling that came before.
+        abar = self._scheduler.alphas_cumprod.to(clean)[time][:, None, None]
+        noisy = abar.sqrt() * clean + (1 - abar).sqrt() * noise
         if self.prediction_type == "epsilon":
             target = noise
         elif self.prediction_type == "sample":
             target = clean
         else:
-            # velocity = sqrt(abar) noise - sqrt(1 - abar) clean; not every scheduler has it
-            abar = scheduler.alphas_cumprod.to(clean)[time][:, None, None]
             target = abar.sqrt() * noise - (1 - abar).sqrt() * clean
-        return scheduler.add_noise(clean, noise, time), time, target
+        return noisy, time, target
 
     def times(self, device: torch.device) -> list[Tensor]:
         self._scheduler.set_timesteps(self.num_inference_steps, device=device)

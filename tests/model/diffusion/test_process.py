@@ -121,6 +121,24 @@ def test_impossible_settings_are_named(options, message):
         Diffusion(**options)
 
 
+@pytest.mark.parametrize("sampler", ["ddim", "dpm_solver"])
+def test_every_sampler_trains_alike_whatever_was_sampled_before(sampler):
+    process, clean = Diffusion(sampler, num_inference_steps=10), torch.rand(200, 4, 2)
+    for _ in range(2):
+        pairs = []
+        for each in (process, Diffusion()):
+            torch.manual_seed(0)
+            pairs.append(each.corrupt(clean, torch.ones_like(clean)))
+        for ours, reference in zip(*pairs, strict=True):
+            assert torch.equal(ours, reference)
+        process.sample(lambda x, time: x, (1, 4, 2), generators(0), torch.device("cpu"))
+
+
+def test_the_solver_needs_distinct_levels():
+    with pytest.raises(UserError, match="dpm_solver needs fewer than num_train_timesteps"):
+        Diffusion("dpm_solver")
+
+
 def test_flow_needs_a_step():
     with pytest.raises(UserError, match="num_inference_steps is 0"):
         FlowMatching(0)
