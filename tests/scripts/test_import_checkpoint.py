@@ -1,0 +1,215 @@
+import os
+import zipfile
+
+import hydra
+import pytest
+import torch
+
+from diffusion_policy.common.errors import UserError
+from diffusion_policy.common.inert_pickle import Inert, load_inert
+from diffusion_policy.model.vision.robomimic_encoder import RobomimicObsEncoder
+from diffusion_policy.policy.published_config import our_config
+from diffusion_policy.policy.published_weights import load_published_weights
+from diffusion_policy.scripts.import_checkpoint import main
+from diffusion_policy.workspace.base_workspace import load_policy
+from tests.policy.published import (
+    NETWORKS,
+    field,
+    hybrid_config,
+    low_dim_config,
+    low_dim_state,
+    write,
+)
+from tests.reference import golden
+
+
+def run(source, target, *options):
+    main([str(source), str(target), *options])
+
+
+def refusal(capsys, source, target, *options) -> str:
+    with pytest.raises(SystemExit):
+        run(source, target, *(options or ("--allow-pickle",)))
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert not target.exists()
+    return lines[0]
+
+
+@pytest.mark.parametrize("case", NETWORKS)
+def test_imported_policy_denoises_like_the_reference(tmp_path, case):
+    source = write(tmp_path / "in.ckpt", low_dim_config(case), low_dim_state(case))
+    run(source, tmp_path / "out.ckpt", "--allow-pickle")
+    policy, cfg = load_policy(tmp_path / "out.ckpt")
+    assert cfg.task.env_runner.env.kwargs.obs == ["obs"]
+    family, _, variant = NETWORKS[case].partition("/")
+    file = f"{'unet1d' if 'unet' in family else 'transformer'}_{variant}"
+    record = {key: torch.tensor(value) for key, value in golden(file).items()}
+    expected = record.pop("output")
+    with torch.no_grad():
+        torch.testing.assert_close(policy.model(**record), expected, atol=1e-5, rtol=0)
+    raw = torch.full((1, 2, 20), 512.0)
+    assert torch.equal(policy.normalizer["obs"].normalize(raw), torch.ones(1, 2, 20))
+
+
+def test_imported_policy_acts_from_the_last_observation_on(tmp_path):
+    config = low_dim_config("unet_global")
+    config["policy"]["num_inference_steps"] = 2
+    source = write(tmp_path / "in.ckpt", config, low_dim_state("unet_global"))
+    run(source, tmp_path / "out.ckpt", "--allow-pickle")
+    policy, _ = load_policy(tmp_path / "out.ckpt")
+    result = policy.predict_action({"obs": torch.full((1, 2, 20), 100.0)})
+    assert torch.equal(result["action"], result["action_pred"][:, 1:9])
+
+
+def test_weights_without_averages(tmp_path):
+    state = low_dim_state("unet_global")
+    states = {"state_dicts": {"model": state}}
+    source = write(tmp_path / "in.ckpt", low_dim_config("unet_global"), state, **states)
+    run(source, tmp_path / "out.ckpt", "--allow-pickle")
+    weight = "model.final_conv.1.weight"
+    assert torch.equal(load_policy(tmp_path / "out.ckpt")[0].state_dict()[weight], state[weight])
+
+
+def hybrid_state():
+    """From our encoder, under their names."""
+    policy = hydra.utils.instantiate(our_config(hybrid_config())[0].policy)
+    ours = policy.state_dict()
+    theirs = {n.replace("obs_encoder.encoder.", "obs_encoder."): v for n, v in ours.items()}
+    return {
+        **theirs,
+        **field("image", 1, 2, -1),
+        **field("agent_pos", 2, 1 / 256, -1),
+        **field("action", 2, 1 / 256, -1),
+    }
+
+
+def test_image_policy(tmp_path):
+    pytest.importorskip("robomimic", reason="the robomimic extra is not installed")
+    state = hybrid_state()
+    source = write(tmp_path / "in.ckpt", hybrid_config(), state)
+    run(source, tmp_path / "out.ckpt", "--allow-pickle")
+    policy, cfg = load_policy(tmp_path / "out.ckpt")
+    assert isinstance(policy.obs_encoder, RobomimicObsEncoder)
+    assert cfg.task.env_runner.env.kwargs.obs == ["image", "agent_pos"]
+    assert (cfg.policy.obs_encoder.crop, cfg.policy.obs_encoder.group_norm) == ([84, 84], True)
+    images = torch.randint(256, (2, 3, 96, 96), dtype=torch.uint8)
+    pos = torch.full((2, 2), 256.0)
+    features = policy._encode({"image": images[None], "agent_pos": pos[None]})[0]
+    # theirs: pixels in [0, 1], then 2 x - 1
+    normalised = {"image": images / 255 * 2 - 1, "agent_pos": torch.zeros(2, 2)}
+    torch.testing.assert_close(features, policy.obs_encoder(normalised))
+    assert features.shape == (2, 66)
+
+
+def test_random_crops_at_inference_are_remarked_on():
+    config = hybrid_config()
+    config["policy"]["eval_fixed_crop"] = False
+    assert "eval_fixed_crop is false" in our_config(config)[1][0]
+
+
+def test_schedule_defaults_are_those_of_diffusers():
+    config = low_dim_config("transformer")
+    config["policy"]["noise_scheduler"] = {"_target_": "diffusers.DDIMScheduler"}
+    config["policy"]["num_inference_steps"] = 8
+    ours = our_config(config)[0].policy.noise_scheduler
+    assert (ours.sampler, ours.num_train_timesteps, ours.num_inference_steps) == ("ddim", 1000, 8)
+    assert ours.beta_schedule == "linear"
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("policy._target_", "a.BETLowdimPolicy", "cfg.policy._target_ is 'BETLowdimPolicy'; only"),
+        ("policy.oa_step_convention", False, "oa_step_convention is False; its actions start one"),
+        ("policy.eta", 0.5, "cfg.policy.eta is 0.5; this setting is unknown"),
+        ("policy.horizon", "${horizon}", "cfg.policy.horizon is '${horizon}'; a resolved config"),
+        ("policy.obs_dim", 40, "cfg.policy.obs_dim is 40; only 20"),
+        ("policy.noise_scheduler.variance_type", "learned", "variance_type is 'learned'; only"),
+        ("policy.noise_scheduler._target_", "a.PNDMScheduler", "is 'PNDMScheduler'; only"),
+        ("policy.model.width", 3, "cfg.policy.model.width is 3; this setting is unknown"),
+        ("policy.model.down_dims", [32, 64], "has shape"),
+        ("policy.model.kernel_size", 3, "has shape (32, 2, 5) in the file and (32, 2, 3)"),
+        ("task.name", "lift_lowdim_ph", "cfg.task.name is 'lift_lowdim_ph'; only checkpoints of P"),
+        ("n_latency_steps", 2, "cfg.n_latency_steps is 2; only 0"),
+    ],
+)
+def test_settings_without_a_counterpart_are_refused(tmp_path, capsys, path, value, message):
+    config = low_dim_config("unet_global")
+    *sections, key = path.split(".")
+    section = config
+    for name in sections:
+        section = section[name]
+    section[key] = value
+    source = write(tmp_path / "in.ckpt", config, low_dim_state("unet_global"))
+    assert message in refusal(capsys, source, tmp_path / "out.ckpt")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"model.extra": torch.zeros(3)}, "model.extra has shape (3,) in the file and none"),
+        ({"model.final_conv.1.bias": None}, "final_conv.1.bias has shape none in the file and (2,"),
+        ({"normalizer.params_dict.obs.scale": None}, "obs.scale has shape none"),
+        (field("keypoint", 2, 1, 0), "normalizer.params_dict.keypoint"),
+        ({"model.final_conv.1.bias": "text"}, "final_conv.1.bias is no tensor"),
+    ],
+)
+def test_entries_without_a_place_are_refused(tmp_path, change, message):
+    state = {**low_dim_state("unet_global"), **change}
+    state = {name: value for name, value in state.items() if value is not None}
+    policy = hydra.utils.instantiate(our_config(low_dim_config("unet_global"))[0].policy)
+    with pytest.raises(UserError) as refused:
+        load_published_weights(policy, state)
+    assert message in str(refused.value)
+
+
+class Attack:
+    """Makes a folder when it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+def test_nothing_that_the_file_names_is_run(tmp_path):
+    payload = {"x": Attack(tmp_path / "made"), "weight": torch.ones(2)}
+    torch.save(payload, tmp_path / "in.ckpt")
+    loaded = load_inert(tmp_path / "in.ckpt")
+    assert not (tmp_path / "made").exists()
+    assert isinstance(loaded["x"], Inert)
+    assert torch.equal(loaded["weight"], torch.ones(2))
+    torch.load(tmp_path / "in.ckpt", weights_only=False)
+    assert (tmp_path / "made").exists()  # so the file does attack
+
+
+def test_a_pickle_needs_the_flag(tmp_path, capsys):
+    config = low_dim_config("unet_global")
+    source = write(tmp_path / "in.ckpt", config, low_dim_state("unet_global"))
+    with pytest.raises(SystemExit):
+        run(source, tmp_path / "out.ckpt")
+    assert "can run code of its maker" in capsys.readouterr().err
+    assert not (tmp_path / "out.ckpt").exists()
+
+
+def test_damaged_and_foreign_files_are_refused(tmp_path, capsys):
+    source, target = tmp_path / "in.ckpt", tmp_path / "out.ckpt"
+    assert "there is no checkpoint at" in refusal(capsys, source, target)
+    write(source, low_dim_config("unet_global"), low_dim_state("unet_global"))
+    source.write_bytes(source.read_bytes()[:5000])
+    assert "truncated or not a checkpoint of torch" in refusal(capsys, source, target)
+    torch.save({"weight": torch.ones(2)}, source)
+    assert "holds no state_dicts" in refusal(capsys, source, target)
+    with zipfile.ZipFile(source, "w") as archive:
+        archive.writestr("archive/constants.pkl", b"")
+    assert "compiled program" in refusal(capsys, source, target)
+
+
+def test_an_existing_file_is_kept(tmp_path, capsys):
+    (tmp_path / "out.ckpt").write_bytes(b"precious")
+    with pytest.raises(SystemExit):
+        run(tmp_path / "in.ckpt", tmp_path / "out.ckpt", "--allow-pickle")
+    assert "exists; choose another name" in capsys.readouterr().err
+    assert (tmp_path / "out.ckpt").read_bytes() == b"precious"
