@@ -173,15 +173,14 @@ class DenoisingPolicy(BasePolicy):
 
     def _encode(self, obs: Mapping[str, Tensor]) -> Tensor:
         """Features (B, times, F) of raw observations (B, times, ...)."""
-        normalized, n_rows = {}, 0
+        normalized = {}
         for key, field in self.shape_meta.obs.items():
-            n_rows = len(obs[key])
             x = obs[key].flatten(0, 1)
             if field.type == "rgb":
                 normalized[key] = self.normalizer[key].normalize(x) * 2 - 1  # from 0..1
             else:
                 normalized[key] = self.normalizer[key].normalize(x.flatten(1))
-        return self.obs_encoder(normalized).unflatten(0, (n_rows, -1))
+        return self.obs_encoder(normalized).unflatten(0, (len(obs[key]), -1))
 
     def _is_observed(self, features: Tensor) -> Tensor:
         steps = torch.arange(features.shape[1], device=features.device)

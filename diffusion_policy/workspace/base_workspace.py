@@ -159,10 +159,12 @@ def load_policy(
         policy.load_state_dict(weights)
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:300]
-        raise UserError(
-            f"{checkpoint} does not fit its own config ({reason}); it was written by another "
-            "version of the policy"
-        ) from error
+        cause = (
+            f"leave out the overrides that change its network ({' '.join(overrides)})"
+            if overrides
+            else "it was written by another version of the policy"
+        )
+        raise UserError(f"{checkpoint} does not fit its config ({reason}); {cause}") from error
     policy.to(device).eval()
     policy.prepare_for_inference()
     return policy, cfg

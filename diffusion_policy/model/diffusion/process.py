@@ -27,16 +27,18 @@ class Process(ABC):
 
     Args:
         num_inference_steps: network passes a sample takes; free to change after training.
+
+    Attributes:
+        bounded: whether samples are kept in [-1, 1].
     """
+
+    bounded: bool = False
 
     def __init__(self, num_inference_steps: int) -> None:
         _require(
             num_inference_steps >= 1, "num_inference_steps", num_inference_steps, "use at least 1"
         )
         self.num_inference_steps = num_inference_steps
-
-    bounded = False
-    """Whether samples are kept in [-1, 1]."""
 
     @abstractmethod
     def corrupt(self, clean: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
