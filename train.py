@@ -14,11 +14,9 @@ os.environ["HYDRA_FULL_ERROR"] = "1"
 
 
 @hydra.main(version_base="1.3", config_path="pkg://diffusion_policy.config")
-def run(cfg: DictConfig) -> None:
-    workspace = hydra.utils.instantiate(
-        {"_target_": cfg.workspace._target_}, cfg, _recursive_=False
-    )
-    workspace.run()
+def run(cfg: DictConfig) -> float | None:
+    launch = {"_target_": f"{cfg.workspace._target_}.launch"}
+    return hydra.utils.instantiate(launch, cfg, _recursive_=False)
 
 
 main = reports_user_errors(run)

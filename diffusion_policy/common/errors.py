@@ -69,6 +69,12 @@ def _config_message(error: BaseException) -> str | None:
     text = _one_line(error)
     if match := re.search(r"Cannot find primary config '([^']+)'", text):
         return f"there is no config {match[1]!r}; choose one of {', '.join(_named_configs())}"
+    if match := re.search(r"'hydra/(launcher|sweeper)/((joblib|submitit|ray|optuna)\w*)'", text):
+        kind, name, extra = match.groups()
+        return (
+            f"hydra/{kind}={name} needs a plugin that is not installed; "
+            f"pip install -e '.[{extra}]', or leave it out"
+        )
     if match := re.search(r"Could not override '([^']+)'", text):
         return f"config key {match[1]} is unknown; the keys are in diffusion_policy/config/"
     return f"{text}; correct the config or the override"

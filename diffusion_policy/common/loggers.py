@@ -11,6 +11,8 @@ from omegaconf import DictConfig, OmegaConf
 from diffusion_policy.common.errors import UserError
 from diffusion_policy.common.json_logger import JsonLogger
 
+LOG_FILE = "logs.json.txt"
+
 
 class RunLogger:
     """Logs records to every sink that ``cfg.logging`` asks for; a context manager.
@@ -23,7 +25,7 @@ class RunLogger:
     """
 
     def __init__(self, output_dir: Path, cfg: DictConfig, keep: int = 0) -> None:
-        self.path = output_dir / "logs.json.txt"
+        self.path = output_dir / LOG_FILE
         self._json = JsonLogger(self.path, keep)
         self._wandb = _open_wandb(output_dir, cfg)
         self._tensorboard = _open_tensorboard(output_dir) if cfg.logging.tensorboard else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from diffusion_policy.common.checkpoint import write_atomically
@@ -23,3 +24,10 @@ def write_run_config(output_dir: Path, cfg: DictConfig) -> None:
     overrides = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
     write_atomically(folder / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True).encode())
     write_atomically(folder / "overrides.yaml", OmegaConf.to_yaml(list(overrides)).encode())
+
+
+def resume_override(output_dir: Path) -> str:
+    """What to add to the command of a run, or of the sweep it is a job of, to go on in place."""
+    if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
+        return f"hydra.sweep.dir={HydraConfig.get().sweep.dir}"
+    return f"hydra.run.dir={output_dir}"

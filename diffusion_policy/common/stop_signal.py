@@ -13,14 +13,21 @@ class Stopped(SystemExit):
 
 
 class StopSignal:
-    """While open, a first signal only sets ``received``; a second one acts as usual."""
+    """While open, a first signal only sets ``received``; a second one acts as usual.
 
-    def __init__(self) -> None:
+    Args:
+        patient: later ones do nothing either: a launcher repeats the signal that the terminal has
+            already sent, and kills after a grace period of its own.
+    """
+
+    def __init__(self, *, patient: bool = False) -> None:
+        self.patient = patient
         self.received: signal.Signals | None = None
 
     def _handle(self, number: int, _: FrameType | None) -> None:
         self.received = signal.Signals(number)
-        self._restore()
+        if not self.patient:
+            self._restore()
 
     def _restore(self) -> None:
         for number, handler in self._previous.items():

@@ -21,15 +21,37 @@ class BatchIndex(NamedTuple):
     seed: int
 
 
+class BatchPart(NamedTuple):
+    """The rows of a batch that one process works on, and where its random numbers start.
+
+    Attributes:
+        start, stop: these rows, at least one.
+        total: rows of the whole batch.
+        seed: of what is drawn for the whole batch.
+        own_seed: of what this process draws for itself, such as dropout.
+        share: of the whole batch's loss that is the mean loss of these rows.
+    """
+
+    start: int
+    stop: int
+    total: int
+    seed: int
+    own_seed: int
+    share: float
+
+
 class BatchOrder(Sampler[BatchIndex]):
     """Yields the batches of one epoch; hand it to a DataLoader as ``batch_sampler``.
 
     Args:
         n_samples: samples of the dataset.
-        batch_size: samples a batch; the last batch of an epoch may hold fewer.
+        batch_size: samples a batch, those of all processes together; the last batch of an epoch
+            may hold fewer.
         seed: with the epoch it gives the order.
         shuffle: False keeps the order of the dataset.
         max_batches: end an epoch early after so many; None for all.
+        rank, n_processes: this process, and among how many each batch is divided: it yields its
+            part alone.
     """
 
     def __init__(
@@ -39,6 +61,8 @@ class BatchOrder(Sampler[BatchIndex]):
         seed: int,
         shuffle: bool = True,
         max_batches: int | None = None,
+        rank: int = 0,
+        n_processes: int = 1,
     ) -> None:
         self.n_samples = n_samples
         self.batch_size = batch_size
@@ -46,12 +70,28 @@ class BatchOrder(Sampler[BatchIndex]):
         self.shuffle = shuffle
         n_batches = -(-n_samples // batch_size)
         self.n_batches = n_batches if max_batches is None else min(n_batches, max_batches)
+        self.rank = rank
+        self.n_processes = n_processes
         self.epoch = 0
         self.start = 0
 
     def seek(self, epoch: int, start: int = 0) -> None:
         """The next iteration yields batches ``start`` onwards of ``epoch``."""
         self.epoch, self.start = epoch, start
+
+    def part(self, i: int) -> BatchPart:
+        """What this process does of batch ``i`` of the current epoch."""
+        total = min(self.batch_size, self.n_samples - i * self.batch_size)
+        start, stop = (total * number // self.n_processes for number in (self.rank, self.rank + 1))
+        share = (stop - start) / total
+        if share == 0:  # more processes than rows: work along, for nothing
+            start, stop = 0, 1
+        return BatchPart(
+            start, stop, total, self._seed_of(i), self._seed_of(i, self.rank + 1), share
+        )
+
+    def _seed_of(self, i: int, *more: int) -> int:
+        return int(np.random.SeedSequence([self.seed, self.epoch, i, *more]).generate_state(1)[0])
 
     def __len__(self) -> int:
         return self.n_batches - self.start
@@ -61,9 +101,8 @@ class BatchOrder(Sampler[BatchIndex]):
         if self.shuffle:
             np.random.default_rng([self.seed, self.epoch]).shuffle(samples)
         for i in range(self.start, self.n_batches):
-            chosen = samples[i * self.batch_size : (i + 1) * self.batch_size]
-            seed = np.random.SeedSequence([self.seed, self.epoch, i]).generate_state(1)[0]
-            yield BatchIndex(chosen, int(seed))
+            part, first = self.part(i), i * self.batch_size
+            yield BatchIndex(samples[first + part.start : first + part.stop], part.seed)
 
 
 def as_is(batch: dict) -> dict:

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from diffusion_policy.common import distributed
+from diffusion_policy.common.cores import usable_cores
 from diffusion_policy.common.errors import UserError
 from diffusion_policy.common.inference import undisturbed
 from diffusion_policy.common.shape_meta import ShapeMeta
@@ -70,6 +72,8 @@ class EnvRunner(BaseRunner):
     do not depend on the number of workers. Policies that draw random numbers start each episode
     from its own seed, so they do not depend on ``n_envs`` either.
 
+    Under torchrun each process plays a part of the episodes, and all get the results.
+
     Args:
         env: description of the environment, see :func:`make_env`.
         shape_meta: what the task observes and commands; checked against the environment.
@@ -80,7 +84,7 @@ class EnvRunner(BaseRunner):
             by it, as on a robot whose policy takes time: the policy sees observations that are so
             old, and the actions it predicted for the time in between are left out.
         n_envs: slots; None is one per episode, at most :data:`MAX_SLOTS`.
-        n_workers: processes; None is one per core.
+        n_workers: processes that step environments; None is one per core.
         fps: of the recorded videos.
         output_dir: videos go to ``<output_dir>/media/<label of the run>/``; None records nothing.
         policy_seed: where torch's random numbers start in every run; policies of this package draw
@@ -185,8 +189,10 @@ class EnvRunner(BaseRunner):
             ValueError: the policy's actions have the wrong shape, or are not finite.
         """
         env = self._env_for(policy)
+        plan = _share(self._plan(label), distributed.rank(), distributed.n_processes())
         with undisturbed(policy, policy.device, self.policy_seed):
-            self.episodes = self._play(env, policy, self._plan(label))
+            played = self._play(env, policy, plan)
+        self.episodes = sorted(distributed.gather(played), key=lambda episode: episode.episode_ix)
         return summary(self.episodes)
 
     def _env_for(self, policy: BasePolicy) -> VectorEnv:
@@ -201,7 +207,7 @@ class EnvRunner(BaseRunner):
         self._vector_env = VectorEnv(
             self.env_spec,
             self.n_envs,
-            self.n_workers,
+            self.n_workers or max(1, usable_cores() // distributed.n_local_processes()),
             obs_offsets=obs_offsets,
             n_action_steps=policy.n_action_steps,
             max_steps=self.max_steps,
@@ -246,14 +252,14 @@ class EnvRunner(BaseRunner):
                 for row in np.flatnonzero(totals.done):
                     finished.append(_finish(running.pop(slots[row]), totals, row))
                 _report(bar, finished, totals.length[~totals.done], self.max_steps)
-        return sorted(finished, key=lambda episode: episode.episode_ix)
+        return finished
 
     def _progress_bar(self, n_episodes: int) -> tqdm:
         # Counted in steps, for a time left that is right: episodes tend to end all at once.
         return tqdm(
             total=n_episodes * self.max_steps,
             desc="rollout",
-            disable=not self.progress,
+            disable=not (self.progress and distributed.is_main()),
             leave=False,
             bar_format="{desc}: {percentage:3.0f}%|{bar}| [{elapsed}<{remaining}]",
         )
@@ -303,6 +309,16 @@ def _check(name: str, expected: Sequence[int], found: Sequence[int]) -> None:
             f"shape_meta.{name} is {list(expected)}, but the environment's is {list(found)}; "
             "change the task's shape_meta or its env"
         )
+
+
+def _share(plan: Sequence[Episode], rank: int, n_processes: int) -> list[Episode]:
+    """The episodes that one process plays; the main one records, as it alone writes files."""
+    recorded_first = sorted(plan, key=lambda episode: episode.video is None)
+    n_recorded = sum(episode.video is not None for episode in plan)
+    n_main = max(n_recorded, -(-len(plan) // n_processes))
+    if rank == 0:
+        return recorded_first[:n_main]
+    return recorded_first[n_main:][rank - 1 :: n_processes - 1]
 
 
 def _start(env: VectorEnv, policy: BasePolicy, starting: Mapping[int, Episode]) -> None:

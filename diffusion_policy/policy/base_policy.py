@@ -74,6 +74,10 @@ class BasePolicy(nn.Module, ABC):
             The scalar loss, and further values to log.
         """
 
+    def forward(self, batch: Batch) -> tuple[Tensor, dict[str, float]]:
+        """:meth:`compute_loss`, for wrappers that distribute a module's call."""
+        return self.compute_loss(batch)
+
     @abstractmethod
     def predict_action(
         self, obs: dict[str, Tensor], env_ids: Sequence[int] | None = None

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from diffusion_policy.common import batch_random
 from diffusion_policy.common.errors import UserError
 from diffusion_policy.common.window import Window
 from diffusion_policy.model.common.lora import LoRAConfig, merge_lora
@@ -170,7 +171,7 @@ class DOTPolicy(BasePolicy):
                 [self.normalizer[key].normalize(obs[key].flatten(2)) for key in keys], dim=-1
             )
             if self.training and self.state_noise > 0:
-                x = x + (torch.rand_like(x) * 2 - 1) * (self.state_noise * fade)
+                x = x + (batch_random.rand(x.shape, x.device) * 2 - 1) * (self.state_noise * fade)
             inputs[name] = x
         if self.image_keys:
             # One time after another, each with all its cameras: (B, To * cameras, 3, H, W).
@@ -300,10 +301,10 @@ def _resize(images: Tensor, size: tuple[int, int]) -> Tensor:
 def _random_crop(images: Tensor, smallest: float) -> Tensor:
     """Crop all images alike to one share of their sides, drawn from [smallest, 1]."""
     height, width = images.shape[-2:]
-    share = smallest + (1 - smallest) * float(torch.rand(()))
+    share = smallest + (1 - smallest) * float(batch_random.rand(()))
     h, w = round(share * height), round(share * width)
-    top = int(torch.randint(height - h + 1, ()))
-    left = int(torch.randint(width - w + 1, ()))
+    top = int(batch_random.randint(height - h + 1, ()))
+    left = int(batch_random.randint(width - w + 1, ()))
     return images[..., top : top + h, left : left + w]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
+from diffusion_policy.common import distributed
 from diffusion_policy.common.checkpoint import load_checkpoint, save_checkpoint
 from diffusion_policy.common.errors import UserError
 from diffusion_policy.policy.base_policy import BasePolicy
@@ -40,14 +42,19 @@ class BaseWorkspace(ABC):
 
     def __init__(self, cfg: DictConfig, output_dir: str | Path | None = None) -> None:
         self.cfg = cfg
-        self.output_dir = Path(output_dir or HydraConfig.get().runtime.output_dir)
+        self.output_dir = _agreed(Path(output_dir or HydraConfig.get().runtime.output_dir))
+
+    @classmethod
+    def launch(cls, cfg: DictConfig) -> float | None:
+        """What a Hydra job does: run in its output directory; returns what :meth:`run` does."""
+        return cls(cfg).run()
 
     @abstractmethod
-    def run(self) -> None:
-        """Do the work, from the start or from the loaded state."""
+    def run(self) -> float | None:
+        """Do the work, from the start or from the loaded state; returns its score, if any."""
 
     def get_checkpoint_path(self, tag: str = "latest") -> Path:
-        return self.output_dir / "checkpoints" / f"{tag}.ckpt"
+        return checkpoint_path(self.output_dir, tag)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that must survive a restart, as tensors and plain values."""
@@ -66,10 +73,13 @@ class BaseWorkspace(ABC):
             if part is not None and state.get(key) is not None:
                 part.load_state_dict(state[key])
 
-    def save_checkpoint(self, path: Path | None = None, tag: str = "latest") -> Path:
-        """Write the state; the previous file stays whole until the new one is."""
+    def save_checkpoint(
+        self, path: Path | None = None, tag: str = "latest", state: dict[str, Any] | None = None
+    ) -> Path:
+        """Write ``state``, by default the present one; the previous file stays till it is whole."""
         path = path or self.get_checkpoint_path(tag)
-        save_checkpoint(path, OmegaConf.to_yaml(self.cfg, resolve=True), self.state_dict())
+        state = self.state_dict() if state is None else state
+        save_checkpoint(path, OmegaConf.to_yaml(self.cfg, resolve=True), state)
         return path
 
     def load_checkpoint(self, path: Path | None = None, tag: str = "latest") -> Path:
@@ -80,21 +90,7 @@ class BaseWorkspace(ABC):
         """
         path = path or self.get_checkpoint_path(tag)
         payload = load_checkpoint(path)
-        saved = OmegaConf.create(payload["config"])
-        theirs, ours = saved.policy._target_, self.cfg.policy._target_
-        if theirs != ours:
-            raise UserError(
-                f"{path} is a checkpoint of {theirs}, this run trains {ours}; "
-                "choose another hydra.run.dir"
-            )
-        # Going on with other settings would pass off a mixture of two runs as one.
-        if changes := changed_settings(saved, self.cfg):
-            told = ", ".join(f"{key} was {old} and is {new}" for key, old, new in changes[:5])
-            more = f" and {len(changes) - 5} more" if len(changes) > 5 else ""
-            raise UserError(
-                f"{path} does not fit this config: {told}{more}; "
-                "go on with the settings it was trained with, or choose another hydra.run.dir"
-            )
+        require_same_settings(path, payload, self.cfg)
         try:
             self.load_state_dict(payload["state"])
         except (RuntimeError, ValueError, KeyError) as error:
@@ -117,6 +113,46 @@ class BaseWorkspace(ABC):
         workspace = cls(cfg, output_dir or path.resolve().parent.parent)
         workspace.load_checkpoint(path)
         return workspace
+
+
+def checkpoint_path(output_dir: Path, tag: str = "latest") -> Path:
+    """Where a run in ``output_dir`` saves."""
+    return output_dir / "checkpoints" / f"{tag}.ckpt"
+
+
+def _agreed(output_dir: Path) -> Path:
+    """The directory of the main process: others may have started a second, and a name, later."""
+    agreed = distributed.from_main(output_dir)
+    if agreed != output_dir:
+        with suppress(OSError):
+            output_dir.rmdir()  # Hydra made it, and nothing is in it
+    return agreed
+
+
+def require_same_settings(path: Path, payload: dict[str, Any], cfg: DictConfig) -> None:
+    """Check that a run with ``cfg`` may go on from a checkpoint.
+
+    Args:
+        path, payload: of the checkpoint.
+
+    Raises:
+        UserError: it belongs to another method or other settings.
+    """
+    saved = OmegaConf.create(payload["config"])
+    theirs, ours = saved.policy._target_, cfg.policy._target_
+    if theirs != ours:
+        raise UserError(
+            f"{path} is a checkpoint of {theirs}, this run trains {ours}; "
+            "choose another hydra.run.dir"
+        )
+    # Going on with other settings would pass off a mixture of two runs as one.
+    if changes := changed_settings(saved, cfg):
+        told = ", ".join(f"{key} was {old} and is {new}" for key, old, new in changes[:5])
+        more = f" and {len(changes) - 5} more" if len(changes) > 5 else ""
+        raise UserError(
+            f"{path} does not fit this config: {told}{more}; "
+            "go on with the settings it was trained with, or choose another hydra.run.dir"
+        )
 
 
 def load_policy(

@@ -21,6 +21,7 @@ MAY_CHANGE = (
             "device",
             "num_threads",
             "compile",
+            "fsdp",
             "tqdm_interval_sec",
             "resume",
             "debug",  # what it sets is compared

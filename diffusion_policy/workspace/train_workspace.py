@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import copy
 import math
+import signal
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -14,34 +16,48 @@ from typing import Any
 import hydra
 import torch
 from diffusers.optimization import get_scheduler
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from diffusion_policy.common.checkpoint import TopKCheckpoints
+from diffusion_policy.common import distributed
+from diffusion_policy.common.batch_random import batch_randomness
+from diffusion_policy.common.checkpoint import TopKCheckpoints, load_checkpoint
 from diffusion_policy.common.errors import UserError
 from diffusion_policy.common.inference import undisturbed
 from diffusion_policy.common.json_logger import read_log
-from diffusion_policy.common.loggers import RunLogger
+from diffusion_policy.common.loggers import LOG_FILE, RunLogger
 from diffusion_policy.common.output_dir import OutputLock
 from diffusion_policy.common.plots import plot_curves
 from diffusion_policy.common.pytorch_util import (
     AUTOCAST_DTYPES,
     count_parameters,
     dict_apply,
-    resolve_device,
     resolve_precision,
 )
-from diffusion_policy.common.run_config import write_run_config
-from diffusion_policy.common.seeding import get_rng_state, seed_everything, set_rng_state
+from diffusion_policy.common.run_config import resume_override, write_run_config
+from diffusion_policy.common.seeding import seed_everything
 from diffusion_policy.common.stop_signal import Stopped, StopSignal
-from diffusion_policy.dataset.batches import BatchOrder, as_is
+from diffusion_policy.dataset.batches import BatchOrder, BatchPart, as_is
 from diffusion_policy.dataset.replay_dataset import ReplayDataset
 from diffusion_policy.env_runner.base_runner import BaseRunner
 from diffusion_policy.env_runner.score_text import score_text
 from diffusion_policy.policy.base_policy import BasePolicy, Batch
-from diffusion_policy.workspace.base_workspace import BaseWorkspace
+from diffusion_policy.workspace.base_workspace import (
+    BaseWorkspace,
+    checkpoint_path,
+    require_same_settings,
+)
 from diffusion_policy.workspace.config_check import check_known_keys
+from diffusion_policy.workspace.sharding import (
+    divided_module_state,
+    divided_optimizer_state,
+    shard,
+    whole,
+)
 from diffusion_policy.workspace.training_config import TrainingConfig, apply_debug
 
 _PACE_STEPS = 50  # after so many steps the pace is known
@@ -51,8 +67,12 @@ class TrainWorkspace(BaseWorkspace):
     """Trains any policy on any task.
 
     Stopping at any moment and running the same command again ends, on the CPU, with the same
-    weights and the same log as never stopping: the checkpoint holds every counter and generator,
-    and the order of data follows from seed, epoch and position.
+    weights and the same log as never stopping: the checkpoint holds every counter, and the order
+    of data and all random numbers of a step follow from seed, epoch and position.
+
+    Under torchrun each process works on its part of every batch and plays its part of the
+    episodes; the main one writes. The loss of a step is that of the whole batch, so any number of
+    processes trains alike.
 
     Attributes:
         global_step: optimiser steps done.
@@ -75,25 +95,22 @@ class TrainWorkspace(BaseWorkspace):
     value_keys = ("global_step", "epoch", "epoch_step", "loss_sum", "n_logged", "topk_name")
 
     def __init__(self, cfg: DictConfig, output_dir: str | Path | None = None) -> None:
+        self.training = _checked(cfg)
+        self.device = distributed.join(self.training.device)
         super().__init__(cfg, output_dir)
-        check_known_keys(cfg)
-        self.training = TrainingConfig.parse(cfg.training)
-        if self.training.debug:
-            apply_debug(cfg)
-            self.training = TrainingConfig.parse(cfg.training)
         if self.training.num_threads is not None:
             torch.set_num_threads(self.training.num_threads)
-        self.device = resolve_device(self.training.device)
         self.precision = resolve_precision(self.training.precision, self.device)
         seed_everything(self.training.seed)
 
         self.model: BasePolicy = hydra.utils.instantiate(cfg.policy)
-        self.dataset: ReplayDataset = hydra.utils.instantiate(
-            cfg.task.dataset,
-            shape_meta=self.model.shape_meta,
-            window=self.model.window,
-            _convert_="object",  # or dataclasses would arrive as configs
-        )
+        with distributed.main_first():
+            self.dataset: ReplayDataset = hydra.utils.instantiate(
+                cfg.task.dataset,
+                shape_meta=self.model.shape_meta,
+                window=self.model.window,
+                _convert_="object",  # or dataclasses would arrive as configs
+            )
         self.val_dataset = self.dataset.get_validation_dataset()
         self.model.set_normalizer(self.dataset.get_normalizer(self.model.normalization))
         self.model.fit(self.dataset)
@@ -107,22 +124,26 @@ class TrainWorkspace(BaseWorkspace):
             for network in self.model.children():
                 network.compile()
 
+        self.learner = self._distribute()
+
+        processes = {"rank": distributed.rank(), "n_processes": distributed.n_processes()}
         self.order = BatchOrder(
             len(self.dataset),
             cfg.dataloader.batch_size,
             self.training.seed,
             max_batches=self._cap(),
+            **processes,
         )
         self.loader = self._loader(self.dataset, self.order, cfg.dataloader)
-        val_size = cfg.val_dataloader.batch_size
-        val_order = BatchOrder(
+        self.val_order = BatchOrder(
             len(self.val_dataset),
-            val_size,
+            cfg.val_dataloader.batch_size,
             self.training.seed,
             shuffle=False,
             max_batches=self.training.max_val_steps,
+            **processes,
         )
-        self.val_loader = self._loader(self.val_dataset, val_order, cfg.val_dataloader)
+        self.val_loader = self._loader(self.val_dataset, self.val_order, cfg.val_dataloader)
         self.steps_per_epoch = -(-self.order.n_batches // self.training.gradient_accumulate_every)
         self.total_steps = self.steps_per_epoch * self.training.num_epochs
 
@@ -139,6 +160,38 @@ class TrainWorkspace(BaseWorkspace):
         self.global_step = self.epoch = self.epoch_step = self.n_logged = 0
         self.loss_sum = 0.0
         self.topk_name: str | None = None
+
+    @classmethod
+    def launch(cls, cfg: DictConfig) -> float | None:
+        """Run; a run that has finished is left alone, quickly: a sweep that goes on has many."""
+        training = _checked(cfg)
+        output_dir = Path(HydraConfig.get().runtime.output_dir)
+        latest = checkpoint_path(output_dir)
+        if training.resume and latest.is_file():
+            payload = load_checkpoint(latest)
+            require_same_settings(latest, payload, cfg)
+            if payload["state"]["epoch"] >= training.num_epochs:
+                print(f"{final_score(output_dir)}; finished before, see {output_dir}")
+                return last_value(output_dir, cfg.checkpoint.topk.monitor_key)
+        return super().launch(cfg)
+
+    def _distribute(self) -> nn.Module:
+        """What computes the loss of a batch and, in backward, the gradients of all processes."""
+        if not distributed.is_launched():
+            if self.training.fsdp:
+                raise UserError(
+                    "training.fsdp is true but this is a single process; start it by torchrun "
+                    "--nproc_per_node=N train.py ..., or set it to false"
+                )
+            return self.model
+        if not self.training.fsdp:
+            return DistributedDataParallel(self.model)
+        if self.precision == "fp16":
+            raise UserError("training.precision is fp16 with training.fsdp=true; use bf16 or fp32")
+        self._undivided = copy.deepcopy(self.model)
+        for model in filter(None, (self.model, self.ema_model)):
+            shard(model, self.device)
+        return self.model
 
     def _cap(self) -> int | None:
         """Batches an epoch at most."""
@@ -160,37 +213,46 @@ class TrainWorkspace(BaseWorkspace):
 
     # ------------------------------------------------------------------ the loop
 
-    def run(self) -> None:
-        """Train until ``num_epochs``, from the latest checkpoint if there is one."""
-        with OutputLock(self.output_dir), StopSignal() as stop:
+    def run(self) -> float | None:
+        """Train until ``num_epochs``, from the latest checkpoint if there is one.
+
+        Returns:
+            The monitored metric of ``checkpoint.topk`` as last logged, which sweepers optimise.
+        """
+        main = distributed.is_main()
+        stop = StopSignal(patient=distributed.is_launched())
+        with OutputLock(self.output_dir) if main else nullcontext(), stop:
             self._resume()
-            write_run_config(self.output_dir, self.cfg)
-            self._describe()
+            if main:
+                write_run_config(self.output_dir, self.cfg)
+                self._describe()
             runner: BaseRunner = hydra.utils.instantiate(
                 self.cfg.task.env_runner, output_dir=self.output_dir
             )
-            logger = RunLogger(self.output_dir, self.cfg, keep=self.n_logged)
-            with runner, logger, self._progress() as bar:
+            logger = RunLogger(self.output_dir, self.cfg, keep=self.n_logged) if main else None
+            first_step = self.global_step
+            with runner, logger or nullcontext(), self._progress() as bar:
                 while self.epoch < self.training.num_epochs:
                     for batches in self._rest_of_epoch():
                         loss = self.train_step(batches)
                         bar.set_postfix(epoch=self.epoch, loss=f"{loss:.4f}", refresh=False)
                         bar.update()
-                        if bar.n == bar.initial + _PACE_STEPS:
+                        if main and self.global_step == first_step + _PACE_STEPS:
                             self._tell_pace(bar)
                         if self.epoch_step < self.steps_per_epoch:
                             self._log(logger, self._record(loss))
-                        if stop.received:
-                            raise self._stopped(stop)
-                        if self._save_is_due():
-                            self._save()
+                        self._stop_or_save(stop)
                     self._end_epoch(runner, logger)
-                    if stop.received:
-                        raise self._stopped(stop)
-            print(f"{final_score(logger.path)}; look at {self.output_dir}")
+                    self._stop_or_save(stop)
+            if main:
+                print(f"{final_score(self.output_dir)}; look at {self.output_dir}")
+            return last_value(self.output_dir, self.topk.monitor_key)
 
-    def train_step(self, batches: list[Batch]) -> float:
+    def train_step(self, batches: list[tuple[BatchPart, Batch]]) -> float:
         """One optimiser step on the mean loss of ``batches``; returns that loss.
+
+        Args:
+            batches: this process's part of each, and its rows.
 
         Raises:
             UserError: the loss or a gradient is not finite. Weights and optimiser are left as
@@ -198,18 +260,21 @@ class TrainWorkspace(BaseWorkspace):
         """
         self.model.train()
         losses = []
-        dtype = AUTOCAST_DTYPES[self.precision]
-        for batch in batches:
-            with torch.autocast(self.device.type, dtype, enabled=dtype is not None):
-                loss, _ = self.model.compute_loss(self._to_device(batch))
-            losses.append(loss.item())
-            self._require_finite("loss", losses[-1])
-            self.scaler.scale(loss / len(batches)).backward()
+        for number, (part, batch) in enumerate(batches, start=1):
+            seed_everything(part.own_seed)
+            with self._gradients_are_shared(number == len(batches)):
+                loss = self._loss(part, batch)
+                losses.append(distributed.total([loss.item() * part.share])[0])
+                self._require_finite("loss", losses[-1])
+                # Gradients of processes are averaged, so that their losses' shares have to be
+                # counted in processes.
+                scale = part.share * distributed.n_processes() / len(batches)
+                self.scaler.scale(loss * scale).backward()
         self.scaler.unscale_(self.optimizer)
         limit = math.inf if self.training.max_grad_norm is None else self.training.max_grad_norm
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), limit)
         if not self.scaler.is_enabled():  # a scaler leaves such a step out and scales down
-            self._require_finite("norm of the gradient", norm.item())
+            self._require_finite("norm of the gradient", whole(norm).item())
         self.scaler.step(self.optimizer)
         self.scaler.update()
         if self.scaler.is_enabled() and self.scaler.get_scale() < 1:
@@ -228,6 +293,20 @@ class TrainWorkspace(BaseWorkspace):
         self.loss_sum += loss
         return loss
 
+    def _loss(self, part: BatchPart, batch: Batch) -> Tensor:
+        dtype = AUTOCAST_DTYPES[self.precision]
+        with (
+            batch_randomness(part.start, part.stop, part.total, part.seed),
+            torch.autocast(self.device.type, dtype, enabled=dtype is not None),
+        ):
+            return self.learner(self._to_device(batch))[0]
+
+    def _gradients_are_shared(self, last: bool) -> AbstractContextManager[None]:
+        """In the block, gradients go round the processes, unless more are to be added first."""
+        if last or not isinstance(self.learner, DistributedDataParallel):
+            return nullcontext()
+        return self.learner.no_sync()
+
     def _require_finite(self, name: str, value: float) -> None:
         if not math.isfinite(value):
             raise UserError(
@@ -236,19 +315,20 @@ class TrainWorkspace(BaseWorkspace):
                 "training.max_grad_norm, or look at the data of that step"
             )
 
-    def _rest_of_epoch(self) -> Iterator[list[Batch]]:
+    def _rest_of_epoch(self) -> Iterator[list[tuple[BatchPart, Batch]]]:
         """The batches of each step that the current epoch still has to do."""
         per_step = self.training.gradient_accumulate_every
-        self.order.seek(self.epoch, self.epoch_step * per_step)
-        batches = iter(self.loader)
+        first = self.epoch_step * per_step
+        self.order.seek(self.epoch, first)
+        batches = ((self.order.part(i), batch) for i, batch in enumerate(self.loader, first))
         while group := list(islice(batches, per_step)):
             yield group
 
-    def _end_epoch(self, runner: BaseRunner, logger: RunLogger) -> None:
+    def _end_epoch(self, runner: BaseRunner, logger: RunLogger | None) -> None:
         """Evaluate, log the epoch's record and save."""
         training = self.training
         record = self._record(self.loss_sum / max(1, self.epoch_step))
-        policy = self.policy
+        policy = self._whole_policy()
         if self._is_due(training.val_every) and len(self.val_dataset):
             record["val_loss"] = self._validate(policy)
         if self._is_due(training.sample_every):
@@ -258,7 +338,7 @@ class TrainWorkspace(BaseWorkspace):
             self._save()  # a rollout can take longer than a scheduler waits before it kills
             record.update(runner.run(policy, label=f"epoch={self.epoch:04d}"))
         self._log(logger, record)
-        if rolled_out:
+        if rolled_out and logger is not None:
             plot_curves(logger.path, self.output_dir / "curves.png")
         save = self._is_due(training.checkpoint_every) or rolled_out
         self.topk_name = self.topk.consider(record) if save else None
@@ -278,6 +358,13 @@ class TrainWorkspace(BaseWorkspace):
         """The policy to evaluate: the averaged one if there is one."""
         return self.model if self.ema_model is None else self.ema_model
 
+    def _whole_policy(self) -> BasePolicy:
+        """:attr:`policy`, or a copy with all its weights where processes have parts of them."""
+        if not self.training.fsdp:
+            return self.policy
+        self._undivided.load_state_dict(whole(self.policy.state_dict()))
+        return self._undivided
+
     def _is_due(self, every: int) -> bool:
         return (self.epoch + 1) % every == 0 or self.epoch + 1 == self.training.num_epochs
 
@@ -286,24 +373,32 @@ class TrainWorkspace(BaseWorkspace):
 
     def _validate(self, policy: BasePolicy) -> float:
         """Mean loss over the held-out episodes, with the same random draws every time."""
-        losses, sizes = [], []
+        losses = n_rows = 0.0
         with undisturbed(policy, self.device, self.training.seed):
-            for batch in self.val_loader:
-                losses.append(policy.compute_loss(self._to_device(batch))[0].item())
-                sizes.append(len(batch["action"]))
-        return sum(x * n for x, n in zip(losses, sizes, strict=True)) / sum(sizes)
+            for i, batch in enumerate(self.val_loader):
+                part = self.val_order.part(i)
+                with batch_randomness(part.start, part.stop, part.total, part.seed):
+                    loss = policy.compute_loss(self._to_device(batch))[0].item()
+                losses += loss * part.share * part.total
+                n_rows += part.share * part.total
+        losses, n_rows = distributed.total([losses, n_rows])
+        return losses / n_rows
 
     def _sample(self, policy: BasePolicy) -> float:
         """Mean squared error, raw units squared, of actions predicted for a training batch."""
         self.order.seek(epoch=0)
         batch = self._to_device(self.dataset.__getitems__(next(iter(self.order))))
+        part = self.order.part(0)
+        rows = range(part.start, part.stop)  # each draws by its number in the whole batch
         with undisturbed(policy, self.device, self.training.seed):
             policy.reset()
-            predicted = policy.predict_action(batch["obs"])["action_pred"]
+            predicted = policy.predict_action(batch["obs"], env_ids=rows)["action_pred"]
             policy.reset()
         n_rows = predicted.shape[1]
         error = (predicted - batch["action"][:, :n_rows]).square().mean(-1)
-        return error[~batch["action_is_pad"][:, :n_rows]].mean().item()
+        error = error[~batch["action_is_pad"][:, :n_rows]]
+        error_sum, n_steps = distributed.total([error.sum().item(), len(error)])
+        return error_sum / n_steps
 
     def _record(self, loss: float) -> dict[str, Any]:
         return {
@@ -313,23 +408,42 @@ class TrainWorkspace(BaseWorkspace):
             "lr": self.lr_scheduler.get_last_lr()[0],
         }
 
-    def _log(self, logger: RunLogger, record: dict[str, Any]) -> None:
-        logger.log(record)
+    def _log(self, logger: RunLogger | None, record: dict[str, Any]) -> None:
+        if logger is not None:
+            logger.log(record)
         self.n_logged += 1
 
     # ------------------------------------------------------------------ stop and go on
 
     def state_dict(self) -> dict[str, Any]:
-        return {**super().state_dict(), "rng": get_rng_state()}
+        return whole(super().state_dict())
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        if self.training.fsdp:
+            state = {
+                **state,
+                "model": divided_module_state(self.model, state["model"]),
+                "optimizer": divided_optimizer_state(self.optimizer, state["optimizer"]),
+            }
+            if self.ema_model is not None and state["ema_model"] is not None:
+                state["ema_model"] = divided_module_state(self.ema_model, state["ema_model"])
         super().load_state_dict(state)
-        set_rng_state(state["rng"])
+
+    def _stop_or_save(self, stop: StopSignal) -> None:
+        """What all processes do when one of them was told to stop, or finds that time has come."""
+        stopping, due = distributed.total([stop.received is not None, self._save_is_due()])
+        if stopping:
+            self._save()
+            raise self._stopped(stop)
+        if due:
+            self._save()
 
     def _save(self) -> None:
-        latest = self.save_checkpoint()
-        if self.topk_name is not None and self.epoch_step == 0:
-            self.topk.keep(latest, self.topk_name)
+        state = self.state_dict()
+        if distributed.is_main():
+            latest = self.save_checkpoint(state=state)
+            if self.topk_name is not None and self.epoch_step == 0:
+                self.topk.keep(latest, self.topk_name)
         self._saved_at = time.monotonic()
 
     def _save_is_due(self) -> bool:
@@ -346,31 +460,38 @@ class TrainWorkspace(BaseWorkspace):
                     "or delete it"
                 )
             self.load_checkpoint(latest)
-            self.topk.repair(latest, self.topk_name if self.epoch_step == 0 else None)
-            print(f"resuming from {latest}: epoch {self.epoch}, step {self.global_step}")
+            if distributed.is_main():
+                self.topk.repair(latest, self.topk_name if self.epoch_step == 0 else None)
+                print(f"resuming from {latest}: epoch {self.epoch}, step {self.global_step}")
 
     def _stopped(self, stop: StopSignal) -> Stopped:
-        self._save()
-        print(
-            f"\nstopped by {stop.received.name} at step {self.global_step} of {self.total_steps}; "
-            f"state saved in {self.get_checkpoint_path()}. To go on, run the same command with "
-            f"hydra.run.dir={self.output_dir}"
-        )
-        return Stopped(128 + stop.received)
+        # Another process may have been told, and this one not.
+        number = stop.received or signal.SIGTERM
+        if distributed.is_main():
+            print(
+                f"\nstopped by {number.name} at step {self.global_step} of {self.total_steps}; "
+                f"state saved in {self.get_checkpoint_path()}. To go on, run the same command with "
+                f"{resume_override(self.output_dir)}"
+            )
+        return Stopped(128 + number)
 
     # ------------------------------------------------------------------ what a person sees
 
     def _describe(self) -> None:
         """Say what will happen, before it does."""
         trainable, total = count_parameters(self.model)
+        n_processes = distributed.n_processes()
+        processes = f"{n_processes} processes, each " if n_processes > 1 else ""
+        policy = self.cfg.policy._target_.rpartition(".")[2]
         batch = self.cfg.dataloader.batch_size * self.training.gradient_accumulate_every
         shapes = ", ".join(f"{k} {list(f.shape)}" for k, f in self.model.shape_meta.obs.items())
         print(
-            f"device    {self.device}, {torch.get_num_threads()} CPU threads, {self.precision}\n"
+            f"device    {processes}{self.device}, {torch.get_num_threads()} CPU threads, "
+            f"{self.precision}\n"
             f"data      {self.cfg.task.dataset.path}: {self.dataset.n_episodes} training episodes "
             f"({len(self.dataset):,} samples), {self.val_dataset.n_episodes} for validation\n"
             f"inputs    {shapes} at steps {list(self.model.obs_offsets)}\n"
-            f"policy    {type(self.model).__name__}, {trainable:,} of {total:,} parameters train\n"
+            f"policy    {policy}, {trainable:,} of {total:,} parameters train\n"
             f"schedule  {self.training.num_epochs} epochs x {self.steps_per_epoch} steps of "
             f"{batch} samples = {self.total_steps:,} steps, {self.global_step:,} done\n"
             f"output    {self.output_dir}",
@@ -384,6 +505,7 @@ class TrainWorkspace(BaseWorkspace):
 
     def _progress(self) -> tqdm:
         return tqdm(
+            disable=not distributed.is_main(),
             total=self.total_steps,
             initial=self.global_step,
             desc="Training",
@@ -394,9 +516,19 @@ class TrainWorkspace(BaseWorkspace):
         )
 
 
-def final_score(log_path: Path) -> str:
-    """One line on the last rollout of a log."""
-    scored = [record for record in read_log(log_path) if "test/success_rate" in record]
+def _checked(cfg: DictConfig) -> TrainingConfig:
+    """The ``training`` section, once the whole config is known to be sound."""
+    check_known_keys(cfg)
+    training = TrainingConfig.parse(cfg.training)
+    if training.debug:
+        apply_debug(cfg)
+        training = TrainingConfig.parse(cfg.training)
+    return training
+
+
+def final_score(output_dir: Path) -> str:
+    """One line on the last rollout of a run."""
+    scored = [r for r in read_log(output_dir / LOG_FILE) if "test/success_rate" in r]
     if not scored:
         return "no rollout was logged"
     last = scored[-1]
@@ -407,3 +539,14 @@ def final_score(log_path: Path) -> str:
     )
     n_episodes = sum(key.startswith("test/sim_max_reward_") for key in last)
     return f"{score} over {n_episodes} episodes after {last['global_step'] + 1:,} steps"
+
+
+def last_value(output_dir: Path, key: str) -> float | None:
+    """What a run last logged under ``key``, in which / may be written _; None if it never did."""
+    found = (
+        record[name]
+        for record in reversed(read_log(output_dir / LOG_FILE))
+        for name in record
+        if name.replace("/", "_") == key.replace("/", "_")
+    )
+    return next(found, None)

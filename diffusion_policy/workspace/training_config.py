@@ -44,6 +44,8 @@ class TrainingConfig:
         precision: of matrix products in training: fp32, bf16, fp16 (with loss scaling), or auto,
             which is bf16 where the device computes with it natively. Weights, losses and
             evaluation stay float32.
+        fsdp: divide weights, gradients and optimiser state among the processes of torchrun, for
+            models too large for one device (FSDP2).
         compile: run the networks through torch.compile in training; needs a C++ compiler on the
             CPU, and pays off in long runs on a GPU.
         seed: of weights, data order, augmentation and episode split.
@@ -68,6 +70,7 @@ class TrainingConfig:
     device: str = "auto"
     precision: str = "auto"
     compile: bool = False
+    fsdp: bool = False
     seed: int = 42
     debug: bool = False
     resume: bool = True

@@ -17,7 +17,7 @@ def workspace(tmp_path_factory) -> TrainWorkspace:
     folder = tmp_path_factory.mktemp("run")
     overrides = tiny_overrides(make_demos(folder / "demos.zarr"), folder / "cache")
     workspace = TrainWorkspace(compose_config("train_dot_pusht", *overrides), folder)
-    workspace.train_step([next(iter(workspace.loader))])
+    workspace.train_step([(workspace.order.part(0), next(iter(workspace.loader)))])
     workspace.save_checkpoint()
     return workspace
 

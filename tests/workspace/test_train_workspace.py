@@ -264,7 +264,7 @@ def test_non_finite_numbers_stop_before_the_update(tmp_path, overrides, where):
         weight = workspace.model.model.action_head.weight
         weight.register_hook(lambda grad: torch.full_like(grad, float("inf")))
     with pytest.raises(UserError, match=rf"the {where} is \w+ at step 0 \(step 0 of epoch 0\)"):
-        workspace.train_step([batch])
+        workspace.train_step([(workspace.order.part(0), batch)])
     assert_equal_states(before, dict(workspace.model.state_dict()))
     assert not workspace.optimizer.state
 

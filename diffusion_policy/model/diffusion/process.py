@@ -16,6 +16,7 @@ from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
+from diffusion_policy.common import batch_random
 from diffusion_policy.common.errors import UserError
 
 Predict = Callable[[Tensor, Tensor], Tensor]
@@ -67,7 +68,7 @@ class Process(ABC):
             known: (B, T, D) bool, entries that sampling is given: clean in the input, and
                 without error. None: nothing.
         """
-        noisy, time, target = self.corrupt(clean, torch.randn_like(clean))
+        noisy, time, target = self.corrupt(clean, batch_random.randn(clean.shape, clean.device))
         if known is None:
             return F.mse_loss(predict(noisy, time).float(), target)
         noisy = torch.where(known, clean, noisy)
@@ -190,7 +191,7 @@ class Diffusion(Process):
         self._is_random = sampler == "ddpm"
 
     def corrupt(self, clean: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        time = torch.randint(self.num_train_timesteps, (len(clean),), device=clean.device)
+        time = batch_random.randint(self.num_train_timesteps, (len(clean),), clean.device)
         # Not the scheduler's add_noise: dpm_solver's depends on the sampling that came before.
         abar = self._scheduler.alphas_cumprod.to(clean)[time][:, None, None]
         noisy = abar.sqrt() * clean + (1 - abar).sqrt() * noise
@@ -235,7 +236,7 @@ class FlowMatching(Process):
         self.time_scale = time_scale
 
     def corrupt(self, clean: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        s = torch.rand(len(clean), device=clean.device)
+        s = batch_random.rand((len(clean),), clean.device)
         share = s[:, None, None]
         return share * clean + (1 - share) * noise, s * self.time_scale, clean - noise
 

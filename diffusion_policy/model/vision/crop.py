@@ -5,12 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from diffusion_policy.common import batch_random
+
 
 class Crop(nn.Module):
     """(N, C, H, W) -> (N, C, h, w).
 
     In training mode each image of the batch has a place of its own, uniform over all places where
-    the crop fits, drawn from torch's global CPU generator; in evaluation mode the crop is centred.
+    the crop fits, drawn on the CPU by :mod:`batch_random`; in evaluation mode the crop is centred.
 
     Args:
         size: (h, w) of the crop, at most (H, W).
@@ -28,8 +30,8 @@ class Crop(nn.Module):
             return images[..., top : top + height, left : left + width]
         n, channels = images.shape[:2]
         # Drawn on the CPU, so that a seed means the same crops on every device.
-        top = torch.randint(free_rows + 1, (n, 1, 1, 1)).to(images.device)
-        left = torch.randint(free_columns + 1, (n, 1, 1, 1)).to(images.device)
+        top = batch_random.randint(free_rows + 1, (n, 1, 1, 1)).to(images.device)
+        left = batch_random.randint(free_columns + 1, (n, 1, 1, 1)).to(images.device)
         rows = top + torch.arange(height, device=images.device)[:, None]
         columns = left + torch.arange(width, device=images.device)
         batch = torch.arange(n, device=images.device).view(n, 1, 1, 1)

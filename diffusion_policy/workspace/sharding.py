@@ -1,0 +1,71 @@
+"""Weights, gradients and optimiser state divided among processes (FSDP2), for large models.
+
+Checkpoints hold everything whole, so a run may go on with another number of processes, or
+undivided.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+
+def shard(module: nn.Module, device: torch.device) -> None:
+    """Divide the parameters of ``module`` in place, layer by layer.
+
+    The elements of every ModuleList are gathered one at a time when they compute, the rest of the
+    module together. It must be called as ``module(...)`` to compute.
+    """
+    mesh = init_device_mesh(device.type, (dist.get_world_size(),))
+    for part in list(module.modules()):
+        if isinstance(part, nn.ModuleList):
+            for layer in part:
+                fully_shard(layer, mesh=mesh)
+    fully_shard(module, mesh=mesh)
+
+
+def whole(state: Any) -> Any:
+    """A nested state with every divided tensor put together, on the CPU.
+
+    Processes exchange their parts, so all of them must call this.
+    """
+    if isinstance(state, dict):
+        return {key: whole(value) for key, value in state.items()}
+    if isinstance(state, list):
+        return [whole(value) for value in state]
+    return state.full_tensor().cpu() if isinstance(state, DTensor) else state
+
+
+def divided_module_state(module: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The whole ``state`` of a module divided as the module is."""
+    own = module.state_dict()
+    return {key: _divided(value, own.get(key)) for key, value in state.items()}
+
+
+def divided_optimizer_state(
+    optimizer: torch.optim.Optimizer, state: dict[str, Any]
+) -> dict[str, Any]:
+    """The whole ``state`` of an optimiser divided as its parameters are."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    divided = {
+        number: {
+            name: _divided(value, parameters[number])
+            if isinstance(value, Tensor) and value.shape == parameters[number].shape
+            else value
+            for name, value in entry.items()
+        }
+        for number, entry in state["state"].items()
+    }
+    return {**state, "state": divided}
+
+
+def _divided(value: Tensor, like: Tensor | None) -> Tensor:
+    if not isinstance(like, DTensor):
+        return value
+    return distribute_tensor(value.to(like.device), like.device_mesh, like.placements)
