@@ -72,8 +72,8 @@ def _config_message(error: BaseException) -> str | None:
     if match := re.search(r"'hydra/(launcher|sweeper)/((joblib|submitit|ray|optuna)\w*)'", text):
         kind, name, extra = match.groups()
         return (
-            f"hydra/{kind}={name} needs a plugin that is not installed; "
-            f"pip install -e '.[{extra}]', or leave it out"
+            f"hydra/{kind}={name} is not known here; its plugin comes with "
+            f"pip install -e '.[{extra}]'"
         )
     if match := re.search(r"Could not override '([^']+)'", text):
         return f"config key {match[1]} is unknown; the keys are in diffusion_policy/config/"

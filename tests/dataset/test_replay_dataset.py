@@ -175,6 +175,25 @@ def test_order_covers_every_sample_once_and_resumes(n, batch_size, epoch, data):
         assert a.seed == b.seed
 
 
+@given(st.integers(1, 60), st.integers(1, 17), st.integers(1, 5))
+def test_processes_divide_every_batch(n, batch_size, n_processes):
+    whole = BatchOrder(n, batch_size, seed=5)
+    orders = [
+        BatchOrder(n, batch_size, 5, rank=r, n_processes=n_processes) for r in range(n_processes)
+    ]
+    for i, (batch, *parts) in enumerate(zip(whole, *orders, strict=True)):
+        described = [order.part(i) for order in orders]
+        working = [(p, d) for p, d in zip(parts, described, strict=True) if d.share > 0]
+        assert np.array_equal(np.concatenate([p.samples for p, _ in working]), batch.samples)
+        for part, description in zip(parts, described, strict=True):
+            assert part.seed == description.seed == batch.seed
+            assert len(part.samples) == description.stop - description.start >= 1
+        for _, description in working:
+            assert description.share == (description.stop - description.start) / description.total
+        assert sum(d.share for d in described) == pytest.approx(1)
+        assert len({d.own_seed for d in described}) == n_processes
+
+
 def test_order_does_not_depend_on_loader_processes(store):
     dataset = ReplayDataset(store, META, Window((-3, 0), (-3, 0, 1), jitter=2), val_ratio=0)
     batches = []

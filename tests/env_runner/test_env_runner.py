@@ -1,14 +1,17 @@
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from toy_env import SHAPE_META, SIZE
 from toy_policy import GoalPolicy
 
 from diffusion_policy.common.errors import UserError
 from diffusion_policy.common.window import Window
-from diffusion_policy.env_runner.env_runner import EnvRunner
+from diffusion_policy.env_runner.env_runner import EnvRunner, Episode, _share
 from diffusion_policy.gym_util.make_env import make_env
 from diffusion_policy.gym_util.vector_env import VectorEnv, WorkerError
 from diffusion_policy.gym_util.video_writer import read_video
@@ -150,6 +153,15 @@ def test_records_the_first_episodes(tmp_path):
             assert episode.video.name == f"{episode.prefix}_{episode.seed}_{outcome}.mp4"
             assert log[f"{episode.prefix}/sim_video_{episode.seed}"] == str(episode.video)
             assert len(read_video(episode.video)) == episode.length + 1
+
+
+@given(st.integers(1, 30), st.integers(0, 30), st.integers(1, 5))
+def test_processes_divide_the_episodes(n, n_recorded, n_processes):
+    plan = [Episode(i, "test", i, Path("x.mp4") if i < n_recorded else None) for i in range(n)]
+    shares = [_share(plan, rank, n_processes) for rank in range(n_processes)]
+    assert sorted(episode.seed for share in shares for episode in share) == list(range(n))
+    assert all(episode.video is None for share in shares[1:] for episode in share)
+    assert max(map(len, shares)) <= max(n_recorded, -(-n // n_processes))
 
 
 def test_runs_without_a_label_do_not_overwrite_each_other(tmp_path):
