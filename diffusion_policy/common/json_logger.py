@@ -8,8 +8,7 @@ import numbers
 from pathlib import Path
 from typing import Any
 
-from diffusion_policy.common.checkpoint import write_atomically
-from diffusion_policy.common.output_dir import writing
+from diffusion_policy.common.output_dir import write_atomically, writing
 
 
 class JsonLogger:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from diffusion_policy.common.atomic_file import replacing
 from diffusion_policy.common.errors import UserError
 
 
@@ -28,6 +29,16 @@ def writing(path: Path, *, atomic: bool = False) -> Iterator[None]:
             f"cannot write {path}: {error.strerror or error}{kept}; free space or choose another "
             "output directory, then run the same command to resume"
         ) from error
+
+
+def write_atomically(path: Path, data: bytes | memoryview) -> None:
+    """Write a file so that a reader, or a crash, sees the old contents or the new, never a part.
+
+    Raises:
+        UserError: it cannot be written (disk full, no permission); the old file is untouched.
+    """
+    with writing(path, atomic=True), replacing(path) as partial:
+        partial.write_bytes(data)
 
 
 class OutputLock:

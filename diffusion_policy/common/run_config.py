@@ -7,7 +7,7 @@ from pathlib import Path
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from diffusion_policy.common.checkpoint import write_atomically
+from diffusion_policy.common.output_dir import write_atomically
 
 
 def write_run_config(output_dir: Path, cfg: DictConfig) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from diffusion_policy.common.errors import UserError
-from diffusion_policy.common.output_dir import OutputLock, writing
+from diffusion_policy.common.output_dir import OutputLock, write_atomically, writing
 
 HOLD = """
 import sys, time
@@ -63,3 +63,22 @@ def test_a_failed_write_names_the_file_and_what_is_kept(tmp_path):
 def fail_to_write(path: Path) -> None:
     with writing(path, atomic=True):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_real_full_disk_keeps_the_previous_file(tmp_path):
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", tmp_path],
+        capture_output=True,
+        check=False,
+    )
+    if mounted.returncode != 0:
+        pytest.skip("mounting a small file system needs privileges")
+    try:
+        path = tmp_path / "file"
+        write_atomically(path, b"old" * 1000)
+        with pytest.raises(UserError, match="No space left on device; the previous one is kept"):
+            write_atomically(path, b"new" * 100_000)
+        assert path.read_bytes() == b"old" * 1000
+        assert len(list(tmp_path.iterdir())) == 1
+    finally:
+        subprocess.run(["umount", tmp_path], check=True)
