@@ -5,12 +5,13 @@ import fcntl
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
 from diffusion_policy.common.errors import UserError
-from diffusion_policy.common.output_dir import OutputLock, write_atomically, writing
+from diffusion_policy.common.output_dir import OutputLock, is_held, write_atomically, writing
 
 HOLD = """
 import sys, time
@@ -29,10 +30,25 @@ def test_lock_excludes_others_and_ends_with_its_process(tmp_path):
     assert holder.stdout.readline() == "held\n"
     with pytest.raises(UserError, match=f"in use by process {holder.pid}"), OutputLock(tmp_path):
         pass
+    assert is_held(tmp_path)
     holder.kill()
     holder.communicate()
+    assert not is_held(tmp_path)
     with OutputLock(tmp_path):
         pass
+
+
+def test_a_glance_at_the_lock_does_not_keep_a_run_from_starting(tmp_path):
+    (tmp_path / ".lock").touch()
+    with (tmp_path / ".lock").open() as glance:
+        fcntl.flock(glance, fcntl.LOCK_SH)
+        threading.Timer(0.01, fcntl.flock, (glance, fcntl.LOCK_UN)).start()
+        with OutputLock(tmp_path):
+            assert is_held(tmp_path)
+
+
+def test_nobody_holds_a_directory_without_a_lock(tmp_path):
+    assert not is_held(tmp_path / "none")
 
 
 def test_a_file_system_without_locks_is_not_called_in_use(tmp_path, monkeypatch):
