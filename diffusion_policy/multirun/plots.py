@@ -75,7 +75,7 @@ def group_curves(groups: Sequence[Sequence[np.ndarray]], styles: Sequence[Style]
         if n:
             mean = np.mean([run[:n] for run in drawn], axis=0)
             axes.plot(*mean.T, color=colour, linestyle=dashes, linewidth=1.8, marker=marker)
-    axes.set_xlabel("optimiser step")
+    axes.set(xlabel="optimiser step", xlim=(0, None))
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
     return figure
