@@ -18,19 +18,9 @@ import torch
 
 from diffusion_policy.common.atomic_file import replacing
 from diffusion_policy.common.errors import UserError
-from diffusion_policy.common.output_dir import writing
+from diffusion_policy.common.output_dir import write_atomically, writing
 
 FORMAT = "diffusion_policy/1"
-
-
-def write_atomically(path: Path, data: bytes | memoryview) -> None:
-    """Write a file so that a reader, or a crash, sees the old contents or the new, never a part.
-
-    Raises:
-        UserError: it cannot be written (disk full, no permission); the old file is untouched.
-    """
-    with writing(path, atomic=True), replacing(path) as partial:
-        partial.write_bytes(data)
 
 
 def save_checkpoint(path: Path, config: str, state: dict[str, Any]) -> None:

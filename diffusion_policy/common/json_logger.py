@@ -8,8 +8,7 @@ import numbers
 from pathlib import Path
 from typing import Any
 
-from diffusion_policy.common.checkpoint import write_atomically
-from diffusion_policy.common.output_dir import writing
+from diffusion_policy.common.output_dir import write_atomically, writing
 
 
 class JsonLogger:
@@ -65,10 +64,13 @@ def read_log(path: Path) -> list[dict[str, Any]]:
     """All complete records of a log; [] when there is none."""
     if not path.is_file():
         return []
-    records = []
-    for line in path.read_text().splitlines():
-        try:
-            records.append(json.loads(line))
-        except json.JSONDecodeError:
-            continue  # torn by a crash
-    return records
+    with path.open("rb") as lines:
+        return [record for line in lines if (record := parse_line(line)) is not None]
+
+
+def parse_line(line: bytes) -> dict[str, Any] | None:
+    """The record that a line of a log holds; None for one torn by a crash."""
+    try:
+        return json.loads(line)
+    except ValueError:  # not JSON, or not even text
+        return None

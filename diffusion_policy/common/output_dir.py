@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import fcntl
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from diffusion_policy.common.atomic_file import replacing
 from diffusion_policy.common.errors import UserError
+
+_GLANCE_S = 0.05  # for longer than this, is_held of another process cannot be in the way
 
 
 @contextmanager
@@ -28,6 +32,16 @@ def writing(path: Path, *, atomic: bool = False) -> Iterator[None]:
             f"cannot write {path}: {error.strerror or error}{kept}; free space or choose another "
             "output directory, then run the same command to resume"
         ) from error
+
+
+def write_atomically(path: Path, data: bytes | memoryview) -> None:
+    """Write a file so that a reader, or a crash, sees the old contents or the new, never a part.
+
+    Raises:
+        UserError: it cannot be written (disk full, no permission); the old file is untouched.
+    """
+    with writing(path, atomic=True), replacing(path) as partial:
+        partial.write_bytes(data)
 
 
 class OutputLock:
@@ -56,7 +70,7 @@ class OutputLock:
 
     def _take(self) -> None:
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._lock()
         except (BlockingIOError, PermissionError):
             self._file.seek(0)
             holder = self._file.read().decode(errors="replace").strip() or "unknown"
@@ -73,5 +87,27 @@ class OutputLock:
             self._file.truncate(0)
             self._file.write(str(os.getpid()).encode())
 
+    def _lock(self) -> None:
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(_GLANCE_S)
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
     def __exit__(self, *_: object) -> None:
         self._file.close()
+
+
+def is_held(directory: Path) -> bool:
+    """Whether a process holds the output directory, so that a run goes on there.
+
+    Where that cannot be told (no permission, no locks), nobody does.
+    """
+    try:
+        with (directory / ".lock").open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False

@@ -8,7 +8,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from diffusion_policy.common.checkpoint import write_atomically
+from diffusion_policy.common.output_dir import write_atomically
 
 
 def write_run_config(output_dir: Path, cfg: DictConfig) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from statistics import NormalDist
 
 import numpy as np
+from scipy.special import stdtrit
 
 
 def wilson_interval(successes: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
@@ -46,3 +47,28 @@ def bootstrap_interval(
     tail = (1 - confidence) / 2
     low, high = np.quantile(values[rows].mean(axis=1), [tail, 1 - tail])
     return float(low), float(high)
+
+
+def mean_and_half_width(
+    values: Sequence[float] | np.ndarray, confidence: float = 0.95
+) -> tuple[np.ndarray, np.ndarray]:
+    """Mean of independent ``values`` (n, ...) over n, and half the width of its interval.
+
+    Student's t with n - 1 degrees of freedom (Student 1908, "The probable error of a mean"): few
+    seeds of a training give a wide interval. One value has a mean but no interval: half width NaN.
+
+    Returns:
+        (...) each.
+
+    Raises:
+        ValueError: there are no values.
+    """
+    values = np.asarray(values, dtype=np.float64)
+    n = len(values)
+    if n == 0:
+        raise ValueError("no values have no mean")
+    mean = values.mean(axis=0)
+    if n == 1:
+        return mean, np.full_like(mean, np.nan)
+    quantile = stdtrit(n - 1, 0.5 + confidence / 2)
+    return mean, quantile * values.std(axis=0, ddof=1) / math.sqrt(n)

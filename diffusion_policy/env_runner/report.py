@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import html
-import io
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,13 +10,12 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from diffusion_policy.common.atomic_file import replacing
+from diffusion_policy.common.html_page import Html, data_url, escaped, page, png, table, video
 from diffusion_policy.gym_util.video_writer import read_video
 
 CONTACT_SHEET_FILE = "contact_sheet.png"
 REPORT_FILE = "report.html"
 FRAMES_PER_EPISODE = 6
-MAX_EMBEDDED_VIDEO = 1_000_000
-"""Bytes up to which a video goes into the page itself; larger ones are linked."""
 
 _SUCCESS_COLOUR, _FAILURE_COLOUR = "#2a7f4f", "#b5483a"
 
@@ -34,10 +30,10 @@ def write_report(info: Mapping[str, Any], output_dir: Path) -> Path:
     recorded = [episode for episode in info["per_episode"] if episode["video"]]
     sheet = None
     if recorded:
-        sheet = _png(contact_sheet(recorded, output_dir))
+        sheet = png(contact_sheet(recorded, output_dir))
         with replacing(output_dir / CONTACT_SHEET_FILE) as partial:
             partial.write_bytes(sheet)
-    histogram = _png(max_reward_histogram(info["per_episode"]))
+    histogram = png(max_reward_histogram(info["per_episode"]))
     with replacing(output_dir / REPORT_FILE) as partial:
         partial.write_text(_page(info, histogram, sheet, _videos(recorded, output_dir)))
     return output_dir / REPORT_FILE
@@ -90,54 +86,22 @@ def _outcome(episode: Mapping[str, Any]) -> tuple[str, str]:
     return ("success", _SUCCESS_COLOUR) if episode["success"] else ("failure", _FAILURE_COLOUR)
 
 
-def _png(figure: Figure) -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=120)
-    return buffer.getvalue()
-
-
-def _data_url(mime_type: str, data: bytes) -> str:
-    return f"data:{mime_type};base64,{base64.b64encode(data).decode()}"
-
-
 def _videos(episodes: Iterable[Mapping[str, Any]], folder: Path) -> str:
     figures = []
     for episode in episodes:
-        path = folder / episode["video"]
-        source = html.escape(episode["video"], quote=True)
-        if path.stat().st_size <= MAX_EMBEDDED_VIDEO:
-            source = _data_url("video/mp4", path.read_bytes())
         outcome, _ = _outcome(episode)
-        figures.append(
-            f'<figure><video controls muted loop preload="metadata" src="{source}"></video>'
-            f'<figcaption>seed {episode["seed"]}: <b class="{outcome}">{outcome}</b>, '
+        caption = Html(
+            f'seed {episode["seed"]}: <b class="{outcome}">{outcome}</b>, '
             f"max reward {episode['max_reward']:.3f}, {episode['length']} steps"
-            "</figcaption></figure>"
         )
+        figures.append(video(folder / episode["video"], episode["video"], caption))
     return "\n".join(figures)
 
 
-def _table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    def row(cells: Iterable[Any], tag: str) -> str:
-        return "<tr>" + "".join(f"<{tag}>{html.escape(str(c))}</{tag}>" for c in cells) + "</tr>\n"
-
-    return f"<table>{row(header, 'th')}{''.join(row(cells, 'td') for cells in rows)}</table>"
-
-
 _STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 1000px; margin: 2em auto;
-       padding: 0 1em; }
-h1 { font-size: 1.5em; margin-bottom: 0; } h2 { font-size: 1.15em; margin-top: 2em; }
 .score { display: flex; flex-wrap: wrap; gap: 3em; margin: 1em 0; }
 .score b { display: block; font-size: 2.2em; line-height: 1.2; }
-.score span, .source { color: #666; overflow-wrap: anywhere; }
-img { max-width: 100%; }
-.videos { display: flex; flex-wrap: wrap; gap: 1em; }
-figure { margin: 0; width: 310px; } video { width: 100%; border: 1px solid #ddd; }
-figcaption { font-size: 0.85em; }
-.success { color: #2a7f4f; } .failure { color: #b5483a; }
-table { border-collapse: collapse; } th, td { padding: 0.2em 1.2em 0.2em 0; text-align: right;
-        border-bottom: 1px solid #ddd; font-variant-numeric: tabular-nums; }
+.score span { color: #666; }
 """
 
 
@@ -146,24 +110,20 @@ def _page(info: Mapping[str, Any], histogram: bytes, sheet: bytes | None, videos
     near_misses = score["near_misses"]
     first, last = info["seed_range"]
     versions = ", ".join(f"{name} {version}" for name, version in info["versions"].items())
-    title = html.escape(f"Evaluation of {info['config_name']}")
+    title = f"Evaluation of {info['config_name']}"
     success_low, success_high = score["success_ci95"]
     reward_low, reward_high = score["mean_max_reward_ci95"]
     pictures = "<p>No videos were recorded.</p>"
     if sheet is not None:
         pictures = (
-            f'<img alt="frames of the recorded episodes" src="{_data_url("image/png", sheet)}">'
+            f'<img alt="frames of the recorded episodes" src="{data_url("image/png", sheet)}">'
             f'\n<div class="videos">\n{videos}\n</div>'
         )
-    misses = _table(
+    misses = table(
         ("seed", "max reward", "steps"),
         ((miss["seed"], f"{miss['max_reward']:.4f}", miss["length"]) for miss in near_misses),
     )
-    return f"""<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>{_STYLE}</style></head>
-<body>
-<h1>{title}</h1>
-<p class="source">{html.escape(info["checkpoint"])}</p>
+    body = f"""<p class="source">{escaped(info["checkpoint"])}</p>
 <div class="score">
 <div><b>{score["success_rate"]:.1%}</b>success rate<br>
 <span>95 % interval {success_low:.1%} to {success_high:.1%}</span></div>
@@ -173,13 +133,12 @@ def _page(info: Mapping[str, Any], histogram: bytes, sheet: bytes | None, videos
 <span>seeds {first} to {last}, {score["mean_length"]:.0f} steps on average</span></div>
 </div>
 <h2>How near the episodes came</h2>
-<img alt="histogram of max reward" src="{_data_url("image/png", histogram)}">
+<img alt="histogram of max reward" src="{data_url("image/png", histogram)}">
 <h2>The first episodes</h2>
 {pictures}
 <h2>Near misses</h2>
 <p>Episodes that failed although their reward came close to its top: {len(near_misses)}.</p>
 {misses if near_misses else ""}
 <h2>Run</h2>
-<p class="source">{info["duration_s"]:.0f} s; {html.escape(versions)}</p>
-</body></html>
-"""
+<p class="source">{info["duration_s"]:.0f} s; {escaped(versions)}</p>"""
+    return page(title, body, _STYLE)

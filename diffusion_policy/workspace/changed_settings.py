@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
+
+from diffusion_policy.common.config_leaves import config_leaves
 
 # Keys and whole sections that do not alter what is learned from a batch, or in which order.
 MAY_CHANGE = (
@@ -56,7 +58,7 @@ class Change(NamedTuple):
 
 def changed_settings(saved: DictConfig, current: DictConfig) -> list[Change]:
     """The settings that differ and should not, in the order of their keys."""
-    before, now = _leaves(saved), _leaves(current)
+    before, now = config_leaves(saved), config_leaves(current)
     return [
         Change(key, before.get(key, ABSENT), now.get(key, ABSENT))
         for key in sorted(before.keys() | now.keys())
@@ -66,17 +68,3 @@ def changed_settings(saved: DictConfig, current: DictConfig) -> list[Change]:
 
 def _may_change(key: str) -> bool:
     return any(key == free or key.startswith(f"{free}.") for free in MAY_CHANGE)
-
-
-def _leaves(cfg: DictConfig) -> dict[str, Any]:
-    """Every value that is no section, by its full key; a list is one value."""
-
-    def walk(node: dict[str, Any], prefix: str) -> dict[str, Any]:
-        found: dict[str, Any] = {}
-        for name, value in node.items():
-            key = f"{prefix}{name}"
-            found |= walk(value, f"{key}.") if isinstance(value, dict) and value else {key: value}
-        return found
-
-    # By way of text, as the saved one went.
-    return walk(OmegaConf.to_container(OmegaConf.create(OmegaConf.to_yaml(cfg, resolve=True))), "")

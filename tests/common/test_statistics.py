@@ -3,7 +3,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from diffusion_policy.common.statistics import bootstrap_interval, wilson_interval
+from diffusion_policy.common.statistics import (
+    bootstrap_interval,
+    mean_and_half_width,
+    wilson_interval,
+)
 
 
 @pytest.mark.parametrize(
@@ -83,3 +87,29 @@ def test_bootstrap_moves_with_the_values(values, shift):
 def test_bootstrap_needs_values():
     with pytest.raises(ValueError, match="no values"):
         bootstrap_interval([])
+
+
+@pytest.mark.parametrize(
+    ("n", "quantile"),
+    # Tables of Student's t: the value that |t| exceeds with probability 0.05, n - 1 degrees.
+    [(2, 12.706), (3, 4.303), (5, 2.776), (31, 2.042)],
+)
+def test_interval_of_a_mean_is_students(n, quantile):
+    values = np.arange(n)
+    mean, half_width = mean_and_half_width(values)
+    assert mean == values.mean()
+    assert half_width == pytest.approx(quantile * values.std(ddof=1) / np.sqrt(n), rel=2e-4)
+
+
+def test_interval_of_a_mean_goes_over_the_first_axis():
+    mean, half_width = mean_and_half_width([[0.0, 1.0, 2.0], [0.0, 3.0, 2.0]])
+    np.testing.assert_array_equal(mean, [0, 2, 2])
+    np.testing.assert_allclose(half_width, [0, 12.7062, 0], rtol=1e-5)
+
+
+def test_one_value_has_no_interval_and_none_no_mean():
+    mean, half_width = mean_and_half_width([3.0])
+    assert mean == 3
+    assert np.isnan(half_width)
+    with pytest.raises(ValueError, match="no values"):
+        mean_and_half_width([])

@@ -98,7 +98,7 @@ def test_page_needs_no_other_file(checkpoint, tmp_path):
 
 def test_large_videos_are_linked(checkpoint, tmp_path, monkeypatch):
     info = evaluate(checkpoint, tmp_path / "eval")
-    monkeypatch.setattr("diffusion_policy.env_runner.report.MAX_EMBEDDED_VIDEO", 10)
+    monkeypatch.setattr("diffusion_policy.common.html_page.MAX_EMBEDDED_VIDEO", 10)
     page = write_report(info, tmp_path / "eval").read_text()
     assert f'src="{info["per_episode"][0]["video"]}"' in page
     assert "video/mp4" not in page
