@@ -71,7 +71,9 @@ class BasePolicy(nn.Module, ABC):
                 unchanged.
 
         Returns:
-            The scalar loss, and further values to log.
+            The scalar loss, a mean over rows, and further values to log. What it draws for rows
+            comes from :mod:`diffusion_policy.common.batch_random`: processes that divide a batch
+            then train as one.
         """
 
     def forward(self, batch: Batch) -> tuple[Tensor, dict[str, float]]:
