@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 from diffusion_policy.common.errors import reports_user_errors
@@ -82,21 +81,18 @@ def main() -> None:
     from diffusion_policy.multirun.aggregate import aggregate_sweeps
     from diffusion_policy.multirun.table import tabulate_sweeps
 
-    try:
-        if arguments.table:
-            keys = arguments.keys or KEYS[:1]
-            tabulate_sweeps(arguments.input, keys, arguments.metrics, arguments.exclude)
-        else:
-            project = arguments.wandb_project
-            aggregate_sweeps(
-                arguments.input,
-                arguments.keys or KEYS,
-                exclude=arguments.exclude,
-                watch_s=arguments.watch,
-                wandb=(project, arguments.wandb_mode) if project else None,
-            )
-    except KeyboardInterrupt:
-        sys.exit(130)  # 128 + SIGINT; what was written is whole
+    if arguments.table:
+        keys = arguments.keys or KEYS[:1]
+        tabulate_sweeps(arguments.input, keys, arguments.metrics, arguments.exclude)
+    else:
+        project = arguments.wandb_project
+        aggregate_sweeps(
+            arguments.input,
+            arguments.keys or KEYS,
+            exclude=arguments.exclude,
+            watch_s=arguments.watch,
+            wandb=(project, arguments.wandb_mode) if project else None,
+        )
 
 
 if __name__ == "__main__":

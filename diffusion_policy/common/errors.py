@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from itertools import takewhile
@@ -22,13 +23,16 @@ def reports_user_errors(main: Callable[P, R]) -> Callable[P, R]:
 
     That is a :class:`UserError`, also one raised while Hydra instantiates an object, and a
     mistake in the config, such as a value that the configured class does not take. Every other
-    exception keeps its traceback: that one is ours to mend.
+    exception keeps its traceback: that one is ours to mend. Ctrl-C ends a command with exit code
+    130 and without a word.
     """
 
     @functools.wraps(main)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
             return main(*args, **kwargs)
+        except KeyboardInterrupt:
+            sys.exit(128 + signal.SIGINT)
         except Exception as error:
             message = user_message(error)
             if message is None:

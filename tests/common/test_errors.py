@@ -23,6 +23,17 @@ def test_cause_is_found_behind_a_wrapper():
     assert user_message(wrapper) == "the cause"
 
 
+def test_interrupt_ends_without_a_word(capsys):
+    @reports_user_errors
+    def main() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 130
+    assert capsys.readouterr().err == ""
+
+
 def test_other_errors_keep_their_traceback():
     @reports_user_errors
     def main() -> None:
