@@ -28,8 +28,7 @@ from diffusion_policy.common.batch_random import batch_randomness
 from diffusion_policy.common.checkpoint import TopKCheckpoints, load_checkpoint
 from diffusion_policy.common.errors import UserError
 from diffusion_policy.common.inference import undisturbed
-from diffusion_policy.common.json_logger import read_log
-from diffusion_policy.common.loggers import LOG_FILE, RunLogger
+from diffusion_policy.common.loggers import RunLogger
 from diffusion_policy.common.output_dir import OutputLock
 from diffusion_policy.common.plots import plot_curves
 from diffusion_policy.common.pytorch_util import (
@@ -44,7 +43,6 @@ from diffusion_policy.common.stop_signal import Stopped, StopSignal
 from diffusion_policy.dataset.batches import BatchOrder, BatchPart, as_is
 from diffusion_policy.dataset.replay_dataset import ReplayDataset
 from diffusion_policy.env_runner.base_runner import BaseRunner
-from diffusion_policy.env_runner.score_text import score_text
 from diffusion_policy.policy.base_policy import BasePolicy, Batch
 from diffusion_policy.workspace.base_workspace import (
     BaseWorkspace,
@@ -52,6 +50,7 @@ from diffusion_policy.workspace.base_workspace import (
     require_same_settings,
 )
 from diffusion_policy.workspace.config_check import check_known_keys
+from diffusion_policy.workspace.result import final_score, last_value
 from diffusion_policy.workspace.sharding import (
     divided_module_state,
     divided_optimizer_state,
@@ -524,29 +523,3 @@ def _checked(cfg: DictConfig) -> TrainingConfig:
         apply_debug(cfg)
         training = TrainingConfig.parse(cfg.training)
     return training
-
-
-def final_score(output_dir: Path) -> str:
-    """One line on the last rollout of a run."""
-    scored = [r for r in read_log(output_dir / LOG_FILE) if "test/success_rate" in r]
-    if not scored:
-        return "no rollout was logged"
-    last = scored[-1]
-    score = score_text(
-        last["test/success_rate"],
-        (last["test/success_ci_low"], last["test/success_ci_high"]),
-        last["test/mean_score"],
-    )
-    n_episodes = sum(key.startswith("test/sim_max_reward_") for key in last)
-    return f"{score} over {n_episodes} episodes after {last['global_step'] + 1:,} steps"
-
-
-def last_value(output_dir: Path, key: str) -> float | None:
-    """What a run last logged under ``key``, in which / may be written _; None if it never did."""
-    found = (
-        record[name]
-        for record in reversed(read_log(output_dir / LOG_FILE))
-        for name in record
-        if name.replace("/", "_") == key.replace("/", "_")
-    )
-    return next(found, None)
