@@ -8,6 +8,8 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
+from diffusion_policy.common.seeding import torch_generators
+
 
 @contextmanager
 def undisturbed(module: nn.Module, device: torch.device, seed: int) -> Iterator[None]:
@@ -17,7 +19,7 @@ def undisturbed(module: nn.Module, device: torch.device, seed: int) -> Iterator[
     evaluation mode already), and torch's random numbers go on as if nothing had happened.
     """
     modes = {part: part.training for part in module.modules()}
-    generators = _generators(device)
+    generators = torch_generators(device)
     states = [generator.get_state() for generator in generators]
     try:
         module.eval()
@@ -31,14 +33,3 @@ def undisturbed(module: nn.Module, device: torch.device, seed: int) -> Iterator[
             part.training = mode
         for generator, state in zip(generators, states, strict=True):
             generator.set_state(state)
-
-
-def _generators(device: torch.device) -> list[torch.Generator]:
-    """The default generators that code on ``device`` draws from."""
-    generators = [torch.default_generator]
-    if device.type == "cuda":
-        index = torch.cuda.current_device() if device.index is None else device.index
-        generators.append(torch.cuda.default_generators[index])
-    elif device.type == "mps":
-        generators.append(torch.mps._get_default_mps_generator())
-    return generators

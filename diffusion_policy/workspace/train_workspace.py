@@ -38,7 +38,7 @@ from diffusion_policy.common.pytorch_util import (
     resolve_precision,
 )
 from diffusion_policy.common.run_config import resume_override, write_run_config
-from diffusion_policy.common.seeding import seed_everything
+from diffusion_policy.common.seeding import seed_everything, seed_step
 from diffusion_policy.common.stop_signal import Stopped, StopSignal
 from diffusion_policy.dataset.batches import BatchOrder, BatchPart, as_is
 from diffusion_policy.dataset.replay_dataset import ReplayDataset
@@ -260,7 +260,7 @@ class TrainWorkspace(BaseWorkspace):
         self.model.train()
         losses = []
         for number, (part, batch) in enumerate(batches, start=1):
-            seed_everything(part.own_seed)
+            seed_step(part.own_seed, self.device)
             with self._gradients_are_shared(number == len(batches)):
                 loss = self._loss(part, batch)
                 losses.append(distributed.total([loss.item() * part.share])[0])
