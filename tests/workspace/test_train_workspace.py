@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -438,6 +439,23 @@ def test_image_diffusion_policies_train(tmp_path, demos, network, encoder):
     train(tmp_path / "run", short, name)
     policy, _ = load_policy(tmp_path / "run" / "checkpoints" / "latest.ckpt")
     assert not policy.training
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+def test_compiled_networks_train_alike_and_keep_the_names_of_their_weights(tmp_path, overrides):
+    # Compiling takes most of the time, and grows with the layers.
+    small = [*overrides, "policy.n_layers=1", "training.max_train_steps=2"]
+    losses, names = [], []
+    for compiled in ("false", "true"):
+        cfg = compose_config("train_dot_pusht", *small, f"training.compile={compiled}")
+        workspace = TrainWorkspace(cfg, tmp_path / compiled)
+        losses.append([workspace.train_step(batches) for batches in workspace._rest_of_epoch()])
+        workspace.save_checkpoint()
+        state = final_state(tmp_path / compiled)
+        names.append([list(state[part]) for part in ("model", "ema_model")])
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > 0
+    assert losses[1] == pytest.approx(losses[0], abs=1e-5)
+    assert names[0] == names[1]
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
