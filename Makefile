@@ -4,7 +4,7 @@ PYTHON ?= python3
 ARGS ?=
 BIN := .venv/bin
 
-.PHONY: help install install-dev train test lint clean
+.PHONY: help install install-dev install-all train test lint clean
 
 help: ## print this list (what plain `make` does)
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -12,6 +12,8 @@ help: ## print this list (what plain `make` does)
 install: .venv/installed ## make .venv and install the package, editable
 
 install-dev: .venv/installed-dev ## the same, with the tools for tests and lint
+
+install-all: .venv/installed-all ## the same, with every extra too; needs a C++ compiler
 
 train: .venv/installed ## train DOT on PushT; ARGS="key=value ..." overrides the config
 	$(BIN)/python train.py --config-name=train_dot_pusht $(ARGS)
@@ -36,6 +38,14 @@ clean: ## remove .venv, caches and build leftovers; runs and data stay
 
 .venv/installed-dev: .venv/installed
 	$(BIN)/python -m pip install --editable ".[dev]"
+	@touch $@
+
+.venv/installed-all: .venv/installed-dev
+	@# robomimic's egl_probe is compiled with cmake, and not by cmake 4. The wheel's command is
+	@# a script that cannot start within pip's isolated build, hence the program behind it.
+	$(BIN)/python -m pip install "cmake<4"
+	PATH="$$($(BIN)/python -c 'import cmake; print(cmake.CMAKE_BIN_DIR)'):$$PATH" \
+		$(BIN)/python -m pip install --editable ".[all]"
 	@touch $@
 
 $(BIN)/python:

@@ -86,6 +86,8 @@ def _field(name: str, entry: Mapping[str, Any]) -> Field:
         what = "the action" if is_action else f"a {kind} observation"
         raise UserError(f"{name}.modality is {modality!r}; {what} is {' or '.join(allowed)}")
     shape = _shape(name, entry.get("shape"))
+    if is_action and len(shape) != 1:
+        raise UserError(f"{name}.shape is {list(shape)}; an action is a vector: use [Da]")
     if kind == "rgb" and (len(shape) != 3 or shape[0] != 3):
         raise UserError(f"{name}.shape is {list(shape)}; an rgb key needs [3, H, W]")
     return Field(shape, kind, modality, _limits(name, entry.get("limits")))

@@ -287,13 +287,12 @@ class EnvRunner(BaseRunner):
     def _check_latency(self, policy: BasePolicy) -> None:
         if self.n_latency_steps == 0:
             return
-        ahead = policy.window.action_offsets[-1] + 1
-        most = ahead - policy.n_action_steps
+        most = policy.n_actions_ahead - policy.n_action_steps
         if self.n_latency_steps > most:
             raise UserError(
                 f"task.env_runner.n_latency_steps is {self.n_latency_steps}; use at most {most}, "
-                f"since the policy predicts {ahead} actions from its observation on and executes "
-                f"{policy.n_action_steps} at a time"
+                f"since the policy plans {policy.n_actions_ahead} actions from its observation on "
+                f"and executes {policy.n_action_steps} at a time"
             )
 
     def close(self) -> None:

@@ -32,6 +32,17 @@ NEAR_MISS_REWARD = 0.95
 """A failed episode whose max reward reaches this is worth a look."""
 MAX_SEED = 2**32 - 1
 """The largest seed that numpy's generators of every kind accept."""
+_OPTIONS = {
+    "n_test": "--n-episodes",
+    "test_start_seed": "--start-seed",
+    "n_test_vis": "--n-videos",
+    "n_train": "--n-episodes",
+    "train_start_seed": "--start-seed",
+    "n_train_vis": "--n-videos",
+    "n_workers": "--n-workers",
+    "output_dir": "--output-dir",
+}
+"""What an evaluation sets of ``task.env_runner``, and the option that decides it."""
 _PACKAGES = ("diffusion_policy", "torch", "numpy", "gymnasium", "pymunk")
 
 
@@ -63,11 +74,13 @@ def evaluate_checkpoint(
         What ``eval_info.json`` holds; see ``docs/evaluation.md``.
 
     Raises:
-        UserError: an argument makes no sense, ``output_dir`` holds results already or is in use,
-            or the checkpoint or device is unusable.
+        UserError: an argument makes no sense, an override names what an argument sets,
+            ``output_dir`` holds results already or is in use, or the checkpoint or device is
+            unusable.
     """
     last_seed = start_seed + n_episodes - 1
     _check_arguments(n_episodes, start_seed, n_videos, n_workers)
+    _check_overrides(overrides)
     torch_device = resolve_device(device)
     with OutputLock(output_dir):
         _check_output_dir(output_dir, overwrite)
@@ -160,6 +173,14 @@ def _check_arguments(
             f"the last seed would be {last_seed}, but seeds end at {MAX_SEED}; "
             f"lower --start-seed (now {start_seed}) or --n-episodes (now {n_episodes})"
         )
+
+
+def _check_overrides(overrides: Sequence[str]) -> None:
+    for override in overrides:
+        key = override.partition("=")[0]
+        option = _OPTIONS.get(key.removeprefix("task.env_runner."))
+        if option:
+            raise UserError(f"override {override!r} changes nothing here; use {option} instead")
 
 
 def _check_output_dir(output_dir: Path, overwrite: bool) -> None:

@@ -53,6 +53,11 @@ class BasePolicy(nn.Module, ABC):
         return self.window.obs_offsets
 
     @property
+    def n_actions_ahead(self) -> int:
+        """Rows of ``action_pred`` from now on; a caller with latency executes later ones."""
+        return self.window.action_offsets[-1] + 1
+
+    @property
     def device(self) -> torch.device:
         return next(self.parameters()).device
 

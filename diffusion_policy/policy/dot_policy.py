@@ -204,12 +204,12 @@ class DOTPolicy(BasePolicy):
     def predict_action(
         self, obs: dict[str, Tensor], env_ids: Sequence[int] | None = None
     ) -> dict[str, Tensor]:
-        """The ensembled action for now, and the newest chunk; see :class:`BasePolicy`.
+        """Ensembled actions from now on, behind the newest prediction of the past.
 
         Each environment keeps its newest plan and the last ``inference_horizon`` ones, aligned so
-        that column 0 is now: ``action = sum_k weight_k * plan_k[0]`` over plans by age k. Every
-        step along the plan ages them all; ``return_every_n`` such steps make a control step, and
-        the last one's action is executed.
+        that column 0 is now: ``action = sum_k weight_k * plan_k[0]`` over plans by age k, and
+        likewise for later columns. Every step along the plan ages them all; ``return_every_n``
+        such steps make a control step, and the last one's action is executed.
         """
         n_rows = len(next(iter(obs.values())))
         ids = torch.arange(n_rows) if env_ids is None else torch.as_tensor(env_ids)
@@ -222,13 +222,18 @@ class DOTPolicy(BasePolicy):
             self._store(ids[due], self.model(self._network_inputs(wanted)))
         newest = self._newest[ids]
         for _ in range(self.return_every_n):
-            action = self._advance(ids)
+            planned = self._advance(ids)
         self._age[ids] += 1
-        unnormalize = self.normalizer["action"].unnormalize
-        return {
-            "action": unnormalize(action)[:, None],
-            "action_pred": unnormalize(newest),
-        }
+        horizon, stride = self.inference_horizon, self.return_every_n
+        past, ahead = newest[:, :-horizon], planned[:, : horizon - stride + 1 : stride]
+        predicted = self.normalizer["action"].unnormalize(torch.cat([past, ahead], dim=1))
+        now = past.shape[1]
+        return {"action": predicted[:, now : now + 1], "action_pred": predicted}
+
+    @property
+    def n_actions_ahead(self) -> int:
+        """What is left of a plan when the next one is due."""
+        return self.inference_horizon // self.return_every_n - (self.predict_every_n - 1)
 
     def prepare_for_inference(self) -> None:
         """Fold low-rank adapters into the weights; outputs stay the same."""
@@ -261,14 +266,14 @@ class DOTPolicy(BasePolicy):
         self._plans[ids[first]] = plan[:, None].expand(-1, self.inference_horizon, -1, -1)
 
     def _advance(self, ids: Tensor) -> Tensor:
-        """One step along the plan: the (n, Da) mean of what each kept plan says about it."""
+        """One step along the plan: (n, horizon, Da), mean of the kept plans from that step on."""
         newest = self._newest[ids]
         plan = newest[:, -self.inference_horizon :]
         plans = torch.cat([plan[:, None], self._plans[ids, :-1]], dim=1)
-        action = torch.einsum("k,bkd->bd", self.plan_weights, plans[:, :, 0])
+        planned = torch.einsum("k,bktd->btd", self.plan_weights, plans)
         self._plans[ids] = _next_step(plans, dim=2)
         self._newest[ids] = _next_step(newest, dim=1)
-        return action
+        return planned
 
 
 def _next_step(plans: Tensor, dim: int) -> Tensor:

@@ -62,6 +62,8 @@ def test_mistakes_are_named(entry, message):
     [
         ({"shape": [2], "modality": "STATE"}, "modality is 'STATE'; the action is ACTION"),
         ({"shape": [3, 8, 8], "type": "rgb"}, "type is 'rgb'; an action is low_dim"),
+        ({"shape": [2, 3]}, r"shape is \[2, 3\]; an action is a vector"),
+        ({"shape": []}, r"shape is \[\]; an action is a vector"),
     ],
 )
 def test_an_action_is_no_observation(entry, message):

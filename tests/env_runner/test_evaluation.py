@@ -139,6 +139,12 @@ def contents(folder):
         ),
         ({"n_videos": -1}, "--n-videos is -1; use at least 0"),
         ({"n_workers": 0}, "--n-workers is 0; use at least 1"),
+        (
+            {"overrides": ["task.env_runner.n_test=9"]},
+            "override 'task.env_runner.n_test=9' changes nothing here; use --n-episodes instead",
+        ),
+        ({"overrides": ["task.env_runner.test_start_seed=9"]}, "use --start-seed instead"),
+        ({"overrides": ["task.env_runner.n_train_vis=9"]}, "use --n-videos instead"),
         ({"device": "toaster"}, "device 'toaster' cannot be used"),
         ({"checkpoint": Path("nowhere.ckpt")}, "no checkpoint at nowhere.ckpt"),
         ({"trust": False}, "policy._target_ is 'toy_policy.GoalPolicy'"),

@@ -138,6 +138,16 @@ def test_prediction_has_the_promised_shapes_and_leaves_the_observation(policy):
     assert_same(before, obs)
 
 
+def test_action_is_the_prediction_from_now_on(policy):
+    policy.eval().predict_action(make_obs(policy, 2, seed=1))
+    result = policy.predict_action(make_obs(policy, 2, seed=2))
+    now = policy.window.action_offsets.index(0)
+    assert torch.equal(
+        result["action"], result["action_pred"][:, now : now + policy.n_action_steps]
+    )
+    assert policy.n_actions_ahead <= result["action_pred"].shape[1] - now
+
+
 def test_state_dict_holds_everything_that_prediction_needs(policy):
     other = copy.deepcopy(policy)
     with torch.no_grad():

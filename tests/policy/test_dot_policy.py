@@ -86,12 +86,14 @@ def test_loss_is_the_formula_and_ignores_padding():
 
 
 def naive_rollout(policy: DOTPolicy, observations: list[dict]) -> list[torch.Tensor]:
-    """Ensembling by its definition, for one environment, with plain lists."""
+    """Ensembled actions from each step on, by their definition, with plain lists."""
     weights = plan_weights(policy.inference_horizon, 0.75)
 
     def later(plan: list) -> list:
         return [*plan[1:], plan[-1]]
 
+    stride = policy.return_every_n
+    n_ahead = policy.inference_horizon // stride
     actions, kept, plan = [], None, None
     for step, obs in enumerate(observations):
         if step % policy.predict_every_n == 0:
@@ -100,12 +102,15 @@ def naive_rollout(policy: DOTPolicy, observations: list[dict]) -> list[torch.Ten
             plan = list(chunk[-policy.inference_horizon :])
         if kept is None:
             kept = [plan] * policy.inference_horizon
-        for _ in range(policy.return_every_n):
+        for _ in range(stride):
             kept = [plan, *kept[:-1]]
-            action = sum(w * opinion[0] for w, opinion in zip(weights, kept, strict=True))
+            ahead = [
+                sum(w * opinion[t * stride] for w, opinion in zip(weights, kept, strict=True))
+                for t in range(n_ahead)
+            ]
             kept, plan = [later(opinion) for opinion in kept], later(plan)
-        actions.append(action)
-    return [(action + 1) * 256 for action in actions]
+        actions.append((torch.stack(ahead) + 1) * 256)
+    return actions
 
 
 class CountingNetwork(torch.nn.Module):
@@ -172,11 +177,24 @@ def test_actions_equal_the_definition(predict_every_n, return_every_n):
     ).eval()
     observations = [observation(1, seed) for seed in range(15)]
     expected = naive_rollout(policy, observations)
-    for obs, action in zip(observations, expected, strict=True):
+    for obs, ahead in zip(observations, expected, strict=True):
         result = policy.predict_action(obs)
         assert result["action"].shape == (1, 1, 2)
-        assert result["action_pred"].shape == (1, 8, 2)
-        torch.testing.assert_close(result["action"][0, 0], action, atol=1e-3, rtol=1e-5)
+        found = result["action_pred"][0, 2:]  # behind two of the past
+        torch.testing.assert_close(found, ahead, atol=1e-3, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("predict_every_n", "return_every_n", "expected"), [(1, 1, 6), (3, 1, 4), (1, 4, 1), (2, 2, 2)]
+)
+def test_a_plan_gets_shorter_until_the_next_one(predict_every_n, return_every_n, expected):
+    policy = make_policy(
+        train_horizon=8,
+        inference_horizon=6,
+        predict_every_n=predict_every_n,
+        return_every_n=return_every_n,
+    )
+    assert policy.n_actions_ahead == expected
 
 
 def test_environments_are_independent_and_reset_alone():

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,6 +23,11 @@ from tests.configs import NO_WEIGHTS, compose_config, tiny_overrides, tiny_polic
 from tests.demos import make_demos
 
 ROOT = Path(__file__).parents[2]
+SMALL_BATCHES = [
+    "dataloader.batch_size=2",
+    "val_dataloader.batch_size=2",
+    "training.max_val_steps=1",
+]
 
 
 @pytest.fixture(scope="module")
@@ -238,16 +244,15 @@ def test_checkpoint_deploys_alone(tmp_path, overrides):
 )
 def test_other_tasks_train_and_resume(tmp_path, overrides, name):
     short = [*overrides, *(NO_WEIGHTS if "image" in name else [])]
-    short += ["training.num_epochs=1", "training.max_train_steps=2", "dataloader.batch_size=2"]
-    short += ["val_dataloader.batch_size=4", "training.max_val_steps=1"]
+    short += [*SMALL_BATCHES, "training.num_epochs=1", "training.max_train_steps=2"]
     train(tmp_path / "run", short, name)
     longer = [*short, "training.num_epochs=2"]
     assert train(tmp_path / "run", longer, name).global_step == 4
 
 
 def test_spatial_policy_trains_its_adapters_alone(tmp_path, overrides):
-    short = [*overrides, *NO_WEIGHTS, "training.num_epochs=1", "training.max_train_steps=1"]
-    short += ["dataloader.batch_size=2", "training.max_val_steps=1", "val_dataloader.batch_size=2"]
+    short = [*overrides, *NO_WEIGHTS, *SMALL_BATCHES]
+    short += ["training.num_epochs=1", "training.max_train_steps=1"]
     workspace = train(tmp_path / "run", short, "train_dot_pusht_spatial")
     assert workspace.model.model.inputs_pos_emb.shape == (1, 13, 16)
     assert workspace.global_step == 1
@@ -403,10 +408,16 @@ def test_what_a_class_does_not_take_is_told_in_one_line(tmp_path, overrides, ove
 
 
 @pytest.mark.parametrize(
-    "name", ["train_diffusion_unet_pusht", "train_diffusion_transformer_pusht"]
+    ("name", "smaller"),
+    [
+        ("train_diffusion_unet_pusht", []),
+        ("train_diffusion_transformer_pusht", []),
+        ("train_diffusion_unet_pusht_image", [*SMALL_BATCHES, "policy.obs_encoder.crop=[32,32]"]),
+        ("train_dot_pusht_image", [*SMALL_BATCHES, "policy.image_size=[32,32]"]),
+    ],
 )
-def test_diffusion_policies_resume_exactly(tmp_path, demos, monkeypatch, name):
-    short = [*tiny_overrides(demos, tmp_path / "cache", tiny_policy(name))]
+def test_policies_resume_exactly(tmp_path, demos, monkeypatch, name, smaller):
+    short = [*tiny_overrides(demos, tmp_path / "cache", tiny_policy(name)), *smaller]
     short += ["training.max_train_steps=2", "training.num_epochs=2", "task.env_runner.n_test=1"]
     train(tmp_path / "whole", short, name)
     whole_step = TrainWorkspace.train_step
@@ -438,6 +449,23 @@ def test_image_diffusion_policies_train(tmp_path, demos, network, encoder):
     train(tmp_path / "run", short, name)
     policy, _ = load_policy(tmp_path / "run" / "checkpoints" / "latest.ckpt")
     assert not policy.training
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+def test_compiled_networks_train_alike_and_keep_the_names_of_their_weights(tmp_path, overrides):
+    # Compiling takes most of the time, and grows with the layers.
+    small = [*overrides, "policy.n_layers=1", "training.max_train_steps=2"]
+    losses, names = [], []
+    for compiled in ("false", "true"):
+        cfg = compose_config("train_dot_pusht", *small, f"training.compile={compiled}")
+        workspace = TrainWorkspace(cfg, tmp_path / compiled)
+        losses.append([workspace.train_step(batches) for batches in workspace._rest_of_epoch()])
+        workspace.save_checkpoint()
+        state = final_state(tmp_path / compiled)
+        names.append([list(state[part]) for part in ("model", "ema_model")])
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > 0
+    assert losses[1] == pytest.approx(losses[0], abs=1e-5)
+    assert names[0] == names[1]
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])

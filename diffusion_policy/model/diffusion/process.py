@@ -36,9 +36,7 @@ class Process(ABC):
     bounded: bool = False
 
     def __init__(self, num_inference_steps: int) -> None:
-        _require(
-            num_inference_steps >= 1, "num_inference_steps", num_inference_steps, "use at least 1"
-        )
+        _require_count("num_inference_steps", num_inference_steps)
         self.num_inference_steps = num_inference_steps
 
     @abstractmethod
@@ -138,9 +136,7 @@ class Diffusion(Process):
         prediction_type: str = "epsilon",
         clip_sample: bool = True,
     ) -> None:
-        _require(
-            num_train_timesteps >= 1, "num_train_timesteps", num_train_timesteps, "use at least 1"
-        )
+        _require_count("num_train_timesteps", num_train_timesteps)
         steps = num_train_timesteps if num_inference_steps is None else num_inference_steps
         super().__init__(steps)
         _require(
@@ -248,6 +244,12 @@ class FlowMatching(Process):
         self, output: Tensor, index: int, x: Tensor, generators: Sequence[torch.Generator]
     ) -> Tensor:
         return x + output / self.num_inference_steps
+
+
+def _require_count(field: str, value: object) -> None:
+    # Not isinstance: True is an int.
+    fits = type(value) is int and value >= 1
+    _require(fits, field, value, "use a whole number, at least 1")
 
 
 def _require(fits: bool, field: str, value: object, remedy: str) -> None:

@@ -111,7 +111,11 @@ def test_corruption_follows_the_schedule():
     [
         (dict(sampler="ddpn"), "policy.noise_scheduler.sampler is 'ddpn'; use one of ddpm"),
         (dict(num_inference_steps=101), "num_inference_steps is 101; use at most"),
-        (dict(num_inference_steps=0), "num_inference_steps is 0; use at least 1"),
+        (dict(num_inference_steps=0), "num_inference_steps is 0; use a whole number, at least 1"),
+        (dict(num_inference_steps=2.5), "num_inference_steps is 2.5; use a whole number"),
+        (dict(num_inference_steps="ten"), "num_inference_steps is 'ten'; use a whole number"),
+        (dict(num_inference_steps=True), "num_inference_steps is True; use a whole number"),
+        (dict(num_train_timesteps=0.5), "num_train_timesteps is 0.5; use a whole number"),
         (dict(prediction_type="noise"), "prediction_type is 'noise'; use one of epsilon"),
         (dict(beta_schedule="cosine"), "beta_schedule is 'cosine'; use linear"),
     ],
