@@ -33,7 +33,12 @@ class _Source:
         generator = self.generator(device)
         if not shape:  # one number for all rows
             return function((), generator=generator, device=device)
-        per_row = shape[0] // (self.stop - self.start)
+        per_row, rest = divmod(shape[0], self.stop - self.start)
+        if rest or not per_row:
+            raise ValueError(
+                f"a draw of shape {tuple(shape)} is none for the {self.stop - self.start} rows of "
+                "this process; its first dimension is rows, or rows x times"
+            )
         whole = function((self.total * per_row, *shape[1:]), generator=generator, device=device)
         return whole[self.start * per_row : self.stop * per_row]
 

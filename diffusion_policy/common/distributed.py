@@ -7,10 +7,10 @@ of them, so all have to call them in the same order.
 
 from __future__ import annotations
 
-import atexit
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
@@ -20,6 +20,9 @@ from diffusion_policy.common.errors import UserError
 from diffusion_policy.common.pytorch_util import resolve_device
 
 T = TypeVar("T")
+# Processes wait for the one that builds a cache or plays the longest episodes. A dead one is
+# noticed by torchrun, not by waiting.
+_PATIENCE = timedelta(hours=2)
 
 
 def is_launched() -> bool:
@@ -55,24 +58,32 @@ def join(device_name: str) -> torch.device:
     if not dist.is_initialized():
         from accelerate import PartialState
 
-        state = PartialState(cpu=device.type == "cpu")
-        atexit.register(state.destroy_process_group)
+        PartialState(cpu=device.type == "cpu", timeout=_PATIENCE)
     return torch.device("cuda", local_rank) if device.type == "cuda" else device
+
+
+def leave() -> None:
+    """Part from the other processes, at the end of a run that went well.
+
+    After an error a process must not wait for the others: it ends, and torchrun ends them.
+    """
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 def rank() -> int:
     """Number of this process, from 0."""
-    return dist.get_rank() if dist.is_initialized() else 0
+    return int(os.environ["RANK"]) if is_launched() else 0
 
 
 def n_processes() -> int:
     """Processes of the run, on all machines."""
-    return dist.get_world_size() if dist.is_initialized() else 1
+    return int(os.environ["WORLD_SIZE"]) if is_launched() else 1
 
 
 def n_local_processes() -> int:
     """Processes of the run on this machine."""
-    return int(os.environ.get("LOCAL_WORLD_SIZE", 1)) if dist.is_initialized() else 1
+    return int(os.environ.get("LOCAL_WORLD_SIZE", 1)) if is_launched() else 1
 
 
 def is_main() -> bool:

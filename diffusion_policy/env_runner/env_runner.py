@@ -84,7 +84,8 @@ class EnvRunner(BaseRunner):
             by it, as on a robot whose policy takes time: the policy sees observations that are so
             old, and the actions it predicted for the time in between are left out.
         n_envs: slots; None is one per episode, at most :data:`MAX_SLOTS`.
-        n_workers: processes that step environments; None is one per core.
+        n_workers: processes that step environments, for each process of torchrun; None is one per
+            core in all.
         fps: of the recorded videos.
         output_dir: videos go to ``<output_dir>/media/<label of the run>/``; None records nothing.
         policy_seed: where torch's random numbers start in every run; policies of this package draw

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from diffusion_policy.multirun.metrics import METRICS, aggregate
+from diffusion_policy.multirun.metrics import METRICS, aggregate, history
 from diffusion_policy.multirun.metrics_folder import MetricsFolder
 from diffusion_policy.multirun.runs import Run, State
 from diffusion_policy.multirun.settings import tells_apart
@@ -70,11 +70,12 @@ class SweepReport:
         if metrics and reported != self._reported:
             self._sinks = self._sinks or self._open(runs[0].run)
             folder, upload = self._sinks
-            folder.write(metrics, scores)
+            records = history(scores)
+            folder.write(metrics, records, scores)
             print(f"{self._sweep.directory}: {len(runs)} run{'s' if len(runs) > 1 else ''}")
             print(metrics_text(metrics, list(scores)), flush=True)
             if upload is not None:
-                upload.log(metrics)
+                upload.log(records)
             self._reported = reported
         return runs
 

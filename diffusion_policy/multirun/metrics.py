@@ -61,8 +61,9 @@ def number(value: Any) -> float:
 
 
 def _around_max(run: Evaluations) -> float:
-    best = int(run.values.argmax())
-    return run.values[max(0, best - K // 2) : best + K // 2].mean()
+    # Near the end the window moves back, so as to stay as wide.
+    end = min(int(run.values.argmax()) + K // 2, len(run))
+    return run.values[max(0, end - K) : end].mean()
 
 
 def _max_window(run: Evaluations) -> float:
@@ -117,3 +118,25 @@ def aggregate(runs: Sequence[Evaluations], key: str) -> dict[str, float | int]:
         if not math.isnan(value):
             found[f"{metric}/{name}"] = value
     return {**found, f"metric_global_step/{name}": n - 1}
+
+
+def history(scores: Mapping[str, Sequence[Evaluations]]) -> list[dict[str, float | int]]:
+    """How the metrics grew: a record an evaluation that all runs have, as if it were the last.
+
+    Args:
+        scores: the runs by key.
+
+    Returns:
+        Records of ``global_step`` (of the first run), the mean over runs of each key, and
+        :func:`aggregate` so far.
+    """
+    records = []
+    for n in range(1, max(map(common_length, scores.values()), default=0) + 1):
+        reached = {key: runs for key, runs in scores.items() if common_length(runs) >= n}
+        steps = next(iter(reached.values()))[0].steps
+        record: dict[str, float | int] = {"global_step": int(steps[n - 1])}
+        for key, runs in reached.items():
+            record[key] = float(np.mean([run.values[n - 1] for run in runs]))
+            record |= aggregate([run.first(n) for run in runs], key)
+        records.append(record)
+    return records

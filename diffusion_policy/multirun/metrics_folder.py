@@ -7,11 +7,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from diffusion_policy.common.html_page import png
-from diffusion_policy.common.json_logger import JsonLogger, read_log
 from diffusion_policy.common.output_dir import OutputLock, write_atomically
 from diffusion_policy.multirun.metrics import Evaluations
 from diffusion_policy.multirun.plots import score_curves
 from diffusion_policy.multirun.runs import METRICS_FOLDER
+
+Records = Sequence[Mapping[str, float | int]]
 
 
 class MetricsFolder:
@@ -27,27 +28,20 @@ class MetricsFolder:
 
     def __enter__(self) -> MetricsFolder:
         self._lock.__enter__()
-        log = self.path / "logs.json.txt"
-        history = read_log(log)
-        self._logger = JsonLogger(log, keep=len(history))
-        self._metrics = history[-1] if history else {}
         return self
 
     def write(
-        self, metrics: Mapping[str, float | int], runs: Mapping[str, Sequence[Evaluations]]
+        self,
+        metrics: Mapping[str, float | int],
+        history: Records,
+        scores: Mapping[str, Sequence[Evaluations]],
     ) -> None:
-        """Write ``metrics`` and the curves of ``runs``, by score.
-
-        ``logs.json.txt`` grows by a record when the metrics are others than before, also in an
-        earlier process.
-        """
-        if metrics != self._metrics:
-            self._logger.log(dict(metrics))
-            self._metrics = dict(metrics)
+        """Write ``metrics``, how they came to be, and the curves of the runs, by score."""
+        lines = "".join(json.dumps(record) + "\n" for record in history)
+        write_atomically(self.path / "logs.json.txt", lines.encode())
         text = json.dumps(metrics, indent=1) + "\n"
         write_atomically(self.path / "metrics.json", text.encode())
-        write_atomically(self.path / "curves.png", png(score_curves(runs)))
+        write_atomically(self.path / "curves.png", png(score_curves(scores)))
 
     def __exit__(self, *error: object) -> None:
-        self._logger.__exit__()
         self._lock.__exit__()

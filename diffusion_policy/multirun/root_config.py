@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
@@ -13,14 +13,23 @@ from diffusion_policy.common.atomic_file import replacing
 
 
 class WriteRootConfig(Callback):
-    """Writes ``config.yaml`` to the directory of a sweep before its first job starts.
+    """Writes ``config.yaml`` to the directory of a new sweep before its first job starts.
 
-    It holds what was set for all jobs; each job's own config is in its ``.hydra/``.
+    It holds what was set for all jobs, without the settings that differ among them; each job's own
+    config is in its ``.hydra/``.
     """
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
-        if os.environ.get("RANK", "0") != "0":  # of the processes of torchrun, one writes
+        path = Path(config.hydra.sweep.dir) / "config.yaml"
+        if path.exists():
             return
         common = OmegaConf.masked_copy(config, [key for key in config if key != "hydra"])
-        with replacing(Path(config.hydra.sweep.dir) / "config.yaml") as partial:
-            partial.write_text(OmegaConf.to_yaml(common, resolve=True))
+        OmegaConf.resolve(common)
+        OmegaConf.set_struct(common, False)
+        overrides = OverridesParser.create().parse_overrides(list(config.hydra.overrides.task))
+        for override in overrides:
+            if override.is_sweep_override() and not override.is_delete():
+                section, _, key = override.key_or_group.rpartition(".")
+                (OmegaConf.select(common, section) if section else common).pop(key, None)
+        with replacing(path) as partial:
+            partial.write_text(OmegaConf.to_yaml(common))

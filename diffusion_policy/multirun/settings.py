@@ -19,6 +19,7 @@ WITHOUT_EFFECT = (
             "device",
             "num_threads",
             "compile",
+            "fsdp",
             "resume",
             "checkpoint_every",
             "checkpoint_minutes",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -35,10 +35,14 @@ class WandbUpload:
 
         # Several sweeps in one process are several runs side by side.
         self._run = wandb.init(**self._arguments, reinit="create_new")
+        self._n_logged = 0
         return self
 
-    def log(self, metrics: Mapping[str, float | int]) -> None:
-        self._run.log(dict(metrics))
+    def log(self, history: Sequence[Mapping[str, float | int]]) -> None:
+        """Log those records that come after the ones logged before."""
+        for record in history[self._n_logged :]:
+            self._run.log(dict(record), step=int(record["global_step"]))
+        self._n_logged = max(self._n_logged, len(history))
 
     def __exit__(
         self,

@@ -47,7 +47,9 @@ class BaseWorkspace(ABC):
     @classmethod
     def launch(cls, cfg: DictConfig) -> float | None:
         """What a Hydra job does: run in its output directory; returns what :meth:`run` does."""
-        return cls(cfg).run()
+        score = cls(cfg).run()
+        distributed.leave()
+        return score
 
     @abstractmethod
     def run(self) -> float | None:

@@ -17,16 +17,19 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 
 def shard(module: nn.Module, device: torch.device) -> None:
-    """Divide the parameters of ``module`` in place, layer by layer.
+    """Divide the parameters of ``module`` in place, layer by layer, and move it to ``device``.
 
     The elements of every ModuleList are gathered one at a time when they compute, the rest of the
-    module together. It must be called as ``module(...)`` to compute.
+    module together. It must be called as ``module(...)`` to compute. A device never holds more of
+    a module on the CPU than one layer and its own part of the others.
     """
     mesh = init_device_mesh(device.type, (dist.get_world_size(),))
-    for part in list(module.modules()):
+    containers = (nn.ModuleList, nn.ModuleDict)
+    for part in reversed(list(module.modules())):  # inner ones first
         if isinstance(part, nn.ModuleList):
             for layer in part:
-                fully_shard(layer, mesh=mesh)
+                if not isinstance(layer, containers) and any(True for _ in layer.parameters()):
+                    fully_shard(layer, mesh=mesh)
     fully_shard(module, mesh=mesh)
 
 

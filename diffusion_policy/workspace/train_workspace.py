@@ -17,8 +17,10 @@ import hydra
 import torch
 from diffusers.optimization import get_scheduler
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 from tqdm import tqdm
@@ -102,8 +104,8 @@ class TrainWorkspace(BaseWorkspace):
         self.precision = resolve_precision(self.training.precision, self.device)
         seed_everything(self.training.seed)
 
-        self.model: BasePolicy = hydra.utils.instantiate(cfg.policy)
-        with distributed.main_first():
+        with distributed.main_first():  # it downloads weights and fills caches, if need be
+            self.model: BasePolicy = hydra.utils.instantiate(cfg.policy)
             self.dataset: ReplayDataset = hydra.utils.instantiate(
                 cfg.task.dataset,
                 shape_meta=self.model.shape_meta,
@@ -113,7 +115,8 @@ class TrainWorkspace(BaseWorkspace):
         self.val_dataset = self.dataset.get_validation_dataset()
         self.model.set_normalizer(self.dataset.get_normalizer(self.model.normalization))
         self.model.fit(self.dataset)
-        self.model.to(self.device)
+        if not self.training.fsdp:
+            self.model.to(self.device)
         self.ema_model = copy.deepcopy(self.model) if self.training.use_ema else None
         self.ema = (
             hydra.utils.instantiate(cfg.ema, model=self.ema_model) if self.ema_model else None
@@ -163,15 +166,16 @@ class TrainWorkspace(BaseWorkspace):
     @classmethod
     def launch(cls, cfg: DictConfig) -> float | None:
         """Run; a run that has finished is left alone, quickly: a sweep that goes on has many."""
-        training = _checked(cfg)
+        if distributed.is_launched() and HydraConfig.get().mode == RunMode.MULTIRUN:
+            raise UserError(
+                "torchrun started a sweep (-m), in which a job that fails would leave the other "
+                "processes waiting; start a torchrun for each job, or a sweep without torchrun"
+            )
         output_dir = Path(HydraConfig.get().runtime.output_dir)
-        latest = checkpoint_path(output_dir)
-        if training.resume and latest.is_file():
-            payload = load_checkpoint(latest)
-            require_same_settings(latest, payload, cfg)
-            if payload["state"]["epoch"] >= training.num_epochs:
+        if _is_finished(cfg, output_dir):
+            if distributed.is_main():
                 print(f"{final_score(output_dir)}; finished before, see {output_dir}")
-                return last_value(output_dir, cfg.checkpoint.topk.monitor_key)
+            return last_value(output_dir, cfg.checkpoint.topk.monitor_key)
         return super().launch(cfg)
 
     def _distribute(self) -> nn.Module:
@@ -183,11 +187,16 @@ class TrainWorkspace(BaseWorkspace):
                     "--nproc_per_node=N train.py ..., or set it to false"
                 )
             return self.model
+        if any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in self.model.modules()):
+            raise UserError(
+                "the policy has BatchNorm layers, whose statistics each process would take from "
+                "its own rows; use policy.obs_encoder.group_norm=true, or a single process"
+            )
         if not self.training.fsdp:
             return DistributedDataParallel(self.model)
         if self.precision == "fp16":
             raise UserError("training.precision is fp16 with training.fsdp=true; use bf16 or fp32")
-        self._undivided = copy.deepcopy(self.model)
+        self._undivided = copy.deepcopy(self.model)  # on the CPU
         for model in filter(None, (self.model, self.ema_model)):
             shard(model, self.device)
         return self.model
@@ -302,9 +311,11 @@ class TrainWorkspace(BaseWorkspace):
 
     def _gradients_are_shared(self, last: bool) -> AbstractContextManager[None]:
         """In the block, gradients go round the processes, unless more are to be added first."""
-        if last or not isinstance(self.learner, DistributedDataParallel):
-            return nullcontext()
-        return self.learner.no_sync()
+        if isinstance(self.learner, DistributedDataParallel):
+            return nullcontext() if last else self.learner.no_sync()
+        if isinstance(self.learner, FSDPModule):
+            self.learner.set_requires_gradient_sync(last)
+        return nullcontext()
 
     def _require_finite(self, name: str, value: float) -> None:
         if not math.isfinite(value):
@@ -343,6 +354,8 @@ class TrainWorkspace(BaseWorkspace):
         self.topk_name = self.topk.consider(record) if save else None
         every = (training.val_every, training.sample_every, training.rollout_every)
         complete = all(self._is_due(n) for n in every)
+        if self.training.fsdp:
+            policy.cpu()
         self.epoch += 1
         self.epoch_step, self.loss_sum = 0, 0.0
         if save:
@@ -362,7 +375,7 @@ class TrainWorkspace(BaseWorkspace):
         if not self.training.fsdp:
             return self.policy
         self._undivided.load_state_dict(whole(self.policy.state_dict()))
-        return self._undivided
+        return self._undivided.to(self.device)
 
     def _is_due(self, every: int) -> bool:
         return (self.epoch + 1) % every == 0 or self.epoch + 1 == self.training.num_epochs
@@ -396,7 +409,8 @@ class TrainWorkspace(BaseWorkspace):
         n_rows = predicted.shape[1]
         error = (predicted - batch["action"][:, :n_rows]).square().mean(-1)
         error = error[~batch["action_is_pad"][:, :n_rows]]
-        error_sum, n_steps = distributed.total([error.sum().item(), len(error)])
+        counts = part.share > 0
+        error_sum, n_steps = distributed.total([counts * error.sum().item(), counts * len(error)])
         return error_sum / n_steps
 
     def _record(self, loss: float) -> dict[str, Any]:
@@ -513,6 +527,21 @@ class TrainWorkspace(BaseWorkspace):
             smoothing=0.05,
             file=sys.stderr,
         )
+
+
+def _is_finished(cfg: DictConfig, output_dir: Path) -> bool:
+    """Whether the run in ``output_dir`` has done all that ``cfg`` asks for.
+
+    Raises:
+        UserError: it was started with other settings.
+    """
+    training = _checked(cfg)
+    latest = checkpoint_path(output_dir)
+    if not training.resume or not latest.is_file():
+        return False
+    payload = load_checkpoint(latest)
+    require_same_settings(latest, payload, cfg)
+    return payload["state"]["epoch"] >= training.num_epochs
 
 
 def _checked(cfg: DictConfig) -> TrainingConfig:

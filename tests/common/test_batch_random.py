@@ -35,6 +35,12 @@ def test_one_number_for_all_rows_is_the_same_in_every_part():
     assert len(set(numbers)) == 1
 
 
+@pytest.mark.parametrize("n", [1, 3, 5])
+def test_draws_for_other_than_the_rows_are_refused(n):
+    with batch_randomness(0, 2, 4, seed=1), pytest.raises(ValueError, match="2 rows"):
+        batch_random.randn((n, 7))
+
+
 def test_batches_draw_differently():
     drawn = []
     for seed in (1, 2):

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from diffusion_policy.common.json_logger import read_log
-from diffusion_policy.multirun.metrics import METRICS, aggregate, evaluations
+from diffusion_policy.multirun.metrics import METRICS, aggregate, evaluations, history
 from tests.multirun.fake_runs import GOLDEN, records
 
 KEY = "test/mean_score"
@@ -21,6 +21,23 @@ def test_metrics_equal_the_reference():
         found |= aggregate([evaluations(log, key) for log in logs], key)
     assert list(found) == list(expected)
     assert found == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize(("n", "best"), [(12, 10), (12, 11), (12, 2), (30, 20), (5, 4)])
+def test_window_around_the_best_is_ten_wide_where_there_are_ten(n, best):
+    scores = [float(i == best) for i in range(n)]
+    found = METRICS["k_around_max"](evaluations(records(scores), KEY))
+    assert found == pytest.approx(1 / min(n, 10) if best > 4 or n < 10 else 1 / (best + 5))
+
+
+def test_history_ends_with_the_metrics():
+    runs = [evaluations(records(s), KEY) for s in ([0.1, 0.4, 0.9], [0.3, 0.2])]
+    found = history({KEY: runs})
+    assert [record[KEY] for record in found] == pytest.approx([0.2, 0.3])
+    assert [record["global_step"] for record in found] == [int(step) for step in runs[0].steps[:2]]
+    assert aggregate(runs, KEY).items() <= found[-1].items()
+    assert found[0]["max/test_mean_score"] == pytest.approx(0.2)
+    assert history({KEY: []}) == []
 
 
 def test_runs_are_cut_to_the_shortest():

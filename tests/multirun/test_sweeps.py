@@ -76,6 +76,7 @@ def test_two_seeds_of_the_debug_run(tmp_path, demos, launcher, plugin, options):
     common = OmegaConf.load(sweep / "config.yaml")
     assert common.name == "train_dot_pusht"
     assert "hydra" not in common
+    assert "seed" not in common.training  # the jobs do not share it
     for number, seed in enumerate((42, 43)):
         job = sweep / f"train_{number}"
         assert OmegaConf.load(job / ".hydra/config.yaml").training.seed == seed
@@ -126,23 +127,33 @@ def test_sweep_directory_of_other_settings_is_refused(tmp_path, demos):
 @pytest.mark.skipif(not importlib.util.find_spec("optuna"), reason="needs the extra optuna")
 def test_optuna_chooses_by_the_monitored_metric(tmp_path, demos):
     sweep = tmp_path / "sweep"
-    result = run(
-        sweep,
+    command = [
         *tiny_overrides(demos, tmp_path / "cache"),
         "hydra/sweeper=optuna",
-        "hydra.sweeper.n_trials=2",
         "hydra.sweeper.n_jobs=1",
+        "hydra.sweeper.sampler.seed=1",
         "hydra.sweeper.direction=minimize",
         "checkpoint.topk.monitor_key=val_loss",
         "checkpoint.topk.mode=min",
         "optimizer.lr=tag(log,interval(1e-4,1e-1))",
-    )
-    assert result.returncode == 0, result.stderr
+    ]
+    for n_trials in (1, 2):  # the second time goes on with the first
+        result = run(sweep, *command, f"hydra.sweeper.n_trials={n_trials}")
+        assert result.returncode == 0, result.stderr
+    assert f"finished before, see {sweep / 'train_0'}" in result.stdout
     losses = [
         read_log(sweep / f"train_{number}/logs.json.txt")[-1]["val_loss"] for number in range(2)
     ]
     best = OmegaConf.load(sweep / "optimization_results.yaml")
     assert best.best_value == pytest.approx(min(losses))
+
+
+def test_sweep_under_torchrun_is_refused(tmp_path, monkeypatch):
+    for name, value in {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    result = run(tmp_path / "sweep", "training.device=cpu")
+    assert result.returncode == 1
+    assert "torchrun started a sweep (-m)" in result.stderr
 
 
 def test_missing_launcher_names_its_extra(tmp_path):

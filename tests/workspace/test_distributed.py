@@ -14,19 +14,23 @@ import torch
 
 from diffusion_policy.common.checkpoint import load_checkpoint
 from diffusion_policy.common.json_logger import read_log
+from diffusion_policy.policy.base_policy import BasePolicy
 from diffusion_policy.workspace.train_workspace import TrainWorkspace
 from tests.configs import compose_config, tiny_overrides, tiny_policy
 from tests.demos import make_demos
 
 ROOT = Path(__file__).parents[2]
 DOT, TRANSFORMER = "train_dot_pusht", "train_diffusion_transformer_pusht"
+UNET = "train_diffusion_unet_pusht_image"
 # Accumulation, an odd batch, batches of one row at the end of an epoch, and noise on the inputs.
 HARD = ["dataloader.batch_size=41", "training.gradient_accumulate_every=2", "training.num_epochs=2"]
 # Adam would turn rounding of a vanishing gradient into a whole step.
 SGD = ["optimizer._target_=torch.optim.SGD", "optimizer.lr=0.1", "+optimizer.momentum=0.9"]
 SGD += ["optimizer.fused=false", "~optimizer.betas", "~optimizer.eps"]
+IMAGE = ["policy.obs_encoder.crop=[32,32]", "dataloader.batch_size=5"]
+IMAGE += ["training.max_train_steps=2", "training.num_epochs=1", "task.env_runner.max_steps=2"]
 # Without dropout, which each process draws for itself.
-NO_DROPOUT = {DOT: ["policy.dropout=0"], TRANSFORMER: ["policy.p_drop_attn=0"]}
+NO_DROPOUT = {DOT: ["policy.dropout=0"], TRANSFORMER: ["policy.p_drop_attn=0"], UNET: IMAGE}
 
 
 @pytest.fixture(scope="module")
@@ -43,10 +47,8 @@ def overrides(demos, tmp_path):
     return of
 
 
-def alone(output_dir: Path, name: str, overrides: list[str]) -> TrainWorkspace:
-    workspace = TrainWorkspace(compose_config(name, *overrides), output_dir)
-    workspace.run()
-    return workspace
+def alone(output_dir: Path, name: str, overrides: list[str]) -> None:
+    TrainWorkspace(compose_config(name, *overrides), output_dir).run()
 
 
 def torchrun(output_dir: Path, name: str, overrides: list[str]) -> subprocess.Popen:
@@ -85,7 +87,7 @@ def assert_same_training(one: Path, other: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "extra"), [(DOT, []), (TRANSFORMER, []), (DOT, ["training.fsdp=true"])]
+    ("name", "extra"), [(DOT, []), (TRANSFORMER, []), (UNET, ["training.fsdp=true"])]
 )
 def test_two_processes_train_like_one(tmp_path, overrides, name, extra):
     alone(tmp_path / "alone", name, overrides(name))
@@ -97,21 +99,34 @@ def test_two_processes_train_like_one(tmp_path, overrides, name, extra):
     assert files == {p.relative_to(tmp_path / "two") for p in (tmp_path / "two").rglob("*")}
 
 
-def test_run_goes_on_with_another_number_of_processes(tmp_path, overrides):
+def test_run_goes_on_with_another_number_of_processes(tmp_path, overrides, monkeypatch):
     alone(tmp_path / "whole", DOT, overrides(DOT))
-    process = torchrun(tmp_path / "changing", DOT, [*overrides(DOT), "training.fsdp=true"])
-    wait_for_log(tmp_path / "changing", process)
+    # One process for an epoch, two with a part of the model each for a step or two, one again.
+    changing, validate = tmp_path / "changing", TrainWorkspace._validate
+
+    def interrupted(self: TrainWorkspace, policy: BasePolicy) -> float:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return validate(self, policy)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TrainWorkspace, "_validate", interrupted)
+        with pytest.raises(SystemExit):
+            alone(changing, DOT, overrides(DOT))
+    n_logged = len(numbers(changing))
+    process = torchrun(changing, DOT, [*overrides(DOT), "training.fsdp=true"])
+    wait_for_log(changing, process, n_logged + 1)
     process.send_signal(signal.SIGTERM)  # to torchrun, which tells both
     output, _ = process.communicate(timeout=120)
+    assert "resuming from" in output
     assert "stopped by SIGTERM" in output
     assert process.returncode != 0
-    alone(tmp_path / "changing", DOT, overrides(DOT))
-    assert_same_training(tmp_path / "whole", tmp_path / "changing")
+    alone(changing, DOT, overrides(DOT))
+    assert_same_training(tmp_path / "whole", changing)
 
 
-def wait_for_log(output_dir: Path, process: subprocess.Popen) -> None:
+def wait_for_log(output_dir: Path, process: subprocess.Popen, n_records: int = 1) -> None:
     deadline = time.monotonic() + 120
-    while not read_log(output_dir / "logs.json.txt") and time.monotonic() < deadline:
+    while len(numbers(output_dir)) < n_records and time.monotonic() < deadline:
         assert process.poll() is None, process.communicate()[0]
         time.sleep(0.01)
 

@@ -12,6 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from diffusion_policy.common.errors import UserError
+from diffusion_policy.model.vision.crop import Crop
 from diffusion_policy.model.vision.group_norm import replace_batch_norm
 from diffusion_policy.model.vision.obs_encoder import ObsEncoder, check_size, require_images
 
@@ -47,23 +48,20 @@ class RobomimicObsEncoder(ObsEncoder):
         super().__init__(shape_meta)
         require_images(self)
         size = None if crop is None else check_size("crop", crop)
-        obs_nets, obs_core = _import_robomimic()
+        obs_nets = _import_robomimic()
         self.encoder = obs_nets.ObservationEncoder()
+        # Ours crops like robomimic's own, which several processes could not draw as one.
+        self.crop = None if size is None else Crop(size)
         for key, field in self.shape_meta.obs.items():
             shape = list(field.shape)
             if field.type == "low_dim":
                 self.encoder.register_obs_key(key, shape)
                 continue
-            randomizer = None
             if size is not None:
                 _check_smaller(size, shape[1:])
-                randomizer = obs_core.CropRandomizer(shape, *size)
+                shape = [shape[0], *size]
             self.encoder.register_obs_key(
-                key,
-                shape,
-                net_class="VisualCore",
-                net_kwargs=_image_network(shape),
-                randomizer=randomizer,
+                key, shape, net_class="VisualCore", net_kwargs=_image_network(shape)
             )
         with warnings.catch_warnings():
             # It asks torchvision for random weights by a deprecated argument.
@@ -75,6 +73,9 @@ class RobomimicObsEncoder(ObsEncoder):
 
     def forward(self, obs: Mapping[str, Tensor]) -> Tensor:
         """{key: (N, ...)} -> (N, output_dim)."""
+        if self.crop is not None:
+            cropped = {key: self.crop(obs[key]) for key in self.shape_meta.keys_of("VISUAL")}
+            obs = {**obs, **cropped}
         return self.encoder(obs)
 
     def __repr__(self) -> str:
@@ -84,7 +85,7 @@ class RobomimicObsEncoder(ObsEncoder):
 
 
 def _image_network(shape: list[int]) -> dict[str, Any]:
-    """Settings of the network of one camera; a crop overrides the input shape."""
+    """Settings of the network of one camera."""
     return {
         "input_shape": shape,
         "backbone_class": "ResNet18Conv",
@@ -100,18 +101,18 @@ def _image_network(shape: list[int]) -> dict[str, Any]:
     }
 
 
-def _import_robomimic() -> tuple[ModuleType, ModuleType]:
-    """Its modules of encoders and of randomisers; neither imports a simulator."""
+def _import_robomimic() -> ModuleType:
+    """Its module of encoders, which imports no simulator."""
     try:
         # At its first import it prints advice on a file of private settings.
         with contextlib.redirect_stdout(io.StringIO()):
-            from robomimic.models import obs_core, obs_nets
+            from robomimic.models import obs_nets
     except ImportError as error:
         raise UserError(
             f"policy.obs_encoder is hybrid and needs robomimic ({error}); "
             "pip install 'diffusion_policy[robomimic]' or use policy/obs_encoder=plain"
         ) from error
-    return obs_nets, obs_core
+    return obs_nets
 
 
 def _check_smaller(crop: tuple[int, int], image: Sequence[int]) -> None:
