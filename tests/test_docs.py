@@ -12,9 +12,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from omegaconf import OmegaConf
 
+from diffusion_policy.common.checkpoint import save_checkpoint
 from diffusion_policy.model.common.normalizer import LinearNormalizer
-from tests.configs import compose_config
+from diffusion_policy.workspace.base_workspace import load_policy
+from tests.configs import compose_config, tiny_policy
+from tests.policy.test_contract import make_obs, make_policy
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -64,6 +68,23 @@ def test_other_commands_exist_and_know_their_options(module):
         if words[1 : 1 + len(start)] == start:
             for option in (w.split("=")[0] for w in words if w.startswith("--")):
                 assert option in result.stdout, f"{command}: {option} is unknown"
+
+
+def test_a_trained_policy_acts_with_the_sampler_of_the_page(tmp_path):
+    command = next(c for c in OTHER if "noise_scheduler.sampler=" in c)
+    overrides = [w for w in shlex.split(command) if w.startswith("policy.")]
+    name = "train_diffusion_unet_pusht"
+    cfg, trained = compose_config(name, *tiny_policy(name)), make_policy(name)
+    checkpoint = tmp_path / "latest.ckpt"
+    save_checkpoint(
+        checkpoint, OmegaConf.to_yaml(cfg, resolve=True), {"model": trained.state_dict()}
+    )
+    obs = make_obs(trained, 2)
+    before = trained.eval().predict_action(obs)["action"]
+    policy, changed = load_policy(checkpoint, overrides=overrides)
+    assert changed.policy.noise_scheduler.sampler == "ddim"
+    assert policy.process.num_inference_steps == 8
+    assert not torch.equal(policy.predict_action(obs)["action"], before)
 
 
 def test_make_targets_exist():
