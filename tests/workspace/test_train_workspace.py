@@ -109,12 +109,12 @@ def test_training_lowers_the_loss(tmp_path, overrides):
 KILLER = """
 # Runs train.py until the n-th step, or half-way through writing the n-th checkpoint.
 import os, signal, sys
-import diffusion_policy.common.checkpoint as checkpoint
+import diffusion_policy.common.output_dir as output_dir
 import train
 from diffusion_policy.workspace.train_workspace import TrainWorkspace
 
 event, left = sys.argv.pop(1), int(sys.argv.pop(1))
-whole_save, whole_step = checkpoint.replacing, TrainWorkspace.train_step
+whole_save, whole_step = output_dir.replacing, TrainWorkspace.train_step
 
 def due():
     global left
@@ -134,7 +134,7 @@ def dying_step(self, batches):
     return whole_step(self, batches)
 
 if event == "save":
-    checkpoint.replacing = torn_save
+    output_dir.replacing = torn_save
 else:
     TrainWorkspace.train_step = dying_step
 train.main()
