@@ -7,7 +7,7 @@ import os
 import hydra
 from omegaconf import DictConfig
 
-from diffusion_policy.common.errors import reports_user_errors
+from diffusion_policy.common.errors import UserError, reports_user_errors, user_message
 
 # Let Hydra's errors reach reports_user_errors, which tells them in one line.
 os.environ["HYDRA_FULL_ERROR"] = "1"
@@ -16,7 +16,13 @@ os.environ["HYDRA_FULL_ERROR"] = "1"
 @hydra.main(version_base="1.3", config_path="pkg://diffusion_policy.config")
 def run(cfg: DictConfig) -> float | None:
     launch = {"_target_": f"{cfg.workspace._target_}.launch"}
-    return hydra.utils.instantiate(launch, cfg, _recursive_=False)
+    try:
+        return hydra.utils.instantiate(launch, cfg, _recursive_=False)
+    except Exception as error:
+        # On its way back from another process an error loses its causes, which tell what is wrong.
+        if message := user_message(error):
+            raise UserError(message) from error
+        raise
 
 
 main = reports_user_errors(run)

@@ -79,8 +79,15 @@ def _config_message(error: BaseException) -> str | None:
             f"hydra/{kind}={name} is not known here; its plugin comes with "
             f"pip install -e '.[{extra}]'"
         )
+    if match := re.search(r"Ambiguous value for argument '([^']+)'", text):
+        return f"{match[1]} gives several values: that is a sweep, which needs -m; a list is [1,2]"
     if match := re.search(r"Could not override '([^']+)'", text):
-        return f"config key {match[1]} is unknown; the keys are in diffusion_policy/config/"
+        remedy = (
+            "hydra/launcher and hydra/sweeper decide which there are (docs/sweeps.md)"
+            if match[1].startswith("hydra.")
+            else "the keys are in diffusion_policy/config/"
+        )
+        return f"config key {match[1]} is unknown; {remedy}"
     return f"{text}; correct the config or the override"
 
 

@@ -10,6 +10,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from diffusion_policy.common.output_dir import write_atomically
 
+RUN_CONFIG = Path(".hydra/config.yaml")
+"""The resolved config of a run, in its output directory."""
+
 
 def write_run_config(output_dir: Path, cfg: DictConfig) -> None:
     """Write ``.hydra/config.yaml``, resolved, and ``.hydra/overrides.yaml``.
@@ -20,10 +23,10 @@ def write_run_config(output_dir: Path, cfg: DictConfig) -> None:
     Raises:
         UserError: they cannot be written.
     """
-    folder = output_dir / ".hydra"
+    path = output_dir / RUN_CONFIG
     overrides = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
-    write_atomically(folder / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True).encode())
-    write_atomically(folder / "overrides.yaml", OmegaConf.to_yaml(list(overrides)).encode())
+    write_atomically(path, OmegaConf.to_yaml(cfg, resolve=True).encode())
+    write_atomically(path.with_name("overrides.yaml"), OmegaConf.to_yaml(list(overrides)).encode())
 
 
 def resume_override(output_dir: Path) -> str:

@@ -296,6 +296,7 @@ td:first-child, th:first-child { text-align: left; position: sticky; left: 0; ba
 .runs small { color: #666; } .member { padding-left: 2em; }
 .settings td:first-child { font-family: ui-monospace, monospace; font-size: 0.87em;
         border-right: 1px solid #ddd; padding-right: 1.2em; }
+.settings th:not(:first-child) { white-space: normal; overflow-wrap: anywhere; max-width: 9em; }
 .settings td:not(:first-child) { max-width: 16em; overflow: hidden; text-overflow: ellipsis; }
 .finished { color: #2a7f4f; } .running { color: #0072b2; } .stopped { color: #b5483a; }
 .legend { list-style: none; padding: 0; display: flex; flex-wrap: wrap; gap: 0.2em 2em; }

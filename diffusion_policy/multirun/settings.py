@@ -21,6 +21,10 @@ WITHOUT_EFFECT = (
             "compile",
             "fsdp",
             "resume",
+            "debug",  # what it sets is compared
+            "val_every",
+            "max_val_steps",
+            "sample_every",
             "checkpoint_every",
             "checkpoint_minutes",
             "tqdm_interval_sec",

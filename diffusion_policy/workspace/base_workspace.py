@@ -92,14 +92,14 @@ class BaseWorkspace(ABC):
         """
         path = path or self.get_checkpoint_path(tag)
         payload = load_checkpoint(path)
-        require_same_settings(path, payload, self.cfg)
+        require_same_settings(path, OmegaConf.create(payload["config"]), self.cfg)
         try:
             self.load_state_dict(payload["state"])
         except (RuntimeError, ValueError, KeyError) as error:
             reason = " ".join(str(error).split())[:300]
             raise UserError(
                 f"{path} does not fit this config ({reason}), so another version of the project "
-                "wrote it; go on with that version, or choose another hydra.run.dir"
+                "wrote it; go on with that version, or choose another output directory"
             ) from error
         return path
 
@@ -131,21 +131,19 @@ def _agreed(output_dir: Path) -> Path:
     return agreed
 
 
-def require_same_settings(path: Path, payload: dict[str, Any], cfg: DictConfig) -> None:
-    """Check that a run with ``cfg`` may go on from a checkpoint.
+def require_same_settings(path: Path, saved: DictConfig, cfg: DictConfig) -> None:
+    """Check that a run with ``cfg`` may go on where one with ``saved`` stopped.
 
     Args:
-        path, payload: of the checkpoint.
+        path: what ``saved`` belongs to, for the message.
 
     Raises:
-        UserError: it belongs to another method or other settings.
+        UserError: they are of another method or other settings.
     """
-    saved = OmegaConf.create(payload["config"])
     theirs, ours = saved.policy._target_, cfg.policy._target_
     if theirs != ours:
         raise UserError(
-            f"{path} is a checkpoint of {theirs}, this run trains {ours}; "
-            "choose another hydra.run.dir"
+            f"{path} is of {theirs}, this run trains {ours}; choose another output directory"
         )
     # Going on with other settings would pass off a mixture of two runs as one.
     if changes := changed_settings(saved, cfg):
@@ -153,7 +151,7 @@ def require_same_settings(path: Path, payload: dict[str, Any], cfg: DictConfig) 
         more = f" and {len(changes) - 5} more" if len(changes) > 5 else ""
         raise UserError(
             f"{path} does not fit this config: {told}{more}; "
-            "go on with the settings it was trained with, or choose another hydra.run.dir"
+            "go on with the settings it was trained with, or choose another output directory"
         )
 
 

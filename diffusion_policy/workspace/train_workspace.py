@@ -18,7 +18,7 @@ import torch
 from diffusers.optimization import get_scheduler
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from torch.nn.parallel import DistributedDataParallel
@@ -39,7 +39,7 @@ from diffusion_policy.common.pytorch_util import (
     dict_apply,
     resolve_precision,
 )
-from diffusion_policy.common.run_config import resume_override, write_run_config
+from diffusion_policy.common.run_config import RUN_CONFIG, resume_override, write_run_config
 from diffusion_policy.common.seeding import seed_everything, seed_step
 from diffusion_policy.common.stop_signal import Stopped, StopSignal
 from diffusion_policy.dataset.batches import BatchOrder, BatchPart, as_is
@@ -466,11 +466,15 @@ class TrainWorkspace(BaseWorkspace):
     def _resume(self) -> None:
         self._saved_at = time.monotonic()
         latest = self.get_checkpoint_path()
+        started = self.output_dir / RUN_CONFIG
+        if not latest.is_file() and started.is_file():
+            # It did not get far, but others take its log and config for what it was started as.
+            require_same_settings(started, OmegaConf.load(started), self.cfg)
         if latest.is_file():
             if not self.training.resume:
                 raise UserError(
-                    f"training.resume is false but {latest} exists; choose another hydra.run.dir "
-                    "or delete it"
+                    f"training.resume is false but {latest} exists; choose another output "
+                    "directory, or delete it"
                 )
             self.load_checkpoint(latest)
             if distributed.is_main():
@@ -540,7 +544,7 @@ def _is_finished(cfg: DictConfig, output_dir: Path) -> bool:
     if not training.resume or not latest.is_file():
         return False
     payload = load_checkpoint(latest)
-    require_same_settings(latest, payload, cfg)
+    require_same_settings(latest, OmegaConf.create(payload["config"]), cfg)
     return payload["state"]["epoch"] >= training.num_epochs
 
 

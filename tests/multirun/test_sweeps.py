@@ -148,6 +148,27 @@ def test_optuna_chooses_by_the_monitored_metric(tmp_path, demos):
     assert best.best_value == pytest.approx(min(losses))
 
 
+@pytest.mark.parametrize(
+    ("sweeps", "override", "message"),
+    [
+        (
+            True,
+            "hydra.launcher.n_cats=2",
+            "hydra/launcher and hydra/sweeper decide",
+        ),
+        (False, "training.seed=1,2", "training.seed=1,2 gives several values"),
+    ],
+)
+def test_mistakes_are_told_in_one_line(tmp_path, sweeps, override, message):
+    call = command(tmp_path, override)
+    if not sweeps:
+        call.remove("-m")
+    result = subprocess.run(call, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.returncode == 1
+    assert message in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
 def test_sweep_under_torchrun_is_refused(tmp_path, monkeypatch):
     for name, value in {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "2"}.items():
         monkeypatch.setenv(name, value)

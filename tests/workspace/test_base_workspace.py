@@ -44,7 +44,7 @@ def again(workspace: TrainWorkspace, key: str, value: object) -> TrainWorkspace:
 def test_other_settings_do_not_go_on_with_a_run(workspace, key, value, told):
     other = again(workspace, key, value)
     before = {name: tensor.clone() for name, tensor in other.model.state_dict().items()}
-    with pytest.raises(UserError, match=r"choose another hydra\.run\.dir") as caught:
+    with pytest.raises(UserError, match=r"choose another output directory") as caught:
         other.load_checkpoint()
     assert told in str(caught.value)
     assert all(torch.equal(before[k], v) for k, v in other.model.state_dict().items())

@@ -367,11 +367,20 @@ def test_best_checkpoints_can_be_those_of_another_metric(tmp_path, overrides):
         train(tmp_path / "other", [*overrides, "checkpoint.topk.monitor_key=typo"])
 
 
+def test_directory_of_other_settings_is_refused_before_its_first_checkpoint(tmp_path, overrides):
+    train(tmp_path / "run", overrides)
+    shutil.rmtree(tmp_path / "run/checkpoints")
+    log = (tmp_path / "run/logs.json.txt").read_text()
+    with pytest.raises(UserError, match=r"config\.yaml does not fit .*optimizer\.lr was"):
+        train(tmp_path / "run", [*overrides, "optimizer.lr=0.5"])
+    assert (tmp_path / "run/logs.json.txt").read_text() == log
+
+
 def test_checkpoint_of_another_method_is_refused(tmp_path, overrides):
     workspace = train(tmp_path / "run", overrides)
     workspace.cfg.policy._target_ = "diffusion_policy.policy.other.OtherPolicy"
     workspace.save_checkpoint()
-    with pytest.raises(UserError, match=r"is a checkpoint of .*OtherPolicy, this run trains"):
+    with pytest.raises(UserError, match=r"is of .*OtherPolicy, this run trains"):
         train(tmp_path / "run", overrides)
 
 
