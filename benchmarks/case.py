@@ -118,3 +118,14 @@ def case(name: str, what: str, unit: str, **facts: Any) -> Callable:
         return function
 
     return register
+
+
+def each(*registrations: Callable) -> Callable:
+    """Register a function as several cases, in this order (stacked decorators go bottom up)."""
+
+    def register(function: Callable[..., Iterator[Work]]) -> Callable[..., Iterator[Work]]:
+        for registration in registrations:
+            registration(function)
+        return function
+
+    return register

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.case import Options, Work, case
+from benchmarks.case import Options, Work, case, each
 from benchmarks.demonstrations import demonstrations
 from benchmarks.memory import resident_mb
 from diffusion_policy.common.replay_buffer import ReplayBuffer
@@ -43,29 +43,31 @@ def open_dataset(
     return ReplayDataset(path, meta, window, reader=reader, val_ratio=0)
 
 
-@case(
-    "data.image",
-    "image dataset, windows of 16 pictures, batch 64",
-    "samples/s",
-    reference=740,
-    target=20,
-    arguments={"keys": IMAGE_KEYS, "window": WHOLE, "batch_size": 64},
-)
-@case(
-    "data.image_seen",
-    "image dataset, windows of 16 actions and 2 pictures, batch 64",
-    "samples/s",
-    reference=740,
-    target=20,
-    arguments={"keys": IMAGE_KEYS, "window": SEEN, "batch_size": 64},
-)
-@case(
-    "data.low_dim",
-    "low-dim dataset, windows of 16, batch 256",
-    "samples/s",
-    reference=126_000,
-    target=5,
-    arguments={"keys": LOW_DIM_KEYS, "window": WHOLE, "batch_size": 256},
+@each(
+    case(
+        "data.image",
+        "image dataset, windows of 16 pictures, batch 64",
+        "samples/s",
+        reference=740,
+        target=20,
+        arguments={"keys": IMAGE_KEYS, "window": WHOLE, "batch_size": 64},
+    ),
+    case(
+        "data.image_seen",
+        "image dataset, windows of 16 actions and 2 pictures, batch 64",
+        "samples/s",
+        reference=740,
+        target=20,
+        arguments={"keys": IMAGE_KEYS, "window": SEEN, "batch_size": 64},
+    ),
+    case(
+        "data.low_dim",
+        "low-dim dataset, windows of 16, batch 256",
+        "samples/s",
+        reference=126_000,
+        target=5,
+        arguments={"keys": LOW_DIM_KEYS, "window": WHOLE, "batch_size": 256},
+    ),
 )
 def windows(
     options: Options, keys: tuple[str, ...], window: Window, batch_size: int
@@ -127,19 +129,21 @@ def slow_reader(dataset: ReplayDataset, path: Path) -> Callable[..., np.ndarray]
     return read
 
 
-@case(
-    "data.image_load",
-    "image dataset, loading with a warm cache",
-    "s",
-    reference=4.4,
-    target=4.4,
-    arguments={"keys": IMAGE_KEYS},
-)
-@case(
-    "data.low_dim_load",
-    "low-dim dataset, loading",
-    "s",
-    arguments={"keys": LOW_DIM_KEYS},
+@each(
+    case(
+        "data.image_load",
+        "image dataset, loading with a warm cache",
+        "s",
+        reference=4.4,
+        target=4.4,
+        arguments={"keys": IMAGE_KEYS},
+    ),
+    case(
+        "data.low_dim_load",
+        "low-dim dataset, loading",
+        "s",
+        arguments={"keys": LOW_DIM_KEYS},
+    ),
 )
 def loading(options: Options, keys: tuple[str, ...]) -> Iterator[Work]:
     path = demonstrations(options)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.case import Options, Work, case
+from benchmarks.case import Options, Work, case, each
 from benchmarks.policies import DOT, TRANSFORMER, UNET, learner
 from diffusion_policy.env.pusht.simulation import CONTROL_HZ
 from diffusion_policy.policy.base_policy import BasePolicy
@@ -18,67 +18,69 @@ from diffusion_policy.policy.base_policy import BasePolicy
 _N_CHECKED = 2  # rows that are also computed alone
 
 
-@case(
-    "inference.dot_1",
-    "DOT, actions for one observation",
-    "ms",
-    reference=4,
-    target=2,
-    arguments={"config_name": DOT, "n_rows": 1},
-)
-@case(
-    "inference.dot_50",
-    "DOT, actions for 50 observations",
-    "ms",
-    reference=40,
-    target=2,
-    arguments={"config_name": DOT, "n_rows": 50},
-)
-@case(
-    "inference.unet_1",
-    "diffusion U-Net, 100 DDPM steps, one observation",
-    "s",
-    reference=4.6,
-    arguments={"config_name": UNET, "n_rows": 1},
-)
-@case(
-    "inference.unet_56",
-    "diffusion U-Net, 100 DDPM steps, 56 observations",
-    "s",
-    reference=18,
-    max_repeats=3,
-    arguments={"config_name": UNET, "n_rows": 56},
-)
-@case(
-    "inference.unet_ddim_1",
-    "diffusion U-Net, 10 DDIM steps, one observation, against 100 DDPM steps",
-    "s",
-    reference=4.6,
-    target=20,
-    arguments={"config_name": UNET, "n_rows": 1, "scheduler": "ddim"},
-)
-@case(
-    "inference.transformer_1",
-    "diffusion transformer, 100 DDPM steps, one observation",
-    "s",
-    reference=0.89,
-    arguments={"config_name": TRANSFORMER, "n_rows": 1},
-)
-@case(
-    "inference.transformer_56",
-    "diffusion transformer, 100 DDPM steps, 56 observations",
-    "s",
-    reference=9.2,
-    max_repeats=3,
-    arguments={"config_name": TRANSFORMER, "n_rows": 56},
-)
-@case(
-    "inference.transformer_ddim_1",
-    "diffusion transformer, 10 DDIM steps, one observation, against 100 DDPM steps",
-    "s",
-    reference=0.89,
-    target=20,
-    arguments={"config_name": TRANSFORMER, "n_rows": 1, "scheduler": "ddim"},
+@each(
+    case(
+        "inference.dot_1",
+        "DOT, actions for one observation",
+        "ms",
+        reference=4,
+        target=2,
+        arguments={"config_name": DOT, "n_rows": 1},
+    ),
+    case(
+        "inference.dot_50",
+        "DOT, actions for 50 observations",
+        "ms",
+        reference=40,
+        target=2,
+        arguments={"config_name": DOT, "n_rows": 50},
+    ),
+    case(
+        "inference.unet_1",
+        "diffusion U-Net, 100 DDPM steps, one observation",
+        "s",
+        reference=4.6,
+        arguments={"config_name": UNET, "n_rows": 1},
+    ),
+    case(
+        "inference.unet_56",
+        "diffusion U-Net, 100 DDPM steps, 56 observations",
+        "s",
+        reference=18,
+        max_repeats=3,
+        arguments={"config_name": UNET, "n_rows": 56},
+    ),
+    case(
+        "inference.unet_ddim_1",
+        "diffusion U-Net, 10 DDIM steps, one observation, against 100 DDPM steps",
+        "s",
+        reference=4.6,
+        target=20,
+        arguments={"config_name": UNET, "n_rows": 1, "scheduler": "ddim"},
+    ),
+    case(
+        "inference.transformer_1",
+        "diffusion transformer, 100 DDPM steps, one observation",
+        "s",
+        reference=0.89,
+        arguments={"config_name": TRANSFORMER, "n_rows": 1},
+    ),
+    case(
+        "inference.transformer_56",
+        "diffusion transformer, 100 DDPM steps, 56 observations",
+        "s",
+        reference=9.2,
+        max_repeats=3,
+        arguments={"config_name": TRANSFORMER, "n_rows": 56},
+    ),
+    case(
+        "inference.transformer_ddim_1",
+        "diffusion transformer, 10 DDIM steps, one observation, against 100 DDPM steps",
+        "s",
+        reference=0.89,
+        target=20,
+        arguments={"config_name": TRANSFORMER, "n_rows": 1, "scheduler": "ddim"},
+    ),
 )
 def chunk(
     options: Options, config_name: str, n_rows: int, scheduler: str = "ddpm"
@@ -116,33 +118,35 @@ def _actions(policy: BasePolicy, obs: dict[str, Tensor], seeds: list[int]) -> Te
     return policy.predict_action(obs, env_ids=rows)["action"]
 
 
-@case(
-    "inference.loop_p50_dot",
-    f"DOT, {CONTROL_HZ} Hz control loop, median of 10,000 latencies",
-    "ms latency",
-    max_repeats=1,
-    arguments={"config_name": DOT, "share": 0.5},
-)
-@case(
-    "inference.loop_p99_dot",
-    f"DOT, {CONTROL_HZ} Hz control loop, 99th percentile of 10,000 latencies",
-    "ms latency",
-    max_repeats=1,
-    arguments={"config_name": DOT, "share": 0.99},
-)
-@case(
-    "inference.loop_p50_transformer",
-    f"diffusion transformer (DDIM), {CONTROL_HZ} Hz control loop, median of 10,000 latencies",
-    "ms latency",
-    max_repeats=1,
-    arguments={"config_name": TRANSFORMER, "share": 0.5},
-)
-@case(
-    "inference.loop_p99_transformer",
-    f"diffusion transformer (DDIM), {CONTROL_HZ} Hz control loop, 99th percentile of 10,000",
-    "ms latency",
-    max_repeats=1,
-    arguments={"config_name": TRANSFORMER, "share": 0.99},
+@each(
+    case(
+        "inference.loop_p50_dot",
+        f"DOT, {CONTROL_HZ} Hz control loop, median of 10,000 latencies",
+        "ms latency",
+        max_repeats=1,
+        arguments={"config_name": DOT, "share": 0.5},
+    ),
+    case(
+        "inference.loop_p99_dot",
+        f"DOT, {CONTROL_HZ} Hz control loop, 99th percentile of 10,000 latencies",
+        "ms latency",
+        max_repeats=1,
+        arguments={"config_name": DOT, "share": 0.99},
+    ),
+    case(
+        "inference.loop_p50_transformer",
+        f"diffusion transformer (DDIM), {CONTROL_HZ} Hz control loop, median of 10,000 latencies",
+        "ms latency",
+        max_repeats=1,
+        arguments={"config_name": TRANSFORMER, "share": 0.5},
+    ),
+    case(
+        "inference.loop_p99_transformer",
+        f"diffusion transformer (DDIM), {CONTROL_HZ} Hz control loop, 99th percentile of 10,000",
+        "ms latency",
+        max_repeats=1,
+        arguments={"config_name": TRANSFORMER, "share": 0.99},
+    ),
 )
 def control_loop(options: Options, config_name: str, share: float) -> Iterator[Work]:
     """From an observation to the action of that step, steps without a new chunk included.
@@ -166,21 +170,23 @@ def control_loop(options: Options, config_name: str, share: float) -> Iterator[W
     yield Work(run, lambda figure: None)
 
 
-@case(
-    "inference.evaluate_keypoints",
-    "1000 episodes of 300 steps on keypoints with DOT",
-    "s",
-    target=300,
-    max_repeats=1,
-    arguments={"overrides": ()},
-)
-@case(
-    "inference.evaluate_images",
-    "1000 episodes of 300 steps on pictures with DOT",
-    "s",
-    target=1200,
-    max_repeats=1,
-    arguments={"overrides": ("task=pusht_image", "policy.backbone_weights=null")},
+@each(
+    case(
+        "inference.evaluate_keypoints",
+        "1000 episodes of 300 steps on keypoints with DOT",
+        "s",
+        target=300,
+        max_repeats=1,
+        arguments={"overrides": ()},
+    ),
+    case(
+        "inference.evaluate_images",
+        "1000 episodes of 300 steps on pictures with DOT",
+        "s",
+        target=1200,
+        max_repeats=1,
+        arguments={"overrides": ("task=pusht_image", "policy.backbone_weights=null")},
+    ),
 )
 def evaluate(options: Options, overrides: tuple[str, ...]) -> Iterator[Work]:
     """The weights are random, so that no episode succeeds and ends early."""

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.case import Options, Work, case
+from benchmarks.case import Options, Work, case, each
 from diffusion_policy.common.cores import usable_cores
 
 _SIDE = 2048  # of the matrices
@@ -83,19 +83,21 @@ def loop(options: Options) -> Iterator[Work]:
     yield Work(lambda: _count(turns), check, turns)
 
 
-@case(
-    "machine.product_float32",
-    "matrix product, float32, 2048^3",
-    "GFLOP/s",
-    reference=190,
-    arguments={"dtype": torch.float32},
-)
-@case(
-    "machine.product_bfloat16",
-    "matrix product, bfloat16, 2048^3",
-    "GFLOP/s",
-    reference=425,
-    arguments={"dtype": torch.bfloat16},
+@each(
+    case(
+        "machine.product_float32",
+        "matrix product, float32, 2048^3",
+        "GFLOP/s",
+        reference=190,
+        arguments={"dtype": torch.float32},
+    ),
+    case(
+        "machine.product_bfloat16",
+        "matrix product, bfloat16, 2048^3",
+        "GFLOP/s",
+        reference=425,
+        arguments={"dtype": torch.bfloat16},
+    ),
 )
 def product(options: Options, dtype: torch.dtype) -> Iterator[Work]:
     side = options.size(_SIDE, 64)

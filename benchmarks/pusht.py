@@ -8,7 +8,7 @@ from pathlib import Path
 import gymnasium
 import numpy as np
 
-from benchmarks.case import Options, Work, case
+from benchmarks.case import Options, Work, case, each
 from diffusion_policy.env.pusht.renderer import draw
 from diffusion_policy.gym_util.make_env import make_env
 
@@ -17,21 +17,23 @@ GOLDEN = Path(__file__).parents[1] / "tests" / "golden"
 _EPISODE_STEPS = 100
 
 
-@case(
-    "pusht.keypoints",
-    "PushT keypoint environment, one process",
-    "steps/s",
-    reference=2450,
-    target=4,
-    arguments={"env_id": "diffusion_policy/PushTKeypoints-v0"},
-)
-@case(
-    "pusht.image",
-    "PushT image environment, one process",
-    "steps/s",
-    reference=360,
-    target=8,
-    arguments={"env_id": "diffusion_policy/PushTImage-v0"},
+@each(
+    case(
+        "pusht.keypoints",
+        "PushT keypoint environment, one process",
+        "steps/s",
+        reference=2450,
+        target=4,
+        arguments={"env_id": "diffusion_policy/PushTKeypoints-v0"},
+    ),
+    case(
+        "pusht.image",
+        "PushT image environment, one process",
+        "steps/s",
+        reference=360,
+        target=8,
+        arguments={"env_id": "diffusion_policy/PushTImage-v0"},
+    ),
 )
 def steps(options: Options, env_id: str) -> Iterator[Work]:
     """Episodes whose agent heads for random points near the block, so that it pushes it about."""

@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from benchmarks.case import Options, Work, case
+from benchmarks.case import Options, Work, case, each
 from benchmarks.memory import resident_mb
 from diffusion_policy.gym_util.vector_env import VectorEnv
 
@@ -43,19 +43,21 @@ def first_step(options: Options) -> Iterator[Work]:
         yield Work(run, check)
 
 
-@case(
-    "startup.worker_keypoints",
-    "memory of a worker process, PushT keypoints",
-    "MB",
-    target=80,
-    arguments={"env_id": "diffusion_policy/PushTKeypoints-v0"},
-)
-@case(
-    "startup.worker_image",
-    "memory of a worker process, PushT pictures",
-    "MB",
-    target=80,
-    arguments={"env_id": "diffusion_policy/PushTImage-v0"},
+@each(
+    case(
+        "startup.worker_keypoints",
+        "memory of a worker process, PushT keypoints",
+        "MB",
+        target=80,
+        arguments={"env_id": "diffusion_policy/PushTKeypoints-v0"},
+    ),
+    case(
+        "startup.worker_image",
+        "memory of a worker process, PushT pictures",
+        "MB",
+        target=80,
+        arguments={"env_id": "diffusion_policy/PushTImage-v0"},
+    ),
 )
 def worker_memory(options: Options, env_id: str) -> Iterator[Work]:
     """After episodes of five environments; pages that it shares with other processes count."""

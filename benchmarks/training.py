@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import torch
 from torch.utils.data import DataLoader
 
-from benchmarks.case import Options, Work, case
+from benchmarks.case import Options, Work, case, each
 from benchmarks.policies import DOT, TRANSFORMER, UNET, Learner, learner
 from diffusion_policy.common.batch_random import batch_randomness
 from diffusion_policy.common.pytorch_util import AUTOCAST_DTYPES, resolve_precision
@@ -112,21 +112,23 @@ def _row(batch: Batch, row: int) -> Batch:
     }
 
 
-@case(
-    "training.waiting_dot",
-    "DOT, batch 64: share of a training step spent on data",
-    "%",
-    target=5,
-    max_repeats=3,
-    arguments={"config_name": DOT},
-)
-@case(
-    "training.waiting_transformer",
-    "diffusion transformer, batch 256: share of a training step spent on data",
-    "%",
-    target=5,
-    max_repeats=3,
-    arguments={"config_name": TRANSFORMER},
+@each(
+    case(
+        "training.waiting_dot",
+        "DOT, batch 64: share of a training step spent on data",
+        "%",
+        target=5,
+        max_repeats=3,
+        arguments={"config_name": DOT},
+    ),
+    case(
+        "training.waiting_transformer",
+        "diffusion transformer, batch 256: share of a training step spent on data",
+        "%",
+        target=5,
+        max_repeats=3,
+        arguments={"config_name": TRANSFORMER},
+    ),
 )
 def waiting(options: Options, config_name: str) -> Iterator[Work]:
     """Batches from the loader that training uses, in the process that trains."""

@@ -171,8 +171,8 @@ def fine_line(
         x, y, last, last_y = last, last_y, x, y
     single = np.float32
     slope = single(last_y - y) / single(max(last - x, 1))
-    paint = np.array(color, dtype=single)
     height, width = pixels.shape[:2]
+    rows, columns, weights = [], [], []
     exact = single(y)
     for along in range(x, last + 1):
         if along == last:
@@ -183,6 +183,10 @@ def fine_line(
             column, row = (across, along) if steep else (along, across)
             column, row = column - origin[0], row - origin[1]
             if weight > 0 and 0 <= row < height and 0 <= column < width:
-                behind = pixels[row, column].astype(single)
-                pixels[row, column] = weight * paint + (1 - weight) * behind
+                rows.append(row)
+                columns.append(column)
+                weights.append(weight)
         exact += slope
+    weight = np.array(weights, dtype=single)[:, None]
+    behind = pixels[rows, columns].astype(single)
+    pixels[rows, columns] = weight * np.array(color, dtype=single) + (1 - weight) * behind

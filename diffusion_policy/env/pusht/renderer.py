@@ -7,7 +7,8 @@ of it is repeated here, so that a policy sees what it would see there.
 
 from __future__ import annotations
 
-from functools import cache, reduce
+import itertools
+from functools import cache
 
 import cv2
 import numpy as np
@@ -83,7 +84,9 @@ def _changes(state: np.ndarray) -> list[Sheet]:
     """Where the canvas differs from the background: block and agent, on one sheet if close."""
     figure = block(corners(state))
     marks = [_mark(contact) for contact in contacts(state)]
-    block_box = reduce(Box.union, (Box.around(mark, margin=1) for mark in marks), figure.box)
+    block_box = figure.box
+    if marks:
+        block_box = block_box.union(Box.around(itertools.chain(*marks), margin=1))
     x, y = np.rint(state[:2]).astype(np.int64).tolist()
     near_agent = Box.around([(x, y)], AGENT_RADIUS)
     if block_box.overlaps(near_agent):
