@@ -149,7 +149,12 @@ def loading(options: Options, keys: tuple[str, ...]) -> Iterator[Work]:
     path = demonstrations(options)
 
     def check(dataset: ReplayDataset) -> None:
-        assert len(dataset) == ReplayBuffer.create_from_path(path).n_steps
+        expected = slow_reader(dataset, path)
+        for sample in np.linspace(0, len(dataset) - 1, 5).astype(int).tolist():
+            for key in keys:
+                np.testing.assert_array_equal(
+                    dataset.obs[key][[sample]], expected(key, sample, (0,))
+                )
 
     yield Work(lambda: open_dataset(options, path, keys, WHOLE), check)
 
@@ -166,6 +171,8 @@ def image_memory(options: Options) -> Iterator[Work]:
     """Pages of the mapped cache file, for the most part; the system may take them back."""
     path = demonstrations(options)
 
+    n_bytes = open_dataset(options, path, IMAGE_KEYS, SEEN).obs["image"].nbytes
+
     def run() -> float:
         before = resident_mb()
         dataset = open_dataset(options, path, IMAGE_KEYS, SEEN)
@@ -174,4 +181,7 @@ def image_memory(options: Options) -> Iterator[Work]:
             dataset.__getitems__(BatchIndex(samples, 0))
         return resident_mb() - before
 
-    yield Work(run, lambda figure: None)
+    def check(figure: float) -> None:
+        assert figure > 0.9 * n_bytes / 1e6, "not every picture was read"
+
+    yield Work(run, check)

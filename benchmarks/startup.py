@@ -8,8 +8,11 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
+
 from benchmarks.case import Options, Work, case, each
 from benchmarks.memory import resident_mb
+from diffusion_policy.gym_util.make_env import make_env
 from diffusion_policy.gym_util.vector_env import VectorEnv
 
 _ROOT = Path(__file__).parents[1]
@@ -63,12 +66,27 @@ def worker_memory(options: Options, env_id: str) -> Iterator[Work]:
     """After episodes of five environments; pages that it shares with other processes count."""
     slots = list(range(options.size(5, 1)))
     with VectorEnv({"id": env_id}, len(slots), n_workers=1, n_action_steps=1) as env:
+        targets = np.random.default_rng(0).uniform(
+            50, 450, (options.size(300, 2), len(slots), 1, 2)
+        )
 
         def run() -> float:
             env.reset(slots, slots)
-            for _ in range(options.size(300, 2)):
-                env.step(slots, env.action_space.high[None, None].repeat(len(slots), axis=0) / 2)
+            for actions in targets:
+                env.step(slots, actions)
             (pid,) = env.worker_pids
             return resident_mb(pid)
 
-        yield Work(run, lambda figure: None)
+        def check(figure: float) -> None:
+            """The first slot's episode was that of an environment in this process."""
+            assert figure > 0
+            alone = make_env({"id": env_id})
+            observation, _ = alone.reset(seed=slots[0])
+            for actions in targets:
+                observation, *_ = alone.step(actions[0, 0])
+            seen = env.observe(slots[:1])
+            expected = observation if isinstance(observation, dict) else {"obs": observation}
+            for key, value in expected.items():
+                np.testing.assert_array_equal(seen[key][0, 0], value)
+
+        yield Work(run, check)

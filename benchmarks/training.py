@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 
@@ -55,7 +56,7 @@ def step(options: Options, config_name: str, batch_size: int, precision: str) ->
     train = _Step(trained, precision)
 
     def check(loss: float) -> None:
-        assert loss == loss
+        assert math.isfinite(loss)
         few = trained.batch(_N_CHECKED)
         whole = train.loss(few, 0, _N_CHECKED).item()
         rows = [train.slow_loss(few, row) for row in range(_N_CHECKED)]
@@ -148,4 +149,7 @@ def waiting(options: Options, config_name: str) -> Iterator[Work]:
             train(batch)
         return 100 * waited / (time.perf_counter() - began)
 
-    yield Work(run, lambda share: None)
+    def check(share: float) -> None:
+        assert 0 < share < 100
+
+    yield Work(run, check)

@@ -152,7 +152,7 @@ class PushTSimulation:
         return _coverage(x, y, self.block.angle)
 
 
-@lru_cache(maxsize=64)  # the block rests while the agent moves; a worker may have many of them
+@lru_cache(maxsize=256)  # blocks rest while their agents move; a worker has many of them
 def _coverage(x: float, y: float, angle: float) -> float:
     overlap = sum(
         intersection_area(part, goal)
