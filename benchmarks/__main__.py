@@ -16,7 +16,7 @@ from diffusion_policy.common.errors import UserError, reports_user_errors
 
 
 def chosen(names: Sequence[str]) -> list[Case]:
-    """The cases whose names begin with one of ``names``; all of them without a name.
+    """The cases whose names begin with one of ``names``, by subject; all without a name.
 
     Raises:
         UserError: a name that no case begins with.
@@ -24,11 +24,12 @@ def chosen(names: Sequence[str]) -> list[Case]:
     for name in names:
         if not any(known.startswith(name) for known in CASES):
             raise UserError(f"no benchmark begins with {name!r}; see python -m benchmarks --list")
-    return [
+    wanted = [
         case
         for known, case in CASES.items()
         if not names or any(known.startswith(name) for name in names)
     ]
+    return sorted(wanted, key=lambda case: SUBJECTS.index(case.name.partition(".")[0]))
 
 
 @reports_user_errors
