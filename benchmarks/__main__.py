@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -59,19 +60,26 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise UserError(f"--demos is {options.demos}, which does not exist")
     options.scratch.mkdir(parents=True, exist_ok=True)
     print(report.heading(), flush=True)
-    results = _run(cases, options)
+    results, wrong = _run(cases, options)
     print("", report.table(results), *report.growth(results), sep="\n")
     if options.json is not None:
         options.json.write_text(json.dumps(report.as_json(results), indent=2) + "\n")
+    if wrong:
+        sys.exit(f"computed something else than the slow way: {', '.join(wrong)}")
 
 
-def _run(cases: Sequence[Case], options: argparse.Namespace) -> list[Result]:
+def _run(cases: Sequence[Case], options: argparse.Namespace) -> tuple[list[Result], list[str]]:
+    """Results, and the names of the cases that failed their check."""
     context = Options(options.scratch, options.demos, options.tiny)
-    results = []
+    results, wrong = [], []
     for case in cases:
         print(f"{case.name} ...", file=sys.stderr, flush=True)
-        results.append(run_case(case, context, options.repeats, options.seconds))
-    return results
+        try:
+            results.append(run_case(case, context, options.repeats, options.seconds))
+        except AssertionError:
+            traceback.print_exc()
+            wrong.append(case.name)
+    return results, wrong
 
 
 if __name__ == "__main__":

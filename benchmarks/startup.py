@@ -66,9 +66,9 @@ def worker_memory(options: Options, env_id: str) -> Iterator[Work]:
     """After episodes of five environments; pages that it shares with other processes count."""
     slots = list(range(options.size(5, 1)))
     with VectorEnv({"id": env_id}, len(slots), n_workers=1, n_action_steps=1) as env:
-        targets = np.random.default_rng(0).uniform(
-            50, 450, (options.size(300, 2), len(slots), 1, 2)
-        )
+        random = np.random.default_rng(0)
+        targets = random.uniform(50, 450, (options.size(300, 2), len(slots), 1, 2))
+        targets = targets.astype(np.float32)  # which is what workers are handed
 
         def run() -> float:
             env.reset(slots, slots)

@@ -59,19 +59,19 @@ def test_growth_is_the_exponent_of_a_series():
     assert growth(results) == ["cost: figure ~ size^2.00"]
 
 
-def test_a_wrong_result_is_no_result(options):
+def test_a_wrong_result_is_no_figure(tmp_path, monkeypatch, capsys):
     def prepare(_):
         yield Work(lambda: 1, check)
 
     def check(result):
         assert result == 2
 
-    case("test.wrong", "wrong", "s")(prepare)
-    try:
-        with pytest.raises(AssertionError):
-            run_case(CASES["test.wrong"], options, repeats=3, seconds=1)
-    finally:
-        del CASES["test.wrong"]
+    monkeypatch.setattr("benchmarks.case.CASES", cases := {})
+    case("machine.wrong", "one and one", "s")(prepare)
+    monkeypatch.setattr("benchmarks.__main__.CASES", cases)
+    with pytest.raises(SystemExit, match=r"machine\.wrong"):
+        main(["--tiny", "--scratch", str(tmp_path)])
+    assert "one and one" not in capsys.readouterr().out
 
 
 def test_cases_are_chosen_by_the_beginning_of_their_names():
