@@ -29,6 +29,10 @@ class Pace:
     loop: float
     product: float
 
+    def slower(self, other: Pace) -> Pace:
+        """The slower of each."""
+        return Pace(min(self.loop, other.loop), min(self.product, other.product))
+
 
 def measure_pace(options: Options) -> Pace:
     """The best of a few short runs."""

@@ -48,7 +48,7 @@ def heading() -> str:
 
 
 def table(results: Sequence[Result]) -> str:
-    """One line a case; ``loop`` and ``product`` are the machine's pace right before it."""
+    """One line a case; ``loop`` and ``product`` are the machine's pace beside it."""
     rows = [HEADER, *(_row(result) for result in results)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(

@@ -19,7 +19,7 @@ class Result:
 
     Attributes:
         figures: one a repetition.
-        pace: of the machine right before.
+        pace: of the machine, the slower of right before and right after.
     """
 
     case: Case
@@ -61,6 +61,7 @@ def run_case(case: Case, options: Options, repeats: int, seconds: float) -> Resu
             figures.append(case.figure(took, work.amount, result))
             if len(figures) >= MIN_REPEATS and time.perf_counter() - began > seconds:
                 break
+        pace = pace.slower(measure_pace(options))
         if repeats == 1:
             work.check(result)
     return Result(case, tuple(figures), pace)
