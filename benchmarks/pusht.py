@@ -15,37 +15,57 @@ from diffusion_policy.gym_util.make_env import make_env
 GOLDEN = Path(__file__).parents[1] / "tests" / "golden"
 """Trajectories and pictures that the benchmark's own implementation made."""
 _EPISODE_STEPS = 100
+_KEYPOINTS, _IMAGE = "diffusion_policy/PushTKeypoints-v0", "diffusion_policy/PushTImage-v0"
 
 
 @each(
     case(
         "pusht.keypoints",
-        "PushT keypoint environment, one process",
+        "PushT keypoint environment, one process, random actions",
         "steps/s",
         reference=2450,
         target=4,
-        arguments={"env_id": "diffusion_policy/PushTKeypoints-v0"},
+        arguments={"env_id": _KEYPOINTS, "pushing": False},
+    ),
+    case(
+        "pusht.keypoints_pushing",
+        "PushT keypoint environment, one process, actions that push",
+        "steps/s",
+        reference=2450,
+        target=4,
+        arguments={"env_id": _KEYPOINTS, "pushing": True},
     ),
     case(
         "pusht.image",
-        "PushT image environment, one process",
+        "PushT image environment, one process, random actions",
         "steps/s",
         reference=360,
         target=8,
-        arguments={"env_id": "diffusion_policy/PushTImage-v0"},
+        arguments={"env_id": _IMAGE, "pushing": False},
+    ),
+    case(
+        "pusht.image_pushing",
+        "PushT image environment, one process, actions that push",
+        "steps/s",
+        reference=360,
+        target=8,
+        arguments={"env_id": _IMAGE, "pushing": True},
     ),
 )
-def steps(options: Options, env_id: str) -> Iterator[Work]:
-    """Episodes whose agent heads for random points near the block, so that it pushes it about."""
+def steps(options: Options, env_id: str, pushing: bool) -> Iterator[Work]:
+    """The agent heads for random points, anywhere or near the block, which then moves a lot."""
     n_episodes = options.size(20, 1)
-    noise = np.random.default_rng(0).normal(0, 60, (n_episodes, _EPISODE_STEPS, 2))
+    random = np.random.default_rng(0)
+    anywhere = random.uniform(0, 512, (n_episodes, _EPISODE_STEPS, 2))
+    offsets = random.normal(0, 60, anywhere.shape)
     env = make_env({"id": env_id})
 
     def run() -> None:
-        for seed, offsets in enumerate(noise):
+        for seed in range(n_episodes):
             _, info = env.reset(seed=seed)
-            for offset in offsets:
-                *_, info = env.step(np.clip(info["state"][2:4] + offset, 0, 512))
+            for point, offset in zip(anywhere[seed], offsets[seed], strict=True):
+                near = np.clip(info["state"][2:4] + offset, 0, 512)
+                *_, info = env.step(near if pushing else point)
 
     yield Work(run, lambda _: check_trajectory(env), n_episodes * _EPISODE_STEPS)
     env.close()

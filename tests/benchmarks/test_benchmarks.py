@@ -75,11 +75,11 @@ def test_a_wrong_result_is_no_figure(tmp_path, monkeypatch, capsys):
 
 
 def test_cases_are_chosen_by_the_beginning_of_their_names():
-    assert {each.name for each in chosen(["machine", "pusht.im"])} == {
+    assert {each.name for each in chosen(["machine", "data.image_l"])} == {
         "machine.loop",
         "machine.product_float32",
         "machine.product_bfloat16",
-        "pusht.image",
+        "data.image_load",
     }
     with pytest.raises(UserError, match="no benchmark begins with 'nonsense'"):
         chosen(["nonsense"])

@@ -90,7 +90,8 @@ def corners(state: np.ndarray) -> tuple[Pixel, ...]:
 @lru_cache(maxsize=64)  # the block rests while the agent moves; a worker may have many of them
 def block(corners: tuple[Pixel, ...]) -> Sheet:
     """The block over the background; the walls do not cover it yet."""
-    left, top, *_ = Box.around(corners, OUTLINE_RADIUS)
+    box = Box.around(corners, OUTLINE_RADIUS)
+    left, top = box[:2]
     sheet = Sheet.cut(background(), Box(left, top, left + _BLOCK_SIDE, top + _BLOCK_SIDE))
     pixels = sheet.pixels.reshape(-1)
     local = [(x - left, y - top) for x, y in corners]
@@ -99,9 +100,9 @@ def block(corners: tuple[Pixel, ...]) -> Sheet:
         # The outline covers the border of the filling: the rounding of its edges is not seen.
         cv2.fillConvexPoly(channels(sheet.pixels), np.array(part, np.int32), fill)
         for (x, y), outline in zip(part, _outline(part), strict=True):
-            pixels[outline + (x + _BLOCK_SIDE * y)] = pack(BLOCK_COLOR)
-    _finished(sheet.pixels)
-    return sheet
+            # Kept small, indices would be widened once more where they are used.
+            pixels[np.add(outline, x + _BLOCK_SIDE * y, dtype=np.intp)] = pack(BLOCK_COLOR)
+    return Sheet(box, _finished(sheet.part(box).copy()))
 
 
 def channels(pixels: np.ndarray) -> np.ndarray:
