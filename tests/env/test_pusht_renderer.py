@@ -5,16 +5,32 @@ import numpy as np
 import pytest
 
 from diffusion_policy.env.pusht.contacts import contacts
-from diffusion_policy.env.pusht.raster import fine_line, line_spans, paint, quad_spans
-from diffusion_policy.env.pusht.renderer import (
+from diffusion_policy.env.pusht.figures import (
     AGENT_COLOR,
+    BLOCK_COLOR,
+    GOAL_COLOR,
+    OUTLINE_RADIUS,
+    WALL_COLOR,
+    background,
+    block,
+    corners,
+    light,
+    pack,
+)
+from diffusion_policy.env.pusht.raster import (
+    fat_segment_spans,
+    fine_line,
+    line_spans,
+    paint,
+    quad_spans,
+)
+from diffusion_policy.env.pusht.renderer import (
     CONTACT_COLOR,
     CROSS_COLOR,
-    GOAL_COLOR,
-    WALL_COLOR,
     draw,
     observation_image,
 )
+from diffusion_policy.env.pusht.sheet import CANVAS
 from diffusion_policy.env.pusht.simulation import PushTSimulation, initial_state
 from tests.reference import golden
 
@@ -33,6 +49,30 @@ def test_images_do_not_depend_on_those_before():
     first = observation_image(RENDERED["state"][0])
     observation_image(RENDERED["state"][20])
     np.testing.assert_array_equal(observation_image(RENDERED["state"][0]), first)
+
+
+def test_block_is_the_benchmarks_quads_and_fat_segments():
+    random = np.random.default_rng(0)
+    for _ in range(100):
+        place = corners(np.array([0, 0, *random.uniform(150, 362, 2), random.uniform(0, 7)]))
+        starts = np.array(place).reshape(2, 4, 2)
+        ends = np.roll(starts, -1, axis=1)
+        fills, canvas = quad_spans(starts), background().copy()
+        for fill, start, end in zip(fills, starts, ends, strict=True):
+            outline = fat_segment_spans(start, end, OUTLINE_RADIUS)
+            paint(canvas, [(fill, pack(light(BLOCK_COLOR))), (outline, pack(BLOCK_COLOR))])
+        drawn = background().copy()
+        box, pixels = block(place)
+        drawn[box.seen_from(CANVAS)] = pixels
+        np.testing.assert_array_equal(drawn, canvas)
+
+
+def test_images_are_the_whole_canvas_resized():
+    random = np.random.default_rng(0)
+    for _ in range(100):  # agent and block anywhere, touching, and across walls and border
+        agent_and_block = random.uniform(-40, 552, 4)
+        state = np.array([*agent_and_block, random.uniform(0, 7)])
+        np.testing.assert_array_equal(observation_image(state), draw(state, 96).transpose(2, 0, 1))
 
 
 @pytest.mark.parametrize("size", [64, 96, 512, 700])
@@ -125,12 +165,11 @@ def test_thick_lines_widen_across_their_direction():
     np.testing.assert_array_equal(canvas, expected)
 
 
-def test_later_layers_cover_earlier_ones_where_painting_is_allowed():
+def test_later_layers_cover_earlier_ones():
     canvas = np.zeros((1, 6), np.uint32)
-    free = np.array([[True, True, True, True, False, True]])
     below, above = np.array([[0, -5, 4]]), np.array([[0, 2, 99], [3, 0, 5], [0, 4, 3]])
-    paint(canvas, [(below, np.uint32(1)), (above, np.uint32(2))], free)
-    assert canvas.tolist() == [[1, 1, 2, 2, 0, 2]]
+    paint(canvas, [(below, np.uint32(1)), (above, np.uint32(2))])
+    assert canvas.tolist() == [[1, 1, 2, 2, 2, 2]]
 
 
 @pytest.mark.parametrize("reverse", [False, True])

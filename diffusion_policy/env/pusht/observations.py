@@ -44,11 +44,10 @@ VERTICES = np.array(
 def block_to_world(points: np.ndarray, state: np.ndarray) -> np.ndarray:
     """Points fixed to the block (K, 2), in world units for each state (..., 5) -> (..., K, 2)."""
     state = np.asarray(state, dtype=np.float64)
-    angle = state[..., 4, None]
-    cos, sin = np.cos(angle), np.sin(angle)
-    x, y = points[:, 0], points[:, 1]
-    rotated = np.stack([x * cos - y * sin, x * sin + y * cos], axis=-1)
-    return rotated + state[..., None, 2:4]
+    angle = state[..., 4, None, None]
+    x_axis = np.concatenate([np.cos(angle), np.sin(angle)], axis=-1)  # of the block
+    y_axis = x_axis[..., ::-1] * [-1, 1]
+    return points[:, :1] * x_axis + points[:, 1:] * y_axis + state[..., None, 2:4]
 
 
 def agent_pos(state: np.ndarray) -> np.ndarray:

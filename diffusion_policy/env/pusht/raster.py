@@ -112,11 +112,26 @@ def fat_segment_spans(starts: np.ndarray, ends: np.ndarray, radius: int) -> np.n
     return np.concatenate(shapes, axis=1)
 
 
-def paint(canvas: np.ndarray, layers: Sequence[Layer], free: np.ndarray | None = None) -> None:
-    """Paint layers onto a contiguous canvas (H, W), later ones over earlier ones.
+def fat_segment_pixels(displacements: np.ndarray, radius: int) -> list[np.ndarray]:
+    """What :func:`fat_segment_spans` covers, for segments from (0, 0) to ``displacements`` (L, 2).
 
-    ``free`` (H, W) bool tells which pixels may be painted; by default all.
+    Returns:
+        For each of them its pixels (n, 2) x, y, every one once.
     """
+    # All segments on one canvas, one below the other.
+    first = radius - np.minimum(displacements, 0)
+    width, height = (first + np.maximum(displacements, 0)).max(axis=0) + radius + 1
+    starts = first + np.outer(np.arange(len(displacements)) * height, [0, 1])
+    canvas = np.zeros((len(displacements), height, width), np.uint32)
+    spans = fat_segment_spans(starts, starts + displacements, radius)
+    paint(canvas.reshape(-1, width), [(spans, np.uint32(1))])
+    segment, y, x = canvas.nonzero()
+    pixels = np.stack([x, y], axis=1) - first[segment]
+    return np.split(pixels, np.searchsorted(segment, np.arange(1, len(displacements))))
+
+
+def paint(canvas: np.ndarray, layers: Sequence[Layer]) -> None:
+    """Paint layers onto a contiguous canvas (H, W), later ones over earlier ones."""
     height, width = canvas.shape
     flat = [spans.reshape(-1, 3) for spans, _ in layers]
     values = np.repeat([value for _, value in layers], [len(spans) for spans in flat])
@@ -127,19 +142,22 @@ def paint(canvas: np.ndarray, layers: Sequence[Layer], free: np.ndarray | None =
     length = right[visible] - left + 1
     # The number of every pixel of every span: its first, and then counting on.
     first = row * width + left - (np.cumsum(length) - length)
-    pixels = np.repeat(first, length) + np.arange(length.sum())
-    values = np.repeat(values, length)
-    if free is not None:
-        allowed = free.reshape(-1)[pixels]
-        pixels, values = pixels[allowed], values[allowed]
     # Where a pixel occurs more than once, NumPy keeps the last value.
-    canvas.reshape(-1)[pixels] = values
+    canvas.reshape(-1)[np.repeat(first, length) + np.arange(length.sum())] = np.repeat(
+        values, length
+    )
 
 
 def fine_line(
-    pixels: np.ndarray, start: tuple[int, int], end: tuple[int, int], color: tuple[int, ...]
+    pixels: np.ndarray,
+    start: tuple[int, int],
+    end: tuple[int, int],
+    color: tuple[int, ...],
+    origin: tuple[int, int] = (0, 0),
 ) -> None:
     """Blend an antialiased line into ``pixels`` (H, W, C) uint8; parts outside are left out.
+
+    Points are x, y on a canvas whose point ``origin`` is the first of ``pixels``.
 
     Wu's algorithm in single precision: every step along the line lights the two pixels beside
     it, each by how near it is. Lines of five pixels or more can differ from pygame's by a level
@@ -153,8 +171,8 @@ def fine_line(
         x, y, last, last_y = last, last_y, x, y
     single = np.float32
     slope = single(last_y - y) / single(max(last - x, 1))
-    paint = np.array(color, dtype=single)
     height, width = pixels.shape[:2]
+    rows, columns, weights = [], [], []
     exact = single(y)
     for along in range(x, last + 1):
         if along == last:
@@ -163,7 +181,12 @@ def fine_line(
         share = single(exact - below)
         for across, weight in ((below, 1 - share), (below + 1, share)):
             column, row = (across, along) if steep else (along, across)
+            column, row = column - origin[0], row - origin[1]
             if weight > 0 and 0 <= row < height and 0 <= column < width:
-                behind = pixels[row, column].astype(single)
-                pixels[row, column] = weight * paint + (1 - weight) * behind
+                rows.append(row)
+                columns.append(column)
+                weights.append(weight)
         exact += slope
+    weight = np.array(weights, dtype=single)[:, None]
+    behind = pixels[rows, columns].astype(single)
+    pixels[rows, columns] = weight * np.array(color, dtype=single) + (1 - weight) * behind

@@ -8,6 +8,7 @@ Chi et al. 2023, section 5; after Implicit Behavioral Cloning, Florence et al. 2
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import numpy as np
 import pymunk
@@ -148,10 +149,14 @@ class PushTSimulation:
     def coverage(self) -> float:
         """Share of the goal T that the block covers, in [0, 1]."""
         x, y = self.block.position
-        pose = (x, y, self.block.angle)
-        overlap = sum(
-            intersection_area(part, goal)
-            for part in (transform(BAR, *pose), transform(STEM, *pose))
-            for goal in _GOAL
-        )
-        return overlap / BLOCK_AREA
+        return _coverage(x, y, self.block.angle)
+
+
+@lru_cache(maxsize=256)  # blocks rest while their agents move; a worker has many of them
+def _coverage(x: float, y: float, angle: float) -> float:
+    overlap = sum(
+        intersection_area(part, goal)
+        for part in (transform(BAR, x, y, angle), transform(STEM, x, y, angle))
+        for goal in _GOAL
+    )
+    return overlap / BLOCK_AREA

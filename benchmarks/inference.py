@@ -1,0 +1,219 @@
+"""Acting: one chunk of actions, the latency of a control loop, and whole evaluations."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import hydra
+import numpy as np
+import torch
+from torch import Tensor
+
+from benchmarks.case import Options, Work, case, each
+from benchmarks.policies import DOT, TRANSFORMER, UNET, learner
+from diffusion_policy.env.pusht.simulation import CONTROL_HZ
+from diffusion_policy.policy.base_policy import BasePolicy
+
+_N_CHECKED = 2  # rows that are also computed alone
+
+
+@each(
+    case(
+        "inference.dot_1",
+        "DOT, actions for one observation",
+        "ms",
+        reference=4,
+        target=2,
+        arguments={"config_name": DOT, "n_rows": 1},
+    ),
+    case(
+        "inference.dot_50",
+        "DOT, actions for 50 observations",
+        "ms",
+        reference=40,
+        target=2,
+        arguments={"config_name": DOT, "n_rows": 50},
+    ),
+    case(
+        "inference.unet_1",
+        "diffusion U-Net, 100 DDPM steps, one observation",
+        "s",
+        reference=4.6,
+        arguments={"config_name": UNET, "n_rows": 1},
+    ),
+    case(
+        "inference.unet_56",
+        "diffusion U-Net, 100 DDPM steps, 56 observations",
+        "s",
+        reference=18,
+        max_repeats=3,
+        arguments={"config_name": UNET, "n_rows": 56},
+    ),
+    case(
+        "inference.unet_ddim_1",
+        "diffusion U-Net, 10 DDIM steps, one observation, against 100 DDPM steps",
+        "s",
+        reference=4.6,
+        target=20,
+        arguments={"config_name": UNET, "n_rows": 1, "scheduler": "ddim"},
+    ),
+    case(
+        "inference.transformer_1",
+        "diffusion transformer, 100 DDPM steps, one observation",
+        "s",
+        reference=0.89,
+        arguments={"config_name": TRANSFORMER, "n_rows": 1},
+    ),
+    case(
+        "inference.transformer_56",
+        "diffusion transformer, 100 DDPM steps, 56 observations",
+        "s",
+        reference=9.2,
+        max_repeats=3,
+        arguments={"config_name": TRANSFORMER, "n_rows": 56},
+    ),
+    case(
+        "inference.transformer_ddim_1",
+        "diffusion transformer, 10 DDIM steps, one observation, against 100 DDPM steps",
+        "s",
+        reference=0.89,
+        target=20,
+        arguments={"config_name": TRANSFORMER, "n_rows": 1, "scheduler": "ddim"},
+    ),
+)
+def chunk(
+    options: Options, config_name: str, n_rows: int, scheduler: str = "ddpm"
+) -> Iterator[Work]:
+    policy, obs = _ready(options, config_name, n_rows, scheduler)
+
+    def check(actions: Tensor) -> None:
+        for row in range(min(_N_CHECKED, n_rows)):
+            alone = {key: value[row : row + 1] for key, value in obs.items()}
+            torch.testing.assert_close(
+                _actions(policy, alone, seeds=[row]), actions[row : row + 1], rtol=1e-4, atol=0.05
+            )
+
+    # Seeds begin anew each time, and so does what DOT remembers.
+    yield Work(lambda: _actions(policy, obs, seeds=list(range(n_rows))), check)
+
+
+def _ready(
+    options: Options, config_name: str, n_rows: int, scheduler: str = "ddpm"
+) -> tuple[BasePolicy, dict[str, Tensor]]:
+    """A policy in evaluation mode, and raw observations of random moments."""
+    overrides = [] if config_name == DOT else [f"policy/noise_scheduler={scheduler}"]
+    if options.tiny and config_name != DOT:
+        overrides.append("policy.noise_scheduler.num_inference_steps=3")
+    trained = learner(options, config_name, *overrides)
+    policy = trained.policy.eval()
+    policy.prepare_for_inference()
+    return policy, trained.batch(n_rows)["obs"]
+
+
+def _actions(policy: BasePolicy, obs: dict[str, Tensor], seeds: list[int]) -> Tensor:
+    """(B, Ta, Da) of episodes that begin now."""
+    rows = range(len(seeds))
+    policy.reset(rows, seeds)
+    return policy.predict_action(obs, env_ids=rows)["action"]
+
+
+@each(
+    case(
+        "inference.loop_p50_dot",
+        f"DOT, {CONTROL_HZ} Hz loop, median latency in 10,000 steps",
+        "ms latency",
+        max_repeats=1,
+        arguments={"config_name": DOT, "share": 0.5},
+    ),
+    case(
+        "inference.loop_p99_dot",
+        f"DOT, {CONTROL_HZ} Hz loop, 99th percentile in 10,000 steps",
+        "ms latency",
+        max_repeats=1,
+        arguments={"config_name": DOT, "share": 0.99},
+    ),
+    case(
+        "inference.loop_p50_transformer",
+        f"diffusion transformer (DDIM), {CONTROL_HZ} Hz loop, median latency in 10,000 steps",
+        "ms latency",
+        max_repeats=1,
+        arguments={"config_name": TRANSFORMER, "share": 0.5},
+    ),
+    case(
+        "inference.loop_p99_transformer",
+        f"diffusion transformer (DDIM), {CONTROL_HZ} Hz loop, 99th percentile in 10,000 steps",
+        "ms latency",
+        max_repeats=1,
+        arguments={"config_name": TRANSFORMER, "share": 0.99},
+    ),
+)
+def control_loop(options: Options, config_name: str, share: float) -> Iterator[Work]:
+    """From an observation to a chunk of actions; steps that follow an earlier chunk take no time.
+
+    The loop does not wait for the next tenth of a second, which would take 17 minutes: a latency
+    below it is all that a loop at that rate needs.
+    """
+    policy, obs = _ready(options, config_name, n_rows=1, scheduler="ddim")
+    n_steps = options.size(10_000, 20)
+    first: list[Tensor] = []
+
+    def run() -> float:
+        policy.reset([0], [0])
+        latencies = []
+        for number in range(0, n_steps, policy.n_action_steps):
+            start = time.perf_counter()
+            actions = policy.predict_action(obs, env_ids=[0])["action"]
+            latencies.append(time.perf_counter() - start)
+            if number == 0:
+                first[:] = [actions]
+        return float(np.quantile(latencies, share)) * 1e3
+
+    def check(figure: float) -> None:
+        policy.reset([0], [0])
+        again = policy.predict_action(obs, env_ids=[0])["action"]
+        torch.testing.assert_close(again, first[0])
+        assert figure >= 0
+
+    yield Work(run, check)
+
+
+@each(
+    case(
+        "inference.evaluate_keypoints",
+        "1000 episodes of 300 steps on keypoints with DOT",
+        "s",
+        target=300,
+        max_repeats=1,
+        arguments={"overrides": ()},
+    ),
+    case(
+        "inference.evaluate_images",
+        "1000 episodes of 300 steps on pictures with DOT",
+        "s",
+        target=1200,
+        max_repeats=1,
+        arguments={"overrides": ("task=pusht_image", "policy.backbone_weights=null")},
+    ),
+)
+def evaluate(options: Options, overrides: tuple[str, ...]) -> Iterator[Work]:
+    """The weights are random, so that no episode succeeds and ends early."""
+    trained = learner(options, DOT, *overrides)
+    policy = trained.policy.eval()
+    policy.prepare_for_inference()
+    n_episodes = options.size(1000, 2)
+    runner = hydra.utils.instantiate(
+        trained.config.task.env_runner,
+        n_train=0,
+        n_train_vis=0,
+        n_test=n_episodes,
+        n_test_vis=0,
+        max_steps=options.size(300, 3),
+    )
+
+    def check(log: dict) -> None:
+        lengths = [value for key, value in log.items() if key.startswith("test/sim_length_")]
+        assert len(lengths) == n_episodes
+
+    with runner:
+        yield Work(lambda: runner.run(policy), check)

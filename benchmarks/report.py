@@ -1,0 +1,134 @@
+"""Results as a table for people and as JSON for programs."""
+
+from __future__ import annotations
+
+import math
+import subprocess
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from benchmarks.case import Case
+from benchmarks.machine import describe
+from benchmarks.runner import Result
+
+HEADER = (
+    "what",
+    "figure",
+    "quartiles",
+    "unit",
+    "reference",
+    "times better",
+    "target",
+    "loop",
+    "product",
+)
+_LEFT = {"what", "unit"}
+
+
+def commit() -> str:
+    """The commit that ran, with a + where files differ from it."""
+    described = subprocess.run(
+        ["git", "describe", "--always", "--dirty=+", "--exclude=*"],
+        cwd=Path(__file__).parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return described.stdout.strip() or "unknown"
+
+
+def heading() -> str:
+    """What the figures below it were taken on."""
+    facts = ", ".join(f"{name} {value}" for name, value in describe().items())
+    return f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC, commit {commit()}\n{facts}"
+
+
+def table(results: Sequence[Result]) -> str:
+    """One line a case; ``loop`` and ``product`` are the machine's pace beside it."""
+    rows = [HEADER, *(_row(result) for result in results)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(
+            cell.ljust(width) if name in _LEFT else cell.rjust(width)
+            for name, cell, width in zip(HEADER, row, widths, strict=True)
+        ).rstrip()
+        for row in rows
+    )
+
+
+def growth(results: Iterable[Result]) -> list[str]:
+    """For each series, how its figure follows from the size: the exponent of a power law."""
+    in_series = [result for result in results if result.case.series is not None]
+    lines = []
+    for series, members in groupby(in_series, key=lambda result: result.case.series):
+        points = [(math.log(r.case.size), math.log(r.median)) for r in members]
+        if len(points) > 1:
+            lines.append(f"{series}: figure ~ size^{_slope(points):.2f}")
+    return lines
+
+
+def as_json(results: Sequence[Result]) -> dict[str, Any]:
+    """Everything, for programs."""
+    return {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "commit": commit(),
+        "machine": describe(),
+        "results": [
+            {
+                "name": result.case.name,
+                "what": result.case.what,
+                "unit": result.case.unit,
+                "figure": result.median,
+                "quartiles": result.spread,
+                "figures": result.figures,
+                "reference": result.case.reference,
+                "times_better": result.case.times_better(result.median),
+                "target": result.case.target,
+                "pace": asdict(result.pace),
+            }
+            for result in results
+        ],
+    }
+
+
+def _row(result: Result) -> tuple[str, ...]:
+    case, better = result.case, result.case.times_better(result.median)
+    low, high = map(_short, result.spread)
+    return (
+        case.what,
+        _short(result.median),
+        f"{low} - {high}",
+        case.unit,
+        "" if case.reference is None else _short(case.reference),
+        "" if better is None else f"{better:.2f}",
+        _target(case),
+        f"{result.pace.loop:.0f}",
+        f"{result.pace.product:.0f}",
+    )
+
+
+def _target(case: Case) -> str:
+    if case.target is None:
+        return ""
+    return _short(case.target) if case.reference is None else f"{case.target:g} x"
+
+
+def _short(figure: float) -> str:
+    """Three digits, with commas."""
+    if figure == 0:
+        return "0"
+    digits = max(0, 2 - math.floor(math.log10(abs(figure))))
+    rounded = round(figure, 2 - math.floor(math.log10(abs(figure))))
+    return f"{rounded:,.{digits}f}"
+
+
+def _slope(points: Sequence[tuple[float, float]]) -> float:
+    """Of the straight line with the least squares."""
+    n = len(points)
+    mean_x, mean_y = (sum(values) / n for values in zip(*points, strict=True))
+    covariance = sum((x - mean_x) * (y - mean_y) for x, y in points)
+    return covariance / sum((x - mean_x) ** 2 for x, _ in points)

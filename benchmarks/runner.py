@@ -1,0 +1,67 @@
+"""Runs a case: check, warm up, repeat, and sum up."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+
+from benchmarks.case import Case, Options
+from benchmarks.machine import Pace, measure_pace
+
+MIN_REPEATS = 3
+
+
+@dataclass(frozen=True)
+class Result:
+    """The figures of a case.
+
+    Attributes:
+        figures: one a repetition.
+        pace: of the machine, the slower of right before and right after.
+    """
+
+    case: Case
+    figures: tuple[float, ...]
+    pace: Pace
+
+    @property
+    def median(self) -> float:
+        return float(np.median(self.figures))
+
+    @property
+    def spread(self) -> tuple[float, float]:
+        """The quartiles."""
+        low, high = np.quantile(self.figures, [0.25, 0.75])
+        return float(low), float(high)
+
+
+def run_case(case: Case, options: Options, repeats: int, seconds: float) -> Result:
+    """Measure one case.
+
+    Args:
+        repeats: how often, unless the case says less.
+        seconds: begin no further repetition after so long, once there are three.
+
+    Raises:
+        AssertionError: the case computes something else than the slow and obvious way.
+    """
+    repeats = min(repeats, case.max_repeats or repeats)
+    with case.prepare(options) as work:
+        pace = measure_pace(options)
+        if repeats > 1:
+            work.check(work.run())  # warms up, too
+        figures: list[float] = []
+        began = time.perf_counter()
+        while len(figures) < repeats:
+            start = time.perf_counter()
+            result = work.run()
+            took = time.perf_counter() - start
+            figures.append(case.figure(took, work.amount, result))
+            if len(figures) >= MIN_REPEATS and time.perf_counter() - began > seconds:
+                break
+        pace = pace.slower(measure_pace(options))
+        if repeats == 1:
+            work.check(result)
+    return Result(case, tuple(figures), pace)

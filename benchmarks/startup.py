@@ -1,0 +1,92 @@
+"""Starting: from the command to the first training step, and what a worker process weighs."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.case import Options, Work, case, each
+from benchmarks.memory import resident_mb
+from diffusion_policy.gym_util.make_env import make_env
+from diffusion_policy.gym_util.vector_env import VectorEnv
+
+_ROOT = Path(__file__).parents[1]
+
+
+@case(
+    "startup.first_step", "train.py, from the command to the first step", "s", target=6, slow=True
+)
+def first_step(options: Options) -> Iterator[Work]:
+    with tempfile.TemporaryDirectory(dir=options.scratch) as folder:
+        overrides = [f"hydra.run.dir={folder}/run", "training.resume=false"]
+
+        def run() -> str:
+            return subprocess.run(
+                [
+                    sys.executable,
+                    "-m",
+                    "benchmarks.first_step",
+                    "--config-name=train_dot_pusht",
+                    *overrides,
+                ],
+                cwd=_ROOT,
+                capture_output=True,
+                text=True,
+                check=True,
+            ).stdout
+
+        def check(output: str) -> None:
+            assert output.endswith("first step done\n"), output
+
+        yield Work(run, check)
+
+
+@each(
+    case(
+        "startup.worker_keypoints",
+        "memory of a worker process, PushT keypoints",
+        "MB",
+        target=80,
+        arguments={"env_id": "diffusion_policy/PushTKeypoints-v0"},
+    ),
+    case(
+        "startup.worker_image",
+        "memory of a worker process, PushT pictures",
+        "MB",
+        target=80,
+        arguments={"env_id": "diffusion_policy/PushTImage-v0"},
+    ),
+)
+def worker_memory(options: Options, env_id: str) -> Iterator[Work]:
+    """After episodes of five environments; pages that it shares with other processes count."""
+    slots = list(range(options.size(5, 1)))
+    with VectorEnv({"id": env_id}, len(slots), n_workers=1, n_action_steps=1) as env:
+        random = np.random.default_rng(0)
+        targets = random.uniform(50, 450, (options.size(300, 2), len(slots), 1, 2))
+        targets = targets.astype(np.float32)  # which is what workers are handed
+
+        def run() -> float:
+            env.reset(slots, slots)
+            for actions in targets:
+                env.step(slots, actions)
+            (pid,) = env.worker_pids
+            return resident_mb(pid)
+
+        def check(figure: float) -> None:
+            """The first slot's episode was that of an environment in this process."""
+            assert figure > 0
+            alone = make_env({"id": env_id})
+            observation, _ = alone.reset(seed=slots[0])
+            for actions in targets:
+                observation, *_ = alone.step(actions[0, 0])
+            seen = env.observe(slots[:1])
+            expected = observation if isinstance(observation, dict) else {"obs": observation}
+            for key, value in expected.items():
+                np.testing.assert_array_equal(seen[key][0, 0], value)
+
+        yield Work(run, check)
