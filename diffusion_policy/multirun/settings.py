@@ -7,44 +7,9 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from diffusion_policy.multirun.runs import Run
+from diffusion_policy.workspace.changed_settings import ABSENT, WITHOUT_EFFECT, is_among
 
 T = TypeVar("T")
-ABSENT = "absent"
-# Keys and whole sections that decide neither what is learned nor how it is scored: where and how
-# fast a run computes, what it keeps and where it logs.
-WITHOUT_EFFECT = (
-    *(
-        f"training.{name}"
-        for name in (
-            "device",
-            "num_threads",
-            "compile",
-            "fsdp",
-            "resume",
-            "debug",  # what it sets is compared
-            "val_every",
-            "max_val_steps",
-            "sample_every",
-            "checkpoint_every",
-            "checkpoint_minutes",
-            "tqdm_interval_sec",
-        )
-    ),
-    *(
-        f"{loader}.{name}"
-        for loader in ("dataloader", "val_dataloader")
-        for name in ("num_workers", "pin_memory", "persistent_workers", "prefetch_factor")
-    ),
-    "task.dataset.reader.cache_dir",
-    "task.env_runner.n_workers",
-    "task.env_runner.n_envs",
-    "task.env_runner.n_train_vis",
-    "task.env_runner.n_test_vis",
-    "task.env_runner.fps",
-    "checkpoint",
-    "logging",
-    "hydra",
-)
 
 
 def differences(runs: Sequence[Run]) -> dict[str, list[Any]]:
@@ -58,7 +23,7 @@ def tells_apart(key: str) -> bool:
     """Whether runs with other values of ``key`` are other experiments, not other seeds of one."""
     if key.rpartition(".")[2] == "seed":
         return False
-    return not any(key == free or key.startswith(f"{free}.") for free in WITHOUT_EFFECT)
+    return not is_among(key, WITHOUT_EFFECT)
 
 
 def same_but_seed(items: Sequence[T], run_of: Callable[[T], Run]) -> list[list[T]]:

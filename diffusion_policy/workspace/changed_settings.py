@@ -2,31 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from omegaconf import DictConfig
 
 from diffusion_policy.common.config_leaves import config_leaves
 
-# Keys and whole sections that do not alter what is learned from a batch, or in which order.
-MAY_CHANGE = (
+# Keys and whole sections that decide neither what is learned nor how it is scored: where and how
+# fast a run computes, how often it looks, what it keeps and where it logs.
+WITHOUT_EFFECT = (
     *(
         f"training.{name}"
         for name in (
-            "num_epochs",  # a finished run may be prolonged; the schedule stretches with it
-            "rollout_every",
-            "checkpoint_every",
-            "val_every",
-            "sample_every",
-            "checkpoint_minutes",
-            "max_val_steps",
             "device",
             "num_threads",
             "compile",
             "fsdp",
-            "tqdm_interval_sec",
             "resume",
             "debug",  # what it sets is compared
+            "val_every",
+            "max_val_steps",
+            "sample_every",
+            "checkpoint_every",
+            "checkpoint_minutes",
+            "tqdm_interval_sec",
         )
     ),
     *(
@@ -34,16 +34,26 @@ MAY_CHANGE = (
         for loader in ("dataloader", "val_dataloader")
         for name in ("num_workers", "pin_memory", "persistent_workers", "prefetch_factor")
     ),
+    "task.dataset.reader.cache_dir",
+    *(
+        f"task.env_runner.{name}"
+        for name in ("n_workers", "n_envs", "n_train_vis", "n_test_vis", "fps")
+    ),
+    "checkpoint",
+    "logging",
+    "hydra",
+)
+# Those, and what alters neither what is learned from a batch nor the order of batches.
+MAY_CHANGE = (
+    *WITHOUT_EFFECT,
+    "training.num_epochs",  # a finished run may be prolonged; the schedule stretches with it
+    "training.rollout_every",
     "val_dataloader.batch_size",
     "task.env_runner",
-    "task.dataset.reader.cache_dir",
     "policy.backbone_weights",  # the checkpoint brings the weights
     "policy.obs_encoder.weights",
     "policy.noise_scheduler.sampler",  # every sampler trains alike
     "policy.noise_scheduler.num_inference_steps",
-    "checkpoint",
-    "logging",
-    "hydra",
 )
 ABSENT = "absent"
 
@@ -62,9 +72,10 @@ def changed_settings(saved: DictConfig, current: DictConfig) -> list[Change]:
     return [
         Change(key, before.get(key, ABSENT), now.get(key, ABSENT))
         for key in sorted(before.keys() | now.keys())
-        if before.get(key, ABSENT) != now.get(key, ABSENT) and not _may_change(key)
+        if before.get(key, ABSENT) != now.get(key, ABSENT) and not is_among(key, MAY_CHANGE)
     ]
 
 
-def _may_change(key: str) -> bool:
-    return any(key == free or key.startswith(f"{free}.") for free in MAY_CHANGE)
+def is_among(key: str, settings: Sequence[str]) -> bool:
+    """Whether ``key`` is one of ``settings``, or lies in a section that is."""
+    return any(key == setting or key.startswith(f"{setting}.") for setting in settings)
