@@ -27,6 +27,7 @@ from diffusion_policy.model.common.normalizer import (
 from diffusion_policy.model.vision.resnet import IMAGENET_MEAN, IMAGENET_STD
 
 Reader = Callable[[ReplayBuffer, str | Path, str, Field], np.ndarray]
+Symmetry = Callable[[str, np.ndarray], np.ndarray]
 
 
 class ReplayDataset(Dataset):
@@ -50,6 +51,8 @@ class ReplayDataset(Dataset):
         val_ratio: share of episodes for validation; at least one episode unless 0.
         max_train_episodes: cap on training episodes, None for all.
         seed: draws validation and training episodes.
+        symmetry: maps the values of an observation, or ``action``, to those of the mirrored world,
+            given its name. Every training sample then exists twice, recorded and mirrored.
 
     Raises:
         UserError: a share or number of episodes is out of its range, or the data cannot be read,
@@ -66,6 +69,7 @@ class ReplayDataset(Dataset):
         val_ratio: float = 0.02,
         max_train_episodes: int | None = None,
         seed: int = 42,
+        symmetry: Symmetry | None = None,
     ) -> None:
         if not 0 <= val_ratio < 1:
             raise UserError(f"task.dataset.val_ratio is {val_ratio}; use a share from 0 to below 1")
@@ -78,6 +82,7 @@ class ReplayDataset(Dataset):
             shape_meta = ShapeMeta.parse(shape_meta)
         self.shape_meta = shape_meta
         self.window = window
+        self.symmetry = symmetry
         reader = reader or ArrayReader()
         buffer = ReplayBuffer.create_from_path(path)
         self.episode_ends = np.asarray(buffer.episode_ends[:], dtype=np.int64)
@@ -111,8 +116,9 @@ class ReplayDataset(Dataset):
         self._starts, self._ends = starts, self.episode_ends
 
     def get_validation_dataset(self) -> ReplayDataset:
-        """The held-out episodes, without jitter; shares the arrays."""
+        """The held-out episodes as recorded, without jitter; shares the arrays."""
         other = copy.copy(self)
+        other.symmetry = None
         other.window = replace(self.window, jitter=0)
         other._select(self.val_mask)
         return other
@@ -144,7 +150,7 @@ class ReplayDataset(Dataset):
         return int(self.episode_mask.sum())
 
     def __len__(self) -> int:
-        return len(self._steps)
+        return len(self._steps) * (1 if self.symmetry is None else 2)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         """One sample, see the class."""
@@ -162,6 +168,9 @@ class ReplayDataset(Dataset):
         return [_pick(batch, i) for i in range(len(index))]
 
     def _gather(self, samples: np.ndarray, rng: np.random.Generator) -> dict[str, Any]:
+        # Behind the recorded samples come the same mirrored.
+        is_mirrored, samples = np.divmod(samples, len(self._steps))
+        mirrored = np.flatnonzero(is_mirrored)
         steps, episodes = self._steps[samples], self._episodes[samples]
         starts, ends = self._starts[episodes], self._ends[episodes]
         obs_offsets = np.array(self.window.sample_obs_offsets)
@@ -172,11 +181,18 @@ class ReplayDataset(Dataset):
             action_offsets[0] += shift
         obs_steps, _ = clamp_to_episode(steps, obs_offsets, starts, ends)
         action_steps, is_pad = clamp_to_episode(steps, action_offsets, starts, ends)
-        return {
-            "obs": {key: torch.from_numpy(array[obs_steps]) for key, array in self.obs.items()},
-            "action": torch.from_numpy(self.action[action_steps]),
-            "action_is_pad": torch.from_numpy(is_pad),
-        }
+        obs = {key: self._read(key, array, obs_steps, mirrored) for key, array in self.obs.items()}
+        action = self._read("action", self.action, action_steps, mirrored)
+        return {"obs": obs, "action": action, "action_is_pad": torch.from_numpy(is_pad)}
+
+    def _read(
+        self, key: str, array: np.ndarray, steps: np.ndarray, mirrored: np.ndarray
+    ) -> torch.Tensor:
+        """Rows ``steps`` (B, T) of an array, those of samples ``mirrored`` of 0..B-1 mirrored."""
+        values = array[steps]
+        if len(mirrored):
+            values[mirrored] = self.symmetry(key, values[mirrored])
+        return torch.from_numpy(values)
 
 
 def _pick(batch: dict[str, Any], i: int) -> dict[str, Any]:

@@ -326,3 +326,25 @@ def test_nan_is_named(tmp_path):
     buffer.add_episode({"action": np.zeros((6, 1), np.float32), "state": state})
     with pytest.raises(UserError, match=r"state is not finite in episode 0 at step 4"):
         ReplayDataset(tmp_path / "store.zarr", META, WINDOW)
+
+
+def test_with_a_symmetry_every_training_sample_exists_twice(store):
+    def negated(key: str, values: np.ndarray) -> np.ndarray:
+        assert key in ("state", "action")
+        return -values
+
+    plain = ReplayDataset(store, META, WINDOW, val_ratio=0.25, seed=1)
+    both = ReplayDataset(store, META, WINDOW, val_ratio=0.25, seed=1, symmetry=negated)
+    n = len(plain)
+    assert len(both) == 2 * n
+    order = np.random.default_rng(0).permutation(2 * n)
+    batch = both.__getitems__(BatchIndex(order, 0))
+    recorded = plain.__getitems__(BatchIndex(order % n, 0))
+    sign = torch.tensor(np.where(order < n, 1.0, -1.0)).float()[:, None, None]
+    assert torch.equal(batch["action"], recorded["action"] * sign)
+    assert torch.equal(batch["obs"]["state"], recorded["obs"]["state"] * sign)
+    assert torch.equal(batch["action_is_pad"], recorded["action_is_pad"])
+
+    held_out = both.get_validation_dataset()
+    assert len(held_out) == len(plain.get_validation_dataset())
+    assert torch.equal(held_out[0]["action"], plain.get_validation_dataset()[0]["action"])

@@ -1,0 +1,92 @@
+"""PushT in a mirror: the task is the same on both sides of the line x + y = 512.
+
+The block is symmetric about its stem, and at the goal the stem lies on that line. So a mirrored
+demonstration is another demonstration. The walls, which are one unit off the line's symmetry, are
+the only difference.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from diffusion_policy.common.errors import UserError
+from diffusion_policy.env.pusht.observations import KEYPOINTS, VERTICES
+from diffusion_policy.env.pusht.simulation import WORLD_SIZE
+
+
+class Mirror:
+    """Maps observations and actions of PushT to those of the mirrored world.
+
+    Twice the map is the identity.
+    """
+
+    def __call__(self, key: str, values: np.ndarray) -> np.ndarray:
+        """A new array (..., D), or (..., 3, H, W) for images, of the same dtype.
+
+        Args:
+            key: name of the observation, or ``action``; anything that is called like none of
+                PushT's observations cannot be mirrored.
+
+        Raises:
+            UserError: nothing is known of ``key``.
+        """
+        if key not in _MIRRORS:
+            raise UserError(
+                f"PushT has no observation {key!r} to mirror, only {', '.join(_MIRRORS)}; "
+                "correct shape_meta.obs or set task.dataset.symmetry=null"
+            )
+        return _MIRRORS[key](values)
+
+
+def _points(values: np.ndarray) -> np.ndarray:
+    """(..., 2 K) x, y of points anywhere."""
+    pairs = values.reshape(*values.shape[:-1], -1, 2)
+    return (WORLD_SIZE - pairs[..., ::-1]).reshape(values.shape)
+
+
+class _BlockPoints:
+    """Points fixed to the block, (..., 2 K): where the same points of the mirrored block are.
+
+    A point's twin across the stem is an affine combination of the points, whatever the pose.
+    """
+
+    def __init__(self, points: np.ndarray) -> None:
+        homogeneous = np.insert(points, 2, 1, axis=1)
+        self.twins = (homogeneous * [-1, 1, 1]) @ np.linalg.pinv(homogeneous)
+
+    def __call__(self, values: np.ndarray) -> np.ndarray:
+        pairs = values.reshape(*values.shape[:-1], -1, 2)
+        twins = self.twins.astype(values.dtype) @ pairs
+        return _points(twins.reshape(values.shape))
+
+
+def _state(values: np.ndarray) -> np.ndarray:
+    """(..., 5) agent, block, angle."""
+    angle = (math.pi / 2 - values[..., 4:]) % (2 * math.pi)
+    return np.concatenate([_points(values[..., :4]), angle], axis=-1, dtype=values.dtype)
+
+
+def _obs(values: np.ndarray) -> np.ndarray:
+    """(..., 20) keypoints, then agent."""
+    keypoints, agent = values[..., :-2], values[..., -2:]
+    return np.concatenate([_keypoint(keypoints), _points(agent)], axis=-1)
+
+
+def _image(values: np.ndarray) -> np.ndarray:
+    """(..., H, W), H = W."""
+    return values.swapaxes(-1, -2)[..., ::-1, ::-1]
+
+
+_keypoint = _BlockPoints(KEYPOINTS)
+_MIRRORS = {
+    "agent_pos": _points,
+    "block_pos": _points,
+    "state": _state,
+    "keypoint": _keypoint,
+    "environment_state": _BlockPoints(VERTICES),
+    "obs": _obs,
+    "image": _image,
+    "action": _points,
+}
