@@ -19,6 +19,21 @@ def dict_apply(x: dict[str, Any], function: Callable[[Tensor], Tensor]) -> dict[
     }
 
 
+def split_rows(tree: Any, n: int) -> list[Any]:
+    """``n`` trees, each with an equal part of the rows of every tensor.
+
+    Args:
+        tree: tensors (N, ...) and None in lists and (named) tuples; n divides N.
+    """
+    if tree is None:
+        return [None] * n
+    if isinstance(tree, Tensor):
+        return list(tree.chunk(n))
+    parts = zip(*(split_rows(branch, n) for branch in tree), strict=True)
+    make = getattr(type(tree), "_make", type(tree))
+    return [make(part) for part in parts]
+
+
 def resolve_device(name: str) -> torch.device:
     """``auto`` is CUDA if present, else MPS, else the CPU; any other name must be present.
 

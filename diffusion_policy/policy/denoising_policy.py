@@ -6,17 +6,22 @@ Facts of the method: Chi et al., Visuomotor Policy Learning via Action Diffusion
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from diffusion_policy.common.errors import UserError
+from diffusion_policy.common.pytorch_util import split_rows
 from diffusion_policy.common.window import Window
 from diffusion_policy.model.diffusion.process import Process
 from diffusion_policy.model.vision.obs_encoder import ObsEncoder
 from diffusion_policy.policy.base_policy import BasePolicy, Batch
+
+_MOST_ENCODED = 1024
+"""Rows x times whose conditions are encoded together: weights are then read once for all."""
 
 
 class DenoisingPolicy(BasePolicy):
@@ -29,7 +34,7 @@ class DenoisingPolicy(BasePolicy):
         observed                 x   x
         executed                     x   x  ...   x
 
-    Subclasses build the network and say how it is conditioned; see :meth:`condition`.
+    Subclasses build the network and say how it is conditioned; see :meth:`encode`.
 
     Args:
         shape_meta: observations and action of the task.
@@ -143,18 +148,39 @@ class DenoisingPolicy(BasePolicy):
         return self.action_dim + (self.obs_encoder.output_dim if inpaint else 0)
 
     @abstractmethod
-    def condition(self, features: Tensor) -> Any:
-        """What :meth:`denoise` needs of the observations, from their features (B, To, F)."""
+    def encode(self, time: Tensor, features: Tensor) -> Any:
+        """What the network makes of all it is given but the trajectory.
+
+        Args:
+            time: (B,).
+            features: (B, To, F) of the observations.
+
+        Returns:
+            Tensors of B rows, see :func:`split_rows`.
+        """
 
     @abstractmethod
-    def denoise(self, x: Tensor, time: Tensor, condition: Any) -> Tensor:
-        """The network's answer (B, T, D) to the noisy ``x`` (B, T, D) at ``time`` (B,)."""
+    def decode(self, x: Tensor, encoded: Any) -> Tensor:
+        """The network's answer (B, T, D) to the noisy ``x`` (B, T, D), given :meth:`encode`'s."""
+
+    def _prepare(
+        self, times: Sequence[Tensor], features: Tensor
+    ) -> Iterator[Callable[[Tensor], Tensor]]:
+        """The network at each of the scalar ``times``, as functions of the trajectory alone."""
+        n_rows = len(features)
+        n_together = max(1, _MOST_ENCODED // n_rows)
+        for start in range(0, len(times), n_together):
+            group = torch.stack(list(times[start : start + n_together]))
+            repeated = features.repeat(len(group), 1, 1)
+            encoded = self.encode(group.repeat_interleave(n_rows), repeated)
+            for part in split_rows(encoded, len(group)):
+                yield partial(self.decode, encoded=part)
 
     # ------------------------------------------------------------------ training
 
     def compute_loss(self, batch: Batch) -> tuple[Tensor, dict[str, float]]:
         """Mean squared error of what the network is asked for; what is given counts as 0."""
-        features = self._encode(batch["obs"])
+        features = self._features(batch["obs"])
         clean = self.normalizer["action"].normalize(batch["action"])
         known = torch.zeros_like(clean, dtype=torch.bool)
         # Before an episode's start there was no action to see.
@@ -163,15 +189,15 @@ class DenoisingPolicy(BasePolicy):
         if self.conditioning == "inpaint":
             clean = torch.cat([clean, features], dim=-1)
             known = torch.cat([known, self._is_observed(features)], dim=-1)
-        condition = self.condition(features[:, : self.n_obs_steps])
+        observed = features[:, : self.n_obs_steps]
         loss = self.process.loss(
-            lambda x, time: self.denoise(x, time, condition),
+            lambda x, time: self.decode(x, self.encode(time, observed)),
             clean,
             known if self._something_is_known else None,
         )
         return loss, {}
 
-    def _encode(self, obs: Mapping[str, Tensor]) -> Tensor:
+    def _features(self, obs: Mapping[str, Tensor]) -> Tensor:
         """Features (B, times, F) of raw observations (B, times, ...)."""
         normalized = {}
         for key, field in self.shape_meta.obs.items():
@@ -240,11 +266,10 @@ class DenoisingPolicy(BasePolicy):
         """
         n_rows = len(next(iter(obs.values())))
         ids = list(range(n_rows)) if env_ids is None else list(env_ids)
-        features = self._encode({k: v[:, : self.n_obs_steps] for k, v in obs.items()})
-        condition = self.condition(features)
+        features = self._features({k: v[:, : self.n_obs_steps] for k, v in obs.items()})
         clean, known = self._given(features, ids)
         x = self.process.sample(
-            lambda x, time: self.denoise(x, time, condition),
+            lambda times: self._prepare(times, features),
             (n_rows, self.horizon, self.trajectory_dim),
             generators or [self._generator(env_id) for env_id in ids],
             self.device,

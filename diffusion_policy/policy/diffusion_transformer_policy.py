@@ -73,11 +73,11 @@ class DiffusionTransformerPolicy(DenoisingPolicy):
             n_cond_layers=n_cond_layers,
         )
 
-    def condition(self, features: Tensor) -> Tensor | None:
-        return features if self.conditioning == "global" else None
+    def encode(self, time: Tensor, features: Tensor) -> Any:
+        return self.model.encode(time, features if self.conditioning == "global" else None)
 
-    def denoise(self, x: Tensor, time: Tensor, condition: Tensor | None) -> Tensor:
-        return self.model(x, time, condition)
+    def decode(self, x: Tensor, encoded: Any) -> Tensor:
+        return self.model.decode(x, encoded)
 
     def network_parameter_groups(self) -> Iterable[dict[str, Any]]:
         """Weights of linear layers and attention decay; everything else does not."""

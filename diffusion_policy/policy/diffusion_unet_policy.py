@@ -3,20 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor
 
-from diffusion_policy.model.diffusion.conditional_unet1d import ConditionalUnet1D
+from diffusion_policy.model.diffusion.conditional_unet1d import ConditionalUnet1D, UnetCondition
 from diffusion_policy.policy.denoising_policy import DenoisingPolicy
-
-
-class UnetCondition(NamedTuple):
-    """Keyword arguments of the U-Net: (B, T, F) a step, and (B, To * F) for all steps."""
-
-    local_cond: Tensor | None = None
-    global_cond: Tensor | None = None
 
 
 class DiffusionUnetPolicy(DenoisingPolicy):
@@ -67,15 +60,14 @@ class DiffusionUnetPolicy(DenoisingPolicy):
         )
         self.model.check_length(self.horizon)
 
-    def condition(self, features: Tensor) -> UnetCondition:
+    def encode(self, time: Tensor, features: Tensor) -> UnetCondition:
+        local_cond = global_cond = None
         if self.conditioning == "global":
-            return UnetCondition(global_cond=features.flatten(1))
-        if self.conditioning == "local":
+            global_cond = features.flatten(1)
+        elif self.conditioning == "local":
             # Steps after the last observation have none: zeros.
-            return UnetCondition(
-                local_cond=F.pad(features, (0, 0, 0, self.horizon - self.n_obs_steps))
-            )
-        return UnetCondition()
+            local_cond = F.pad(features, (0, 0, 0, self.horizon - self.n_obs_steps))
+        return self.model.encode(time, local_cond, global_cond)
 
-    def denoise(self, x: Tensor, time: Tensor, condition: UnetCondition) -> Tensor:
-        return self.model(x, time, **condition._asdict())
+    def decode(self, x: Tensor, encoded: UnetCondition) -> Tensor:
+        return self.model.decode(x, encoded)

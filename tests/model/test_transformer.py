@@ -14,24 +14,25 @@ MASKS = {
 }
 
 
-@pytest.fixture(params=[False, True], ids=["inference", "training"])
-def grad(request):
-    # Attention has a path of its own where gradients are wanted.
-    with torch.set_grad_enabled(request.param):
-        yield request.param
+@pytest.fixture(params=[(False, 3), (False, 9), (True, 3)], ids=["few", "many", "training"])
+def n_rows(request):
+    # Attention has a path of its own for many rows, and where gradients are wanted.
+    grad, rows = request.param
+    with torch.set_grad_enabled(grad):
+        yield rows
 
 
 @pytest.mark.parametrize("mask", MASKS)
 @pytest.mark.parametrize("activation", [F.relu, F.gelu])
 @pytest.mark.parametrize("final_norm", [True, False])
-def test_decoder_equals_torch(mask, activation, final_norm, grad):
+def test_decoder_equals_torch(mask, activation, final_norm, n_rows):
     layer = nn.TransformerDecoderLayer(
         16, 4, 32, 0.0, activation, batch_first=True, norm_first=True
     )
     theirs = nn.TransformerDecoder(layer, 2, nn.LayerNorm(16) if final_norm else None)
     ours = TransformerDecoder(2, 16, 4, 32, 0.1, activation, final_norm).eval()
     ours.load_state_dict(theirs.state_dict())
-    x, memory = torch.randn(3, 5, 16), torch.randn(3, 7, 16)
+    x, memory = torch.randn(n_rows, 5, 16), torch.randn(n_rows, 7, 16)
     allowed, memory_allowed = ALLOWED[:, 1:6], ALLOWED
     expected = theirs(
         x,
@@ -45,14 +46,14 @@ def test_decoder_equals_torch(mask, activation, final_norm, grad):
 
 @pytest.mark.parametrize("mask", MASKS)
 @pytest.mark.parametrize("activation", [F.relu, F.gelu])
-def test_encoder_equals_torch(mask, activation, grad):
+def test_encoder_equals_torch(mask, activation, n_rows):
     layer = nn.TransformerEncoderLayer(
         16, 4, 32, 0.0, activation, batch_first=True, norm_first=True
     )
     theirs = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
     ours = TransformerEncoder(2, 16, 4, 32, 0.1, activation).eval()
     ours.load_state_dict(theirs.state_dict())
-    x, allowed = torch.randn(3, 5, 16), ALLOWED[:, 1:6]
+    x, allowed = torch.randn(n_rows, 5, 16), ALLOWED[:, 1:6]
     expected = theirs(x, mask=None if mask == "none" else ~allowed)
     torch.testing.assert_close(ours(x, MASKS[mask](allowed)), expected, atol=1e-5, rtol=1e-5)
 

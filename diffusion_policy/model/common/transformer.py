@@ -11,7 +11,8 @@ float, added to the scores, 0 where it may and -inf where not. None allows every
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +21,14 @@ from torch import Tensor, nn
 from diffusion_policy.model.common.dropout import Dropout
 
 Activation = Callable[[Tensor], Tensor]
+_FEW_ROWS = 8  # below it, the fused CPU kernel is the faster
+
+
+class KeysValues(NamedTuple):
+    """What a memory is to one layer: keys and values, (B, heads, M, D / heads) each."""
+
+    keys: Tensor
+    values: Tensor
 
 
 class Attention(nn.Module):
@@ -41,41 +50,46 @@ class Attention(nn.Module):
         nn.init.xavier_uniform_(self.in_proj_weight)
         nn.init.zeros_(self.out_proj.bias)
 
-    def forward(self, query: Tensor, memory: Tensor | None, mask: Tensor | None) -> Tensor:
-        """Attend from ``query`` (B, Q, D) to ``memory`` (B, M, D), or to itself when None.
+    def forward(self, query: Tensor, memory: KeysValues | None, mask: Tensor | None) -> Tensor:
+        """Attend from ``query`` (B, Q, D) to a memory, or to itself when None.
 
         Args:
+            memory: of :meth:`keys_values`.
             mask: (Q, M), see the top of this file.
 
         Returns:
             (B, Q, D).
         """
-        q, k, v = (self._split(x) for x in self.project(query, memory))
-        if torch.is_grad_enabled() and query.device.type == "cpu":
+        weight, bias = self.in_proj_weight, self.in_proj_bias
+        if memory is None:
+            q, k, v = (self._split(x) for x in F.linear(query, weight, bias).chunk(3, dim=-1))
+        else:
+            dim = query.shape[-1]
+            q, (k, v) = self._split(F.linear(query, weight[:dim], bias[:dim])), memory
+        trains = torch.is_grad_enabled()
+        if query.device.type == "cpu" and (trains or len(k) >= _FEW_ROWS):
             attended = self._attend_on_cpu(q, k, v, mask)
         else:
             p = self.dropout.p if self.training else 0.0
             attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=p)
         return self.out_proj(attended.transpose(1, 2).flatten(2))
 
-    def _attend_on_cpu(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
-        # The fused CPU kernel has no dropout and a slow backward pass: 2.4 times the cost of a
-        # whole training step in bfloat16.
-        scores = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5
-        if mask is not None:
-            is_bool = mask.dtype == torch.bool
-            scores = scores.masked_fill(~mask, -torch.inf) if is_bool else scores + mask
-        return self.dropout(scores.softmax(-1)) @ v
+    def keys_values(self, memory: Tensor) -> KeysValues:
+        """Project a memory (B, M, D) for :meth:`forward`."""
+        dim = memory.shape[-1]
+        both = F.linear(memory, self.in_proj_weight[dim:], self.in_proj_bias[dim:])
+        return KeysValues(*(self._split(x) for x in both.chunk(2, dim=-1)))
 
-    def project(self, query: Tensor, memory: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries (B, Q, D), keys (B, M, D) and values (B, M, D)."""
-        weight, bias = self.in_proj_weight, self.in_proj_bias
-        if memory is None:
-            return F.linear(query, weight, bias).chunk(3, dim=-1)
-        dim = query.shape[-1]
-        q = F.linear(query, weight[:dim], bias[:dim])
-        k, v = F.linear(memory, weight[dim:], bias[dim:]).chunk(2, dim=-1)
-        return q, k, v
+    def _attend_on_cpu(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+        # The fused CPU kernel has no dropout and a slow backward pass (2.4 times the cost of a
+        # whole training step in bfloat16), and is slower for many short rows. torch's softmax over
+        # a last axis of a few keys is up to ten times slower than over any other, so keys come
+        # before queries: (B, H, M, Q).
+        scores = k @ q.transpose(-1, -2) * q.shape[-1] ** -0.5
+        if mask is not None:
+            mask, is_bool = mask.t(), mask.dtype == torch.bool
+            scores = scores.masked_fill(~mask, -torch.inf) if is_bool else scores + mask
+        return self.dropout(scores.softmax(-2)).transpose(-1, -2) @ v
 
     def _split(self, x: Tensor) -> Tensor:
         """(B, N, D) -> (B, heads, N, D / heads)."""
@@ -132,9 +146,9 @@ class DecoderLayer(nn.Module):
         self.dropout = Dropout(dropout)
 
     def forward(
-        self, x: Tensor, memory: Tensor, mask: Tensor | None, memory_mask: Tensor | None = None
+        self, x: Tensor, memory: KeysValues, mask: Tensor | None, memory_mask: Tensor | None = None
     ) -> Tensor:
-        """(B, Q, D) queries, (B, M, D) memory, (Q, Q) and (Q, M) masks -> (B, Q, D)."""
+        """(B, Q, D) queries, a memory of M, (Q, Q) and (Q, M) masks -> (B, Q, D)."""
         x = self.dropout.add(x, self.self_attn(self.norm1(x), None, mask))
         x = self.dropout.add(x, self.multihead_attn(self.norm2(x), memory, memory_mask))
         hidden = self.dropout(self.activation(self.linear1(self.norm3(x))))
@@ -187,9 +201,28 @@ class TransformerDecoder(nn.Module):
         self.norm = nn.LayerNorm(dim) if final_norm else nn.Identity()
 
     def forward(
-        self, x: Tensor, memory: Tensor, mask: Tensor | None, memory_mask: Tensor | None = None
+        self,
+        x: Tensor,
+        memory: Tensor | Sequence[KeysValues],
+        mask: Tensor | None,
+        memory_mask: Tensor | None = None,
     ) -> Tensor:
-        """(B, Q, D) queries, (B, M, D) memory, (Q, Q) and (Q, M) masks -> (B, Q, D)."""
-        for layer in self.layers:
-            x = layer(x, memory, mask, memory_mask)
+        """Queries attend to each other and to a memory.
+
+        Args:
+            x: (B, Q, D), or (1, Q, D) for every row of the memory alike.
+            memory: (B, M, D), or what :meth:`keys_values` made of it.
+            mask, memory_mask: (Q, Q) and (Q, M), see the top of this file.
+
+        Returns:
+            (B, Q, D).
+        """
+        if isinstance(memory, Tensor):
+            memory = self.keys_values(memory)
+        for layer, remembered in zip(self.layers, memory, strict=True):
+            x = layer(x, remembered, mask, memory_mask)
         return self.norm(x)
+
+    def keys_values(self, memory: Tensor) -> list[KeysValues]:
+        """What a memory (B, M, D) is to each layer."""
+        return [layer.multihead_attn.keys_values(memory) for layer in self.layers]

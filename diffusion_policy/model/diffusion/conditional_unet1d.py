@@ -5,7 +5,8 @@ Names and shapes of its weights are those of the published checkpoints.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +22,14 @@ from diffusion_policy.model.diffusion.positional_embedding import (
     SinusoidalPosEmb,
     batch_of_timesteps,
 )
+
+
+class UnetCondition(NamedTuple):
+    """What the trajectory is denoised by: the modulation of each residual block, in the order of
+    their use, and the encoded local condition (B, C, T) if there is one."""
+
+    modulations: list[Tensor]
+    local: Tensor | None
 
 
 class ConditionalUnet1D(nn.Module):
@@ -154,32 +163,57 @@ class ConditionalUnet1D(nn.Module):
         Raises:
             UserError: T is not a multiple of ``stride``, or a condition is missing or not expected.
         """
-        self.check_length(sample.shape[1])
+        timesteps = batch_of_timesteps(timestep, sample)
+        return self.decode(sample, self.encode(timesteps, local_cond, global_cond))
+
+    def encode(
+        self, timestep: Tensor, local_cond: Tensor | None, global_cond: Tensor | None
+    ) -> UnetCondition:
+        """The first part of :meth:`forward`: all that does not depend on the sample.
+
+        Args:
+            timestep: (B,), may be fractional.
+            local_cond, global_cond: see :meth:`forward`.
+        """
         _check_given("local_cond", local_cond, self.local_cond_dim)
         _check_given("global_cond", global_cond, self.global_cond_dim)
-        cond = self.diffusion_step_encoder(batch_of_timesteps(timestep, sample))
+        cond = self.diffusion_step_encoder(timestep)
         if global_cond is not None:
             cond = torch.cat([cond, global_cond], dim=-1)
+        local = None
+        if self.local_cond_encoder is not None:
+            encoder = self.local_cond_encoder[0]
+            local = encoder(local_cond.transpose(1, 2), encoder.modulation(cond))
+        return UnetCondition([block.modulation(cond) for block in self._blocks()], local)
 
+    def decode(self, sample: Tensor, encoded: UnetCondition) -> Tensor:
+        """The second part of :meth:`forward`, given the first."""
+        self.check_length(sample.shape[1])
+        modulations = iter(encoded.modulations)
         x = sample.transpose(1, 2)
         skips = []
         for level, (residual, residual2, downsample) in enumerate(self.down_modules):
-            x = residual(x, cond)
-            if level == 0 and local_cond is not None:
-                x = x + self.local_cond_encoder[0](local_cond.transpose(1, 2), cond)
-            x = residual2(x, cond)
+            x = residual(x, next(modulations))
+            if level == 0 and encoded.local is not None:
+                x = x + encoded.local
+            x = residual2(x, next(modulations))
             skips.append(x)
             x = downsample(x)
         for residual in self.mid_modules:
-            x = residual(x, cond)
+            x = residual(x, next(modulations))
         for residual, residual2, upsample in self.up_modules:
-            x = residual(torch.cat([x, skips.pop()], dim=1), cond)
-            x = upsample(residual2(x, cond))
+            x = residual(torch.cat([x, skips.pop()], dim=1), next(modulations))
+            x = upsample(residual2(x, next(modulations)))
         block, head = self.final_conv
         x = block(x)
         # Eight bits would round an action coarsely: the head works in full precision.
         with torch.autocast(x.device.type, enabled=False):
             return head(x.to(head.weight.dtype)).transpose(1, 2)
+
+    def _blocks(self) -> Iterator[ConditionalResidualBlock1D]:
+        """The residual blocks in the order of :meth:`decode`."""
+        for stage in (*self.down_modules, self.mid_modules, *self.up_modules):
+            yield from stage[:2]
 
 
 def _check_sizes(down_dims: Sequence[int], kernel_size: int, n_groups: int) -> None:

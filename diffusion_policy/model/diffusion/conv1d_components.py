@@ -131,11 +131,15 @@ class ConditionalResidualBlock1D(nn.Module):
             else nn.Identity()
         )
 
-    def forward(self, x: Tensor, cond: Tensor) -> Tensor:
-        """(B, C_in, T) features and (B, cond_dim) condition -> (B, C_out, T)."""
+    def modulation(self, cond: Tensor) -> Tensor:
+        """What a condition (B, cond_dim) does to the channels: (B, C_out), or (B, 2 * C_out)."""
+        return self.cond_encoder(cond)
+
+    def forward(self, x: Tensor, modulation: Tensor) -> Tensor:
+        """(B, C_in, T) features, and what :meth:`modulation` gave -> (B, C_out, T)."""
         first, second = self.blocks
         hidden = first(x)
-        modulation = self.cond_encoder(cond)[..., None]
+        modulation = modulation[..., None]
         if self.predict_scale:
             scale, shift = modulation.chunk(2, dim=1)
             hidden = scale * hidden + shift

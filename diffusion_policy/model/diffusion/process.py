@@ -1,13 +1,15 @@
 """How noise becomes a trajectory: diffusion and flow matching behind one interface.
 
-A process knows nothing of networks, observations or robots. A policy hands it ``predict(x, time)``,
-any function from a noisy trajectory (B, T, D) and a time (B,) to an output of the shape of ``x``.
+A process knows nothing of networks, observations or robots. To train, a policy hands it
+``predict(x, time)``, any function from a noisy trajectory (B, T, D) and a time (B,) to an output of
+the shape of ``x``. To act, it hands it ``prepare(times)``, which gives such a function of ``x`` for
+each time, so that a network can compute beforehand whatever does not depend on ``x``.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -20,6 +22,7 @@ from diffusion_policy.common import batch_random
 from diffusion_policy.common.errors import UserError
 
 Predict = Callable[[Tensor, Tensor], Tensor]
+Prepare = Callable[[Sequence[Tensor]], Iterable[Callable[[Tensor], Tensor]]]
 PREDICTION_TYPES = ("epsilon", "sample", "v_prediction")
 
 
@@ -75,7 +78,7 @@ class Process(ABC):
 
     def sample(
         self,
-        predict: Predict,
+        prepare: Prepare,
         shape: tuple[int, int, int],
         generators: Sequence[torch.Generator],
         device: torch.device,
@@ -86,16 +89,16 @@ class Process(ABC):
         """Clean trajectories (B, T, D) from noise.
 
         Args:
+            prepare: from the scalar times of all passes to the passes, see the top of this file.
             generators: B of them, on the CPU. Each row draws from its own alone, so that it comes
                 out the same in any batch.
             clean, known: (B, T, D) values and whether they are given; these stay as they are.
         """
         x = randn_tensor(shape, generator=list(generators), device=device)
-        for index, time in enumerate(self.times(device)):
+        for index, predict in enumerate(prepare(self.times(device))):
             if known is not None:
                 x = torch.where(known, clean, x)
-            output = predict(x, time.expand(len(x))).float()
-            x = self.step(output, index, x, generators)
+            x = self.step(predict(x).float(), index, x, generators)
         return x if known is None else torch.where(known, clean, x)
 
 

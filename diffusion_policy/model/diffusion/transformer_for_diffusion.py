@@ -5,7 +5,7 @@ Names and shapes of its weights are those of the published checkpoints.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ from diffusion_policy.common.errors import UserError
 from diffusion_policy.model.common.dropout import Dropout
 from diffusion_policy.model.common.transformer import (
     Attention,
+    KeysValues,
     TransformerDecoder,
     TransformerEncoder,
 )
@@ -23,6 +24,9 @@ from diffusion_policy.model.diffusion.positional_embedding import (
     SinusoidalPosEmb,
     batch_of_timesteps,
 )
+
+Encoded = Tensor | Sequence[KeysValues]
+"""The embedded time (B, 1, n_emb), or with ``time_as_cond`` the memory of each layer."""
 
 _INIT_STD = 0.02
 _WIDENING = 4  # of feed-forward blocks, against n_emb
@@ -181,37 +185,50 @@ class TransformerForDiffusion(nn.Module):
         Raises:
             UserError: too many steps, or the condition is missing or not expected.
         """
-        self._check_inputs(sample, cond)
-        time = self.time_emb(batch_of_timesteps(timestep, sample))[:, None]
+        return self.decode(sample, self.encode(batch_of_timesteps(timestep, sample), cond))
+
+    def encode(self, timestep: Tensor, cond: Tensor | None) -> Encoded:
+        """The first part of :meth:`forward`: all that does not depend on the sample.
+
+        Args:
+            timestep: (B,), may be fractional.
+            cond: see :meth:`forward`.
+        """
+        self._check_cond(cond)
+        tokens = self.time_emb(timestep)[:, None]
+        if not self.time_as_cond:
+            return tokens
+        if self.cond_obs_emb is not None:
+            tokens = torch.cat([tokens, self.cond_obs_emb(cond)], dim=1)
+        memory = self.encoder(self._embed(tokens, self.cond_pos_emb))
+        return self.decoder.keys_values(memory)
+
+    def decode(self, sample: Tensor, encoded: Encoded) -> Tensor:
+        """The second part of :meth:`forward`, given the first."""
+        self._check_sample(sample)
         tokens = self.input_emb(sample)
-        if self.time_as_cond:
-            memory = self._encode(time, cond)
-            x = self._embed(tokens, self.pos_emb)
-            mask = _crop(self.mask, x, x)
-            x = self.decoder(x, memory, mask, _crop(self.memory_mask, x, memory))
+        if isinstance(encoded, Tensor):
+            x = self._embed(torch.cat([encoded, tokens], dim=1), self.pos_emb)
+            x = self.encoder(x, _crop(self.mask, x, x.shape[1]))[:, 1:]
         else:
-            x = self._embed(torch.cat([time, tokens], dim=1), self.pos_emb)
-            x = self.encoder(x, _crop(self.mask, x, x))[:, 1:]
+            x = self._embed(tokens, self.pos_emb)
+            memory_mask = _crop(self.memory_mask, x, encoded[0].keys.shape[-2])
+            x = self.decoder(x, encoded, _crop(self.mask, x, x.shape[1]), memory_mask)
         x = self.ln_f(x)
         # Eight bits would round an action coarsely: the head works in full precision.
         with torch.autocast(x.device.type, enabled=False):
             return self.head(x.to(self.head.weight.dtype))
 
-    def _encode(self, time: Tensor, cond: Tensor | None) -> Tensor:
-        """Memory (B, 1 + To, n_emb)."""
-        tokens = time
-        if self.cond_obs_emb is not None:
-            tokens = torch.cat([time, self.cond_obs_emb(cond)], dim=1)
-        return self.encoder(self._embed(tokens, self.cond_pos_emb))
-
     def _embed(self, tokens: Tensor, positions: Tensor) -> Tensor:
         return self.drop(tokens + positions[:, : tokens.shape[1]])
 
-    def _check_inputs(self, sample: Tensor, cond: Tensor | None) -> None:
+    def _check_sample(self, sample: Tensor) -> None:
         if sample.shape[1] > self.horizon:
             raise UserError(
                 f"sample has {sample.shape[1]} steps; use at most the horizon of {self.horizon}"
             )
+
+    def _check_cond(self, cond: Tensor | None) -> None:
         if (cond is not None) != self.obs_as_cond:
             state = "missing" if cond is None else "given"
             raise UserError(
@@ -223,9 +240,9 @@ class TransformerForDiffusion(nn.Module):
             )
 
 
-def _crop(mask: Tensor | None, queries: Tensor, keys: Tensor) -> Tensor | None:
+def _crop(mask: Tensor | None, queries: Tensor, n_keys: int) -> Tensor | None:
     """The part of a mask for so many queries and keys as there are."""
-    return None if mask is None else mask[: queries.shape[1], : keys.shape[1]]
+    return None if mask is None else mask[: queries.shape[1], :n_keys]
 
 
 def _check_width(n_emb: int, n_head: int) -> None:

@@ -153,6 +153,7 @@ class DOTNetwork(nn.Module):
         else:
             positions = torch.cat([positions[:1], positions[-n_recent:]])
         self.register_buffer("decoder_pos", positions, persistent=False)
+        self.dropout = dropout
         self.n_training_only = train_horizon - inference_horizon
         mask = horizon_mask(len(positions), self.n_training_only)
         self.register_buffer("mask", mask if self.n_training_only else None, persistent=False)
@@ -198,7 +199,10 @@ class DOTNetwork(nn.Module):
         if not self.training and self.n_training_only:
             # The mask hides the dropped rows from the kept ones and nothing else.
             queries, mask = queries[: -self.n_training_only], None
-        queries = queries.expand(len(memory), -1, -1)
+        queries = queries[None]
+        if self.training and self.dropout:
+            # Each row drops elements of its own from the first layer on.
+            queries = queries.expand(len(memory), -1, -1)
         features = self.decoder(queries, memory, mask)
         # Eight bits would round an action to a pixel: the head works in full precision.
         with torch.autocast(features.device.type, enabled=False):

@@ -43,6 +43,11 @@ def perfect(process, clean):
     return predict
 
 
+def at_each(predict):
+    """``predict(x, time)`` as sampling takes it."""
+    return lambda times: [lambda x, time=time: predict(x, time.expand(len(x))) for time in times]
+
+
 @pytest.fixture(params=SAMPLERS, ids=lambda p: f"{type(p).__name__}-{p.num_inference_steps}")
 def process(request):
     return request.param
@@ -53,7 +58,7 @@ def test_a_perfect_network_has_no_loss_and_samples_the_clean_trajectory(process)
     clean = torch.rand(SHAPE) * 1.6 - 0.8
     predict = perfect(process, clean)
     assert process.loss(predict, clean) < 1e-6
-    sample = process.sample(predict, SHAPE, generators(0, 1, 2), torch.device("cpu"))
+    sample = process.sample(at_each(predict), SHAPE, generators(0, 1, 2), torch.device("cpu"))
     torch.testing.assert_close(sample, clean, atol=0.02, rtol=0)
 
 
@@ -62,9 +67,9 @@ def test_a_row_depends_on_its_generator_alone(process):
         return 0.3 * x + 0.01 * time[:, None, None]
 
     device = torch.device("cpu")
-    together = process.sample(predict, SHAPE, generators(5, 6, 7), device)
+    together = process.sample(at_each(predict), SHAPE, generators(5, 6, 7), device)
     for row, seed in enumerate((5, 6, 7)):
-        alone = process.sample(predict, (1, *SHAPE[1:]), generators(seed), device)
+        alone = process.sample(at_each(predict), (1, *SHAPE[1:]), generators(seed), device)
         assert torch.equal(together[row], alone[0])
 
 
@@ -82,7 +87,7 @@ def test_known_entries_reach_the_network_clean_and_count_for_nothing(process):
     loss = process.loss(predict, clean, known)
     assert loss < 10  # the answers of 1000 are not counted
     sample = process.sample(
-        predict, SHAPE, generators(0, 1, 2), torch.device("cpu"), clean=clean, known=known
+        at_each(predict), SHAPE, generators(0, 1, 2), torch.device("cpu"), clean=clean, known=known
     )
     assert len(seen) == 1 + process.num_inference_steps
     for x in [*seen, sample]:
@@ -135,7 +140,7 @@ def test_every_sampler_trains_alike_whatever_was_sampled_before(sampler):
             pairs.append(each.corrupt(clean, torch.ones_like(clean)))
         for ours, reference in zip(*pairs, strict=True):
             assert torch.equal(ours, reference)
-        process.sample(lambda x, time: x, (1, 4, 2), generators(0), torch.device("cpu"))
+        process.sample(at_each(lambda x, time: x), (1, 4, 2), generators(0), torch.device("cpu"))
 
 
 def test_the_solver_needs_distinct_levels():
