@@ -36,6 +36,14 @@ _N_CHECKED = 2  # rows that are also computed alone
         arguments={"config_name": DOT, "n_rows": 50},
     ),
     case(
+        "inference.dot_1_compiled",
+        "DOT, actions for one observation, compiled",
+        "ms",
+        reference=4,
+        target=2,
+        arguments={"config_name": DOT, "n_rows": 1, "compiled": True},
+    ),
+    case(
         "inference.unet_1",
         "diffusion U-Net, 100 DDPM steps, one observation",
         "s",
@@ -83,9 +91,16 @@ _N_CHECKED = 2  # rows that are also computed alone
     ),
 )
 def chunk(
-    options: Options, config_name: str, n_rows: int, scheduler: str = "ddpm"
+    options: Options,
+    config_name: str,
+    n_rows: int,
+    scheduler: str = "ddpm",
+    n_steps: int | None = None,
+    compiled: bool = False,
 ) -> Iterator[Work]:
-    policy, obs = _ready(options, config_name, n_rows, scheduler)
+    policy, obs = _ready(options, config_name, n_rows, scheduler, n_steps)
+    if compiled:
+        policy.compile_for_inference()
 
     def check(actions: Tensor) -> None:
         for row in range(min(_N_CHECKED, n_rows)):
@@ -99,12 +114,17 @@ def chunk(
 
 
 def _ready(
-    options: Options, config_name: str, n_rows: int, scheduler: str = "ddpm"
+    options: Options,
+    config_name: str,
+    n_rows: int,
+    scheduler: str = "ddpm",
+    n_steps: int | None = None,
 ) -> tuple[BasePolicy, dict[str, Tensor]]:
     """A policy in evaluation mode, and raw observations of random moments."""
     overrides = [] if config_name == DOT else [f"policy/noise_scheduler={scheduler}"]
-    if options.tiny and config_name != DOT:
-        overrides.append("policy.noise_scheduler.num_inference_steps=3")
+    if config_name != DOT and (options.tiny or n_steps):
+        steps = 3 if options.tiny else n_steps
+        overrides.append(f"policy.noise_scheduler.num_inference_steps={steps}")
     trained = learner(options, config_name, *overrides)
     policy = trained.policy.eval()
     policy.prepare_for_inference()

@@ -121,6 +121,13 @@ class BasePolicy(nn.Module, ABC):
     def prepare_for_inference(self) -> None:
         """Make prediction cheaper where that changes no output; training ends here."""
 
+    def compile_for_inference(self) -> None:
+        """Compile the network for calls with as many rows as the next; default: nothing.
+
+        That call takes half a minute, later ones less time than before. A call with another number
+        of rows is compiled anew. Weights must not change from now on.
+        """
+
     def parameter_groups(self) -> Iterable[Any]:
         """Parameters for the optimiser: those that train."""
         return [p for p in self.parameters() if p.requires_grad]

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from diffusion_policy.common.errors import UserError
+from diffusion_policy.common.inference import compiled
 from diffusion_policy.common.pytorch_util import split_rows
 from diffusion_policy.common.window import Window
 from diffusion_policy.model.diffusion.process import Process
@@ -284,6 +285,10 @@ class DenoisingPolicy(BasePolicy):
         if self.conditioning == "inpaint":
             result["obs_pred"] = self._decode(x[..., self.action_dim :])
         return result
+
+    def compile_for_inference(self) -> None:
+        """See :class:`BasePolicy`; what depends on the trajectory alone, which runs every step."""
+        self.decode = compiled(self.decode, self.device)
 
     def _generator(self, env_id: int) -> torch.Generator:
         if env_id not in self._generators:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from diffusion_policy.common import batch_random
 from diffusion_policy.common.errors import UserError
+from diffusion_policy.common.inference import compiled
 from diffusion_policy.common.window import Window
 from diffusion_policy.model.common.lora import LoRAConfig, merge_lora
 from diffusion_policy.model.dot.dot_network import DOTNetwork
@@ -241,6 +242,10 @@ class DOTPolicy(BasePolicy):
             merge_conv_lora(self.model)
             merge_lora(self.model)
         self.requires_grad_(False)
+
+    def compile_for_inference(self) -> None:
+        """See :class:`BasePolicy`."""
+        self.model.forward = compiled(self.model.forward, self.device)
 
     def _make_room(self, n_envs: int) -> None:
         missing = n_envs - len(self._age)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import shutil
 from pathlib import Path
 
 import hydra
@@ -202,3 +203,25 @@ def test_inference_form_acts_the_same(policy):
     policy.reset()
     policy.prepare_for_inference()
     torch.testing.assert_close(policy.predict_action(obs)["action"], before, atol=0.01, rtol=1e-4)
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+@pytest.mark.parametrize(
+    ("name", "smaller"),  # compiling takes longer the more layers there are
+    [
+        ("train_dot_pusht", "policy.n_layers=1"),
+        ("train_diffusion_transformer_pusht", "policy.n_layer=1"),
+    ],
+)
+def test_compiled_for_inference_acts_the_same(name, smaller):
+    policy = make_policy(name, smaller).eval()
+    obs = make_obs(policy, 1)
+    policy.reset([0], seeds=[0])
+    before = policy.predict_action(obs)["action"]
+    policy.compile_for_inference()
+    graphs = torch._dynamo.utils.counters["stats"]["unique_graphs"]
+    for _ in range(2):
+        policy.reset([0], seeds=[0])
+        after = policy.predict_action(obs)["action"]
+        torch.testing.assert_close(after, before, atol=0.01, rtol=1e-4)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == graphs + 1
