@@ -10,15 +10,25 @@ import sys
 from pathlib import Path
 
 import torch
+from hydra.core.hydra_config import HydraConfig
 
+from diffusion_policy.common import distributed
 from diffusion_policy.common.cores import usable_cores
 
 _ROOT = Path(__file__).parents[2]
 
 
 def command_line() -> str:
-    """The command that started this process, as a shell takes it."""
-    return shlex.join(["python", *sys.argv])
+    """The command that started this process, as a shell takes it.
+
+    Of a Hydra job, the one that starts it alone: a sweep starts many in one process.
+    """
+    if HydraConfig.initialized():
+        hydra, processes = HydraConfig.get(), distributed.n_processes()
+        start = ["torchrun", f"--nproc_per_node={processes}"] if processes > 1 else ["python"]
+        config = f"--config-name={hydra.job.config_name}"
+        return shlex.join([*start, "train.py", config, *hydra.overrides.task])
+    return shlex.join(["python", Path(sys.argv[0]).name, *sys.argv[1:]])
 
 
 def commit() -> str:
