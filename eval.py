@@ -1,4 +1,4 @@
-"""Score a trained policy: ``python eval.py --checkpoint PATH --output-dir DIR``."""
+"""Score a trained policy: ``python eval.py --checkpoint PATH``."""
 
 from __future__ import annotations
 
@@ -14,8 +14,17 @@ def parse_arguments() -> argparse.Namespace:
         "(every episode, success rate with its 95 % interval), videos and report.html."
     )
     default = "(default: %(default)s)"
-    parser.add_argument("--checkpoint", type=Path, required=True, help="file written by train.py")
-    parser.add_argument("--output-dir", type=Path, required=True, help="folder for the results")
+    parser.add_argument(
+        "--checkpoint",
+        type=Path,
+        required=True,
+        help="file written by train.py, or a folder of config.yaml and model.safetensors",
+    )
+    parser.add_argument(
+        "--output-dir",
+        type=Path,
+        help="folder for the results (default: one in data/eval, named after the checkpoint)",
+    )
     parser.add_argument(
         "overrides",
         nargs="*",
@@ -28,7 +37,10 @@ def parse_arguments() -> argparse.Namespace:
         "--start-seed", type=int, default=100_000, help=f"seed of the first episode {default}"
     )
     parser.add_argument(
-        "--n-videos", type=int, default=6, help=f"how many of the first to record {default}"
+        "--n-videos",
+        type=int,
+        default=5,
+        help=f"record the first so many successes and as many failures {default}",
     )
     parser.add_argument("--n-workers", type=int, help="processes (default: one for each core)")
     parser.add_argument(

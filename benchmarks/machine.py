@@ -7,12 +7,12 @@ import platform
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
 from benchmarks.case import Options, Work, case, each
 from diffusion_policy.common.cores import usable_cores
+from diffusion_policy.common.provenance import cpu_name
 
 _SIDE = 2048  # of the matrices
 
@@ -46,7 +46,7 @@ def measure_pace(options: Options) -> Pace:
 def describe() -> dict[str, str | int]:
     """The machine and what runs on it."""
     return {
-        "cpu": _cpu_name(),
+        "cpu": cpu_name(),
         "cores": usable_cores(),
         "threads": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
@@ -55,13 +55,6 @@ def describe() -> dict[str, str | int]:
         "torch": torch.__version__,
         "load": f"{os.getloadavg()[0]:.1f} processes at the start",
     }
-
-
-def _cpu_name() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
 
 
 def _seconds(work: Callable[[], object]) -> float:

@@ -24,8 +24,9 @@ SHAPE_META = {
 class ToyEnv(gym.Env):
     """The point goes a third of the way to the action; the reward falls with its distance."""
 
-    def __init__(self, bad_seed=None, failure=None, frame_shape=(15, 17)):
+    def __init__(self, bad_seed=None, failure=None, frame_shape=(15, 17), seeded=True):
         self.bad_seed, self.failure, self.frame_shape = bad_seed, failure, frame_shape
+        self.seeded = seeded
         self.action_space = gym.spaces.Box(0, SIZE, (2,), np.float64)
         self.observation_space = gym.spaces.Dict(
             position=gym.spaces.Box(0, SIZE, (2,), np.float64),
@@ -34,7 +35,7 @@ class ToyEnv(gym.Env):
         )
 
     def reset(self, *, seed=None, options=None):
-        super().reset(seed=seed)
+        super().reset(seed=seed if self.seeded else None)
         self.seed, self.steps = seed, 0
         self.position, self.goal = self.np_random.uniform(0, SIZE, (2, 2))
         if options is not None:

@@ -42,7 +42,9 @@ def load_checkpoint(path: Path, map_location: torch.device | str = "cpu") -> dic
         UserError: there is no such file, it is truncated, or it was not written by this project.
     """
     if not path.is_file():
-        raise UserError(f"there is no checkpoint at {path}; give the path of a .ckpt file")
+        raise UserError(
+            f"there is no checkpoint at {path}; give a .ckpt file or an exported folder"
+        )
     try:
         payload = torch.load(path, map_location=map_location, weights_only=True)
     except UnpicklingError:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,36 +20,14 @@ from diffusion_policy.common.inference import undisturbed
 from diffusion_policy.common.shape_meta import ShapeMeta
 from diffusion_policy.common.statistics import wilson_interval
 from diffusion_policy.env_runner.base_runner import BaseRunner
+from diffusion_policy.env_runner.episode import Episode
+from diffusion_policy.env_runner.replay import Chunks, first_of_each_outcome, record
 from diffusion_policy.gym_util.make_env import make_env, observation_spaces, plain
-from diffusion_policy.gym_util.vector_env import EpisodeTotals, VectorEnv
+from diffusion_policy.gym_util.vector_env import VectorEnv
 from diffusion_policy.policy.base_policy import BasePolicy
 
 MAX_SLOTS = 50
 """Environments side by side unless asked otherwise: enough to fill a policy's batch."""
-
-
-@dataclass(frozen=True)
-class Episode:
-    """One episode: what was planned, and how it went.
-
-    Attributes:
-        episode_ix: position in the plan of the run.
-        prefix: ``train`` or ``test``, by which results are grouped.
-        seed: of the environment's reset.
-        video: mp4 of the episode, None if it was not recorded.
-        sum_reward, max_reward: over its steps.
-        success: whether any step succeeded.
-        length: steps.
-    """
-
-    episode_ix: int
-    prefix: str
-    seed: int
-    video: Path | None = None
-    sum_reward: float = 0.0
-    max_reward: float = 0.0
-    success: bool = False
-    length: int = 0
 
 
 class Group(NamedTuple):
@@ -79,6 +56,8 @@ class EnvRunner(BaseRunner):
         shape_meta: what the task observes and commands; checked against the environment.
         n_train, n_train_vis, train_start_seed: episodes, recorded ones among them, first seed.
         n_test, n_test_vis, test_start_seed: likewise.
+        n_outcome_vis: of the test episodes, record the first so many successes and as many
+            failures, by playing their actions again. All actions are kept until then.
         max_steps: length at which an episode ends without success.
         n_latency_steps: control steps between an observation and the first action that was chosen
             by it, as on a robot whose policy takes time: the policy sees observations that are so
@@ -110,6 +89,7 @@ class EnvRunner(BaseRunner):
         n_test: int = 50,
         n_test_vis: int = 4,
         test_start_seed: int = 100_000,
+        n_outcome_vis: int = 0,
         max_steps: int = 300,
         n_latency_steps: int = 0,
         n_envs: int | None = None,
@@ -124,6 +104,7 @@ class EnvRunner(BaseRunner):
             n_train_vis=n_train_vis,
             n_test=n_test,
             n_test_vis=n_test_vis,
+            n_outcome_vis=n_outcome_vis,
             n_latency_steps=n_latency_steps,
         )
         sizes = dict(n_envs=n_envs, n_workers=n_workers, max_steps=max_steps, fps=fps)
@@ -139,6 +120,7 @@ class EnvRunner(BaseRunner):
             Group("train", range(train_start_seed, train_start_seed + n_train), n_train_vis),
             Group("test", range(test_start_seed, test_start_seed + n_test), n_test_vis),
         ]
+        self.n_outcome_vis = n_outcome_vis
         self.max_steps = max_steps
         self.n_latency_steps = n_latency_steps
         self.n_envs = n_envs or min(n_train + n_test, MAX_SLOTS)
@@ -190,10 +172,14 @@ class EnvRunner(BaseRunner):
             ValueError: the policy's actions have the wrong shape, or are not finite.
         """
         env = self._env_for(policy)
-        plan = _share(self._plan(label), distributed.rank(), distributed.n_processes())
+        folder = self._video_folder(label)
+        plan = _share(self._plan(folder), distributed.rank(), distributed.n_processes())
+        actions: defaultdict[int, Chunks] = defaultdict(list)
         with undisturbed(policy, policy.device, self.policy_seed):
-            played = self._play(env, policy, plan)
+            played = self._play(env, policy, plan, actions)
         self.episodes = sorted(distributed.gather(played), key=lambda episode: episode.episode_ix)
+        if folder is not None and self.n_outcome_vis:
+            self._record_outcomes(env, actions, folder)
         return summary(self.episodes)
 
     def _env_for(self, policy: BasePolicy) -> VectorEnv:
@@ -216,8 +202,7 @@ class EnvRunner(BaseRunner):
         )
         return self._vector_env
 
-    def _plan(self, label: str | None) -> list[Episode]:
-        folder = self._video_folder(label)
+    def _plan(self, folder: Path | None) -> list[Episode]:
         planned = [
             (group.prefix, seed, folder is not None and seed in group.seeds[: group.n_vis])
             for group in self.groups
@@ -237,7 +222,14 @@ class EnvRunner(BaseRunner):
         numbered = (media / f"rollout_{number:04d}" for number in itertools.count())
         return next(folder for folder in numbered if not folder.exists())
 
-    def _play(self, env: VectorEnv, policy: BasePolicy, plan: list[Episode]) -> list[Episode]:
+    def _play(
+        self,
+        env: VectorEnv,
+        policy: BasePolicy,
+        plan: list[Episode],
+        kept: defaultdict[int, Chunks],
+    ) -> list[Episode]:
+        """Play ``plan``; ``kept`` takes the actions if some episodes are to be played again."""
         waiting = deque(plan)
         running: dict[int, Episode] = {}  # by slot
         finished: list[Episode] = []
@@ -249,11 +241,25 @@ class EnvRunner(BaseRunner):
                     _start(env, policy, starting)
                     running |= starting
                 slots = sorted(running)
-                totals = env.step(slots, self._actions(env, policy, slots))
+                actions = self._actions(env, policy, slots)
+                if self.n_outcome_vis:
+                    for slot, chunk in zip(slots, actions, strict=True):
+                        kept[running[slot].episode_ix].append(chunk)
+                totals = env.step(slots, actions)
                 for row in np.flatnonzero(totals.done):
-                    finished.append(_finish(running.pop(slots[row]), totals, row))
+                    finished.append(running.pop(slots[row]).finished(totals, row))
                 _report(bar, finished, totals.length[~totals.done], self.max_steps)
         return finished
+
+    def _record_outcomes(self, env: VectorEnv, actions: Mapping[int, Chunks], folder: Path) -> None:
+        actions = dict(distributed.gather(list(actions.items())))
+        if distributed.is_main():  # it alone writes files
+            test = [episode for episode in self.episodes if episode.prefix == "test"]
+            chosen = first_of_each_outcome(test, self.n_outcome_vis)
+            missing = [episode for episode in chosen if episode.video is None]
+            for episode in record(env, missing, actions, folder):
+                self.episodes[episode.episode_ix] = episode
+        self.episodes = distributed.from_main(self.episodes)
 
     def _progress_bar(self, n_episodes: int) -> tqdm:
         # Counted in steps, for a time left that is right: episodes tend to end all at once.
@@ -329,21 +335,6 @@ def _start(env: VectorEnv, policy: BasePolicy, starting: Mapping[int, Episode]) 
         video_paths=[episode.video for episode in episodes],
     )
     policy.reset(list(starting), seeds=[episode.seed for episode in episodes])
-
-
-def _finish(episode: Episode, totals: EpisodeTotals, row: int) -> Episode:
-    success, video = bool(totals.success[row]), episode.video
-    if video is not None:
-        outcome = "success" if success else "failure"
-        video = video.rename(video.with_stem(f"{video.stem}_{outcome}"))
-    return replace(
-        episode,
-        video=video,
-        sum_reward=float(totals.sum_reward[row]),
-        max_reward=float(totals.max_reward[row]),
-        success=success,
-        length=int(totals.length[row]),
-    )
 
 
 def _report(

@@ -18,9 +18,12 @@ import numpy as np
 from diffusion_policy.common.atomic_file import replacing
 from diffusion_policy.common.errors import UserError
 from diffusion_policy.common.output_dir import OutputLock
+from diffusion_policy.common.provenance import command_line, commit, machine
 from diffusion_policy.common.pytorch_util import resolve_device
 from diffusion_policy.common.statistics import bootstrap_interval, wilson_interval
-from diffusion_policy.env_runner.env_runner import EnvRunner, Episode
+from diffusion_policy.env_runner.env_runner import EnvRunner
+from diffusion_policy.env_runner.episode import Episode
+from diffusion_policy.env_runner.failures import count_failures, failure_kind
 from diffusion_policy.env_runner.report import CONTACT_SHEET_FILE, REPORT_FILE, write_report
 from diffusion_policy.env_runner.score_text import score_text
 from diffusion_policy.workspace.base_workspace import load_policy
@@ -28,14 +31,14 @@ from diffusion_policy.workspace.trust import check_trusted
 
 INFO_FILE = "eval_info.json"
 VIDEO_LABEL = "eval"
-NEAR_MISS_REWARD = 0.95
-"""A failed episode whose max reward reaches this is worth a look."""
+EVALUATIONS = Path("data/eval")
 MAX_SEED = 2**32 - 1
 """The largest seed that numpy's generators of every kind accept."""
 _OPTIONS = {
     "n_test": "--n-episodes",
     "test_start_seed": "--start-seed",
     "n_test_vis": "--n-videos",
+    "n_outcome_vis": "--n-videos",
     "n_train": "--n-episodes",
     "train_start_seed": "--start-seed",
     "n_train_vis": "--n-videos",
@@ -48,11 +51,11 @@ _PACKAGES = ("diffusion_policy", "torch", "numpy", "gymnasium", "pymunk")
 
 def evaluate_checkpoint(
     checkpoint: Path,
-    output_dir: Path,
+    output_dir: Path | None = None,
     *,
     n_episodes: int = 1000,
     start_seed: int = 100_000,
-    n_videos: int = 6,
+    n_videos: int = 5,
     n_workers: int | None = None,
     device: str = "auto",
     overrides: Sequence[str] = (),
@@ -62,9 +65,12 @@ def evaluate_checkpoint(
     """Evaluate a checkpoint in the task it was trained for.
 
     Writes ``eval_info.json``, ``report.html``, ``contact_sheet.png`` and the videos of the first
-    ``n_videos`` episodes to ``output_dir``, and prints one line with the score.
+    ``n_videos`` successes and as many failures to ``output_dir``, and prints one line with the
+    score.
 
     Args:
+        checkpoint: a file written by train.py, or an exported folder.
+        output_dir: None is a folder of :data:`EVALUATIONS` that is named after the checkpoint.
         overrides: ``key=value`` changes to the checkpoint's config, see :func:`load_policy`.
         overwrite: replace earlier results in ``output_dir``, once nothing stands in the way.
         trust: also build policies and environments from outside this package that the checkpoint
@@ -82,6 +88,7 @@ def evaluate_checkpoint(
     _check_arguments(n_episodes, start_seed, n_videos, n_workers)
     _check_overrides(overrides)
     torch_device = resolve_device(device)
+    output_dir = output_dir or EVALUATIONS / _name(checkpoint)
     with OutputLock(output_dir):
         _check_output_dir(output_dir, overwrite)
         policy, cfg = load_policy(checkpoint, torch_device, overrides=overrides, trust=trust)
@@ -91,7 +98,8 @@ def evaluate_checkpoint(
             cfg.task.env_runner,
             n_train=0,
             n_test=n_episodes,
-            n_test_vis=n_videos,
+            n_test_vis=0,
+            n_outcome_vis=n_videos,
             test_start_seed=start_seed,
             n_workers=n_workers,
             output_dir=output_dir,
@@ -106,12 +114,15 @@ def evaluate_checkpoint(
         with runner:
             runner.run(policy, label=VIDEO_LABEL)
         info = {
+            "command": command_line(),
             "checkpoint": str(checkpoint),
             "config_name": cfg.name,
             "overrides": list(overrides),
             "seed_range": [start_seed, last_seed],
             "per_episode": [_record(episode, output_dir) for episode in runner.episodes],
             "aggregated": aggregate(runner.episodes),
+            "commit": commit(),
+            "machine": machine(),
             "versions": _versions(),
             "duration_s": round(time.monotonic() - started, 1),
         }
@@ -130,6 +141,7 @@ def aggregate(episodes: Sequence[Episode]) -> dict[str, Any]:
     hair's breadth and fail, and those are listed as near misses.
     """
     n = len(episodes)
+    records = [asdict(episode) for episode in episodes]
     successes = sum(episode.success for episode in episodes)
     max_rewards = np.array([episode.max_reward for episode in episodes])
     return {
@@ -140,10 +152,11 @@ def aggregate(episodes: Sequence[Episode]) -> dict[str, Any]:
         "mean_max_reward_ci95": list(bootstrap_interval(max_rewards)),
         "mean_sum_reward": float(np.mean([episode.sum_reward for episode in episodes])),
         "mean_length": float(np.mean([episode.length for episode in episodes])),
+        "failures": count_failures(records),
         "near_misses": [
-            {"seed": episode.seed, "max_reward": episode.max_reward, "length": episode.length}
-            for episode in episodes
-            if not episode.success and episode.max_reward >= NEAR_MISS_REWARD
+            {key: record[key] for key in ("seed", "max_reward", "length")}
+            for record in records
+            if not record["success"] and failure_kind(record) == "near miss"
         ],
     }
 
@@ -154,6 +167,15 @@ def headline(aggregated: dict[str, Any]) -> str:
         aggregated["success_rate"], aggregated["success_ci95"], aggregated["mean_max_reward"]
     )
     return f"{score} over {aggregated['n_episodes']} episodes"
+
+
+def _name(checkpoint: Path) -> str:
+    """That of an exported folder, or of the run that a checkpoint belongs to and its own."""
+    path = checkpoint.resolve()
+    if path.is_dir():
+        return path.name
+    run = f"{path.parents[1].name}_" if path.parent.name == "checkpoints" else ""
+    return run + path.stem
 
 
 def _check_arguments(

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from diffusion_policy.common.atomic_file import replacing
 from diffusion_policy.common.html_page import Html, data_url, escaped, page, png, table, video
+from diffusion_policy.env_runner.failures import MEANINGS, count_failures
 from diffusion_policy.gym_util.video_writer import read_video
 
 CONTACT_SHEET_FILE = "contact_sheet.png"
@@ -99,6 +100,7 @@ def _videos(episodes: Iterable[Mapping[str, Any]], folder: Path) -> str:
 
 
 _STYLE = """
+.failures :is(th, td):is(:first-child, :last-child) { text-align: left; }
 .score { display: flex; flex-wrap: wrap; gap: 3em; margin: 1em 0; }
 .score b { display: block; font-size: 2.2em; line-height: 1.2; }
 .score span { color: #666; }
@@ -108,6 +110,7 @@ _STYLE = """
 def _page(info: Mapping[str, Any], histogram: bytes, sheet: bytes | None, videos: str) -> str:
     score = info["aggregated"]
     near_misses = score["near_misses"]
+    failures = count_failures(info["per_episode"])
     first, last = info["seed_range"]
     versions = ", ".join(f"{name} {version}" for name, version in info["versions"].items())
     title = f"Evaluation of {info['config_name']}"
@@ -119,6 +122,7 @@ def _page(info: Mapping[str, Any], histogram: bytes, sheet: bytes | None, videos
             f'<img alt="frames of the recorded episodes" src="{data_url("image/png", sheet)}">'
             f'\n<div class="videos">\n{videos}\n</div>'
         )
+    rows = ((kind, count, MEANINGS[kind]) for kind, count in failures.items())
     misses = table(
         ("seed", "max reward", "steps"),
         ((miss["seed"], f"{miss['max_reward']:.4f}", miss["length"]) for miss in near_misses),
@@ -134,8 +138,10 @@ def _page(info: Mapping[str, Any], histogram: bytes, sheet: bytes | None, videos
 </div>
 <h2>How near the episodes came</h2>
 <img alt="histogram of max reward" src="{data_url("image/png", histogram)}">
-<h2>The first episodes</h2>
+<h2>The first successes and failures</h2>
 {pictures}
+<h2>Failures</h2>
+{table(("", "failed episodes", "which is"), rows, name="failures")}
 <h2>Near misses</h2>
 <p>Episodes that failed although their reward came close to its top: {len(near_misses)}.</p>
 {misses if near_misses else ""}

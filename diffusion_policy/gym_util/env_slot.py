@@ -26,6 +26,7 @@ class EnvSlot:
 
     Attributes:
         sum_reward, max_reward: over the steps of the episode so far (max: -inf before the first).
+        best_step: steps after which ``max_reward`` was reached first; 0 before the first.
         success: whether any step succeeded.
         length: steps so far.
         done: whether the episode has ended.
@@ -50,7 +51,7 @@ class EnvSlot:
         self._history.clear()
         self._remember(observation)
         self.sum_reward, self.max_reward = 0.0, float("-inf")
-        self.success, self.length, self.done = False, 0, False
+        self.success, self.best_step, self.length, self.done = False, 0, 0, False
         if video_path is not None:
             # PyAV is tens of megabytes that a worker without videos does not need.
             from diffusion_policy.gym_util.video_writer import VideoWriter
@@ -66,9 +67,10 @@ class EnvSlot:
             observation, reward, terminated, truncated, info = self.env.step(action)
             self._remember(observation)
             self.sum_reward += float(reward)
-            self.max_reward = max(self.max_reward, float(reward))
-            self.success |= bool(info.get("success", False))
             self.length += 1
+            if reward > self.max_reward:
+                self.max_reward, self.best_step = float(reward), self.length
+            self.success |= bool(info.get("success", False))
             self.done = terminated or truncated
             if self._video is not None:
                 self._video.write(self.env.render())

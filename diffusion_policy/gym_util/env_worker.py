@@ -20,7 +20,14 @@ from diffusion_policy.gym_util.env_slot import EnvSlot
 from diffusion_policy.gym_util.make_env import make_env
 from diffusion_policy.gym_util.shared_arrays import Fields, SharedArrays
 
-TOTALS = {"sum_reward": "f8", "max_reward": "f8", "success": "?", "length": "i8", "done": "?"}
+TOTALS = {
+    "sum_reward": "f8",
+    "max_reward": "f8",
+    "best_step": "i8",
+    "success": "?",
+    "length": "i8",
+    "done": "?",
+}
 """What is shared of the attributes of an :class:`EnvSlot`, with dtypes."""
 
 

@@ -36,6 +36,7 @@ class EpisodeTotals:
 
     Attributes:
         sum_reward, max_reward: (n,) float64 over the steps of the episode.
+        best_step: (n,) int64, steps after which the max was reached first.
         success: (n,) bool, whether any step of the episode succeeded.
         length: (n,) int64, environment steps of the episode.
         done: (n,) bool, whether the episode has ended.
@@ -43,6 +44,7 @@ class EpisodeTotals:
 
     sum_reward: np.ndarray
     max_reward: np.ndarray
+    best_step: np.ndarray
     success: np.ndarray
     length: np.ndarray
     done: np.ndarray

@@ -16,10 +16,11 @@ class VideoWriter:
     Args:
         path: target, overwritten; its folder is created.
         fps: frames per second.
-        crf: constant rate factor of x264, 0 (lossless) to 51; 23 is its default.
+        crf: constant rate factor of x264, 0 (lossless) to 51. At 26 an episode of PushT, 300
+            steps of 512 x 512 pixels, takes less than 100 kB.
     """
 
-    def __init__(self, path: str | Path, fps: int = 10, crf: int = 23) -> None:
+    def __init__(self, path: str | Path, fps: int = 10, crf: int = 26) -> None:
         self.path = Path(path)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._partial = self.path.with_name(self.path.name + ".partial")

@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from diffusion_policy.common import distributed
 from diffusion_policy.common.checkpoint import load_checkpoint, save_checkpoint
 from diffusion_policy.common.errors import UserError
+from diffusion_policy.common.policy_folder import load_policy_folder
 from diffusion_policy.policy.base_policy import BasePolicy
 from diffusion_policy.workspace.changed_settings import changed_settings
 from diffusion_policy.workspace.trust import check_trusted
@@ -155,6 +156,27 @@ def require_same_settings(path: Path, saved: DictConfig, cfg: DictConfig) -> Non
         )
 
 
+def load_weights(checkpoint: str | Path) -> tuple[DictConfig, dict[str, torch.Tensor]]:
+    """The resolved config of a checkpoint's run, and the state_dict of its policy.
+
+    It is that of the averaged policy where the run kept one.
+
+    Args:
+        checkpoint: a file written by train.py or by an import, or an exported folder.
+
+    Raises:
+        UserError: it cannot be read, or holds no policy.
+    """
+    path = Path(checkpoint)
+    payload = load_policy_folder(path) if path.is_dir() else load_checkpoint(path)
+    weights = payload["state"].get("ema_model") or payload["state"].get("model")
+    if weights is None:
+        raise UserError(f"{checkpoint} holds no policy; use a checkpoint written by train.py")
+    cfg = OmegaConf.create(payload["config"])
+    OmegaConf.resolve(cfg)
+    return cfg, weights
+
+
 def load_policy(
     checkpoint: str | Path,
     device: torch.device | str = "cpu",
@@ -164,27 +186,23 @@ def load_policy(
 ) -> tuple[BasePolicy, DictConfig]:
     """The policy of a checkpoint, ready to act, and the resolved config of its run.
 
-    It is the averaged policy where the run kept one. Nothing but the file is needed.
+    Nothing but the checkpoint is needed.
 
     Args:
+        checkpoint: see :func:`load_weights`.
         overrides: ``key=value`` changes to settings of that config that leave the weights as they
             are: ``policy.noise_scheduler.num_inference_steps=10``.
         trust: build whatever the file's config names, and not this package's policies alone. That
             runs any code that the maker of the file chose.
 
     Raises:
-        UserError: the file cannot be read, holds no policy, names a foreign one untrusted, or has
-            no setting of an override's name.
+        UserError: the checkpoint cannot be read, holds no policy, names a foreign one untrusted,
+            or has no setting of an override's name.
     """
-    payload = load_checkpoint(Path(checkpoint), map_location="cpu")
-    cfg, state = OmegaConf.create(payload["config"]), payload["state"]
-    OmegaConf.resolve(cfg)
+    cfg, weights = load_weights(checkpoint)
     _override(cfg, overrides)
     if not trust:
         check_trusted(cfg, "policy")
-    weights = state.get("ema_model") or state.get("model")
-    if weights is None:
-        raise UserError(f"{checkpoint} holds no policy; use a checkpoint written by train.py")
     # The weights are about to be loaded, so none need to be fetched.
     policy_cfg = copy.deepcopy(cfg.policy)
     for key in ("backbone_weights", "obs_encoder.weights"):

@@ -30,6 +30,7 @@ from diffusion_policy.common.batch_random import batch_randomness
 from diffusion_policy.common.checkpoint import TopKCheckpoints, load_checkpoint
 from diffusion_policy.common.errors import UserError
 from diffusion_policy.common.inference import undisturbed
+from diffusion_policy.common.launches import Launches
 from diffusion_policy.common.loggers import RunLogger
 from diffusion_policy.common.output_dir import OutputLock
 from diffusion_policy.common.plots import plot_curves
@@ -233,6 +234,7 @@ class TrainWorkspace(BaseWorkspace):
             self._resume()
             if main:
                 write_run_config(self.output_dir, self.cfg)
+                self._launches = Launches(self.output_dir, self.global_step)
                 self._describe()
             runner: BaseRunner = hydra.utils.instantiate(
                 self.cfg.task.env_runner, output_dir=self.output_dir
@@ -457,6 +459,7 @@ class TrainWorkspace(BaseWorkspace):
             latest = self.save_checkpoint(state=state)
             if self.topk_name is not None and self.epoch_step == 0:
                 self.topk.keep(latest, self.topk_name)
+            self._launches.save(self.global_step)
         self._saved_at = time.monotonic()
 
     def _save_is_due(self) -> bool:

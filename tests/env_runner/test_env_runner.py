@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,8 @@ from toy_policy import GoalPolicy
 
 from diffusion_policy.common.errors import UserError
 from diffusion_policy.common.window import Window
-from diffusion_policy.env_runner.env_runner import EnvRunner, Episode, _share
+from diffusion_policy.env_runner.env_runner import EnvRunner, _share
+from diffusion_policy.env_runner.episode import Episode
 from diffusion_policy.gym_util.make_env import make_env
 from diffusion_policy.gym_util.vector_env import VectorEnv, WorkerError
 from diffusion_policy.gym_util.video_writer import read_video
@@ -64,6 +66,7 @@ def test_every_seed_is_played_once_and_scored_as_by_a_plain_loop():
             done = terminated or truncated
         assert (episode.length, episode.success) == (len(rewards), success)
         assert (episode.sum_reward, episode.max_reward) == (sum(rewards), max(rewards))
+        assert episode.best_step == rewards.index(max(rewards)) + 1
 
     test = runner.episodes[2:]
     assert log["test/mean_score"] == pytest.approx(np.mean([e.max_reward for e in test]))
@@ -153,6 +156,48 @@ def test_records_the_first_episodes(tmp_path):
             assert episode.video.name == f"{episode.prefix}_{episode.seed}_{outcome}.mp4"
             assert log[f"{episode.prefix}/sim_video_{episode.seed}"] == str(episode.video)
             assert len(read_video(episode.video)) == episode.length + 1
+
+
+@pytest.mark.parametrize("n_action_steps", [1, 4])
+def test_records_the_first_of_each_outcome(tmp_path, capsys, n_action_steps):
+    options = dict(n_test=20, max_steps=6, n_train_vis=0, n_test_vis=0)
+    policy = GoalPolicy(noise=2.0, n_action_steps=n_action_steps)
+    with make_runner(**options) as runner:
+        runner.run(policy)
+        expected = runner.episodes
+    # More of them than there are slots; the train group has none of it.
+    with make_runner(**options, n_outcome_vis=2, output_dir=tmp_path) as runner:
+        log = runner.run(policy, label="a")
+    assert [replace(episode, video=None) for episode in runner.episodes] == expected
+    test = [episode for episode in runner.episodes if episode.prefix == "test"]
+    chosen = [
+        episode
+        for outcome in (True, False)
+        for episode in [episode for episode in test if episode.success is outcome][:2]
+    ]
+    assert {episode.success for episode in chosen} == {True, False}
+    recorded = [episode for episode in runner.episodes if episode.video is not None]
+    assert {episode.seed for episode in recorded} == {e.seed for e in chosen}
+    assert {episode.video for episode in recorded} == set((tmp_path / "media" / "a").iterdir())
+    for episode in recorded:
+        outcome = "success" if episode.success else "failure"
+        assert episode.video.name == f"test_{episode.seed}_{outcome}.mp4"
+        assert log[f"test/sim_video_{episode.seed}"] == str(episode.video)
+        # The toy's frames get brighter by the step.
+        frames = read_video(episode.video)
+        assert len(frames) == episode.length + 1
+        assert frames.mean((1, 2, 3)) == pytest.approx(10 * np.arange(len(frames)), abs=3)
+    assert "note:" not in capsys.readouterr().out
+
+
+def test_no_video_passes_for_another_episode(tmp_path, capsys):
+    forgetful = {"factory": "toy_env:make", "kwargs": {"seeded": False}}
+    options = dict(n_train=0, n_test=3, n_test_vis=0, n_outcome_vis=3, n_workers=1)
+    with EnvRunner(forgetful, SHAPE_META, **options, output_dir=tmp_path) as runner:
+        runner.run(GoalPolicy(noise=1.0), label="a")
+    assert all(episode.video is None and episode.length for episode in runner.episodes)
+    assert list((tmp_path / "media" / "a").iterdir()) == []
+    assert capsys.readouterr().out.count("note: no video of seed 10000") == 3
 
 
 @given(st.integers(1, 30), st.integers(0, 30), st.integers(1, 5))

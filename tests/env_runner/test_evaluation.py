@@ -16,9 +16,15 @@ from toy_policy import GoalPolicy
 from diffusion_policy.common.checkpoint import save_checkpoint
 from diffusion_policy.common.errors import UserError
 from diffusion_policy.common.output_dir import OutputLock
-from diffusion_policy.env_runner.env_runner import Episode
-from diffusion_policy.env_runner.evaluation import aggregate, evaluate_checkpoint, headline
+from diffusion_policy.env_runner.episode import Episode
+from diffusion_policy.env_runner.evaluation import (
+    EVALUATIONS,
+    aggregate,
+    evaluate_checkpoint,
+    headline,
+)
 from diffusion_policy.env_runner.report import FRAMES_PER_EPISODE, contact_sheet, write_report
+from diffusion_policy.scripts import export_policy
 from tests.configs import TINY_DOT, compose_config
 
 ROOT = Path(__file__).parents[2]
@@ -54,7 +60,7 @@ def save(path, **runner_options):
 
 
 def evaluate(checkpoint, output_dir, **options):
-    defaults = dict(n_episodes=8, start_seed=40, n_videos=2, n_workers=1, device="cpu", trust=True)
+    defaults = dict(n_episodes=8, start_seed=40, n_videos=1, n_workers=1, device="cpu", trust=True)
     return evaluate_checkpoint(checkpoint, output_dir, **{**defaults, **options})
 
 
@@ -65,6 +71,9 @@ def test_writes_everything_down(checkpoint, tmp_path, capsys):
     assert info["config_name"] == "walk_to_<goal>"
     assert info["seed_range"] == [40, 47]
     assert info["versions"]["torch"]
+    assert info["command"].startswith("python ")
+    assert info["commit"]
+    assert "cores" in info["machine"]
 
     episodes = info["per_episode"]
     assert [(e["episode_ix"], e["seed"]) for e in episodes] == [(i, 40 + i) for i in range(8)]
@@ -74,11 +83,15 @@ def test_writes_everything_down(checkpoint, tmp_path, capsys):
     score = info["aggregated"]
     assert score["n_episodes"] == 8
     assert score["success_rate"] == np.mean([e["success"] for e in episodes])
+    assert score["failures"]["near miss"] == len(score["near_misses"])
+    assert sum(score["failures"].values()) == sum(not e["success"] for e in episodes)
     assert score["mean_max_reward"] == pytest.approx(np.mean([e["max_reward"] for e in episodes]))
 
     videos = [e["video"] for e in episodes if e["video"]]
+    recorded = [e for e in episodes if e["video"]]
+    assert [e["success"] for e in recorded].count(True) == 1
     assert len(videos) == 2
-    for video, episode in zip(videos, episodes, strict=False):
+    for video, episode in zip(videos, recorded, strict=True):
         outcome = "success" if episode["success"] else "failure"
         assert video == f"media/eval/test_{episode['seed']}_{outcome}.mp4"
         assert (tmp_path / "eval" / video).is_file()
@@ -100,7 +113,8 @@ def test_large_videos_are_linked(checkpoint, tmp_path, monkeypatch):
     info = evaluate(checkpoint, tmp_path / "eval")
     monkeypatch.setattr("diffusion_policy.common.html_page.MAX_EMBEDDED_VIDEO", 10)
     page = write_report(info, tmp_path / "eval").read_text()
-    assert f'src="{info["per_episode"][0]["video"]}"' in page
+    videos = [episode["video"] for episode in info["per_episode"] if episode["video"]]
+    assert all(f'src="{video}"' in page for video in videos)
     assert "video/mp4" not in page
 
 
@@ -117,7 +131,7 @@ def test_earlier_results_are_kept_unless_told_otherwise(checkpoint, tmp_path):
         evaluate(checkpoint, tmp_path / "eval")
     assert contents(tmp_path / "eval") == before
 
-    info = evaluate(checkpoint, tmp_path / "eval", overwrite=True, n_videos=1)
+    info = evaluate(checkpoint, tmp_path / "eval", overwrite=True, n_episodes=1)
     recorded = [str(path.name) for path in (tmp_path / "eval" / "media" / "eval").iterdir()]
     assert recorded == [Path(info["per_episode"][0]["video"]).name]
     evaluate(checkpoint, tmp_path / "eval", overwrite=True, n_videos=0)
@@ -221,7 +235,7 @@ def test_without_videos(checkpoint, tmp_path):
 
 def test_a_rounded_reward_is_no_success():
     def episode(seed, max_reward, success):
-        return Episode(seed, "test", seed, None, 100.0, max_reward, success, 300)
+        return Episode(seed, "test", seed, None, 100.0, max_reward, 200, success, 300)
 
     score = aggregate(
         [
@@ -240,10 +254,12 @@ def test_a_rounded_reward_is_no_success():
 
 
 def test_contact_sheet_spans_the_episode(checkpoint, tmp_path):
-    info = evaluate(checkpoint, tmp_path / "eval", n_videos=3)
-    figure = contact_sheet(info["per_episode"][:3], tmp_path / "eval")
-    assert len(figure.axes) == 3 * (FRAMES_PER_EPISODE + 1)
-    for row, episode in enumerate(info["per_episode"][:3]):
+    info = evaluate(checkpoint, tmp_path / "eval", n_videos=2, n_episodes=16)
+    recorded = [episode for episode in info["per_episode"] if episode["video"]]
+    assert len(recorded) == 4
+    figure = contact_sheet(recorded, tmp_path / "eval")
+    assert len(figure.axes) == 4 * (FRAMES_PER_EPISODE + 1)
+    for row, episode in enumerate(recorded):
         axes = figure.axes[row * 7 + 1 : row * 7 + 7]
         steps = [int(ax.get_title().removeprefix("step ")) for ax in axes]
         assert (steps[0], steps[-1]) == (0, episode["length"])
@@ -272,6 +288,42 @@ def test_command_line(checkpoint, tmp_path, monkeypatch, capsys):
     error = capsys.readouterr().err
     assert error.startswith("error: ")
     assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("run_7/checkpoints/latest.ckpt", "run_7_latest"),
+        ("elsewhere/imported.ckpt", "imported"),
+    ],
+)
+def test_results_have_a_place_of_their_own(tmp_path, monkeypatch, path, name):
+    monkeypatch.chdir(tmp_path)
+    evaluate(save(tmp_path / path), None, n_episodes=1, n_videos=0)
+    assert (tmp_path / EVALUATIONS / name / "eval_info.json").is_file()
+    with pytest.raises(UserError, match=rf"{name}/eval_info\.json exists already"):
+        evaluate(tmp_path / path, None, n_episodes=1, n_videos=0)
+
+
+def test_an_exported_folder_is_evaluated_under_its_name(checkpoint, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    export_policy.main([f"--checkpoint={checkpoint}", "--output=toy.v1"])
+    expected = evaluate(checkpoint, tmp_path / "eval")
+    info = evaluate(Path("toy.v1"), None)
+    assert info["per_episode"] == expected["per_episode"]
+    assert (EVALUATIONS / "toy.v1" / "report.html").is_file()
+
+
+def test_a_record_of_an_earlier_version_still_makes_a_page(checkpoint, tmp_path):
+    info = evaluate(checkpoint, tmp_path / "eval")
+    for episode in info["per_episode"]:
+        del episode["best_step"]
+    for key in ("command", "commit", "machine"):
+        del info[key]
+    del info["aggregated"]["failures"]
+    page = write_report(info, tmp_path / "eval").read_text()
+    assert "<td>near miss</td>" in page
+    assert "<td>slow</td>" not in page
 
 
 def test_help_does_not_wait_for_torch():

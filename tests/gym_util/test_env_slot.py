@@ -56,6 +56,7 @@ def test_equals_a_plain_loop(obs_offsets, seed, max_steps, chunk_sizes):
         assert (slot.done, slot.length) == (done, now)
         assert slot.sum_reward == sum(rewards)
         assert slot.max_reward == max(rewards)
+        assert slot.best_step == rewards.index(max(rewards)) + 1
         assert slot.success == any(successes)
 
 

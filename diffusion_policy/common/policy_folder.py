@@ -1,0 +1,81 @@
+"""A policy as a folder of small files that run nothing: its config and its weights, to be shared.
+
+``config.yaml`` is the resolved config of the run, ``model.safetensors`` the policy's state_dict,
+normaliser included. What a run needs to go on (optimiser, schedule) stays in its checkpoints.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from diffusion_policy.common.atomic_file import replacing
+from diffusion_policy.common.errors import UserError
+from diffusion_policy.common.output_dir import writing
+
+CONFIG_FILE, WEIGHTS_FILE, README_FILE = "config.yaml", "model.safetensors", "README.md"
+
+
+def save_policy_folder(folder: Path, config: str, weights: Mapping[str, Tensor]) -> None:
+    """Write a policy; an earlier one is replaced as a whole, but for the README that lies there.
+
+    Args:
+        config: the resolved config as YAML.
+        weights: state_dict of the policy.
+
+    Raises:
+        UserError: it cannot be written, or the folder holds something else.
+    """
+    if folder.exists():
+        require_policy_folder(folder)
+    with writing(folder), replacing(folder) as partial:
+        partial.mkdir()
+        (partial / CONFIG_FILE).write_text(config)
+        # Copied: safetensors takes neither views nor other memory formats.
+        own = {k: v.clone(memory_format=torch.contiguous_format) for k, v in weights.items()}
+        (partial / WEIGHTS_FILE).write_bytes(save(own))
+        if (folder / README_FILE).is_file():
+            shutil.copy(folder / README_FILE, partial)
+
+
+def require_policy_folder(folder: Path) -> None:
+    """Refuse to take for a policy, and to replace, what holds other files too.
+
+    Raises:
+        UserError: names what does not belong there.
+    """
+    known = {CONFIG_FILE, WEIGHTS_FILE, README_FILE}
+    others = sorted({path.name for path in folder.iterdir()} - known) if folder.is_dir() else []
+    if others or not folder.is_dir():
+        raise UserError(
+            f"{folder} is no policy folder ({', '.join(others[:3]) or 'it is a file'}); "
+            "choose another --output"
+        )
+
+
+def load_policy_folder(folder: Path) -> dict[str, Any]:
+    """The same as :func:`~diffusion_policy.common.checkpoint.load_checkpoint`, of a folder.
+
+    Raises:
+        UserError: a file is missing or damaged.
+    """
+    for name in (CONFIG_FILE, WEIGHTS_FILE):
+        if not (folder / name).is_file():
+            raise UserError(
+                f"the folder {folder} holds no {name}; give a .ckpt file (those of a run are in "
+                "its checkpoints/), or a folder written by diffusion_policy.scripts.export_policy"
+            )
+    try:
+        weights = load_file(folder / WEIGHTS_FILE)
+    except (OSError, SafetensorError) as error:
+        raise UserError(
+            f"{folder / WEIGHTS_FILE} is damaged ({error}); get the folder again"
+        ) from None
+    return {"config": (folder / CONFIG_FILE).read_text(), "state": {"model": weights}}

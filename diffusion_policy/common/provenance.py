@@ -1,0 +1,60 @@
+"""What made a result, so that a reader can make it again: command, commit and machine."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+from hydra.core.hydra_config import HydraConfig
+
+from diffusion_policy.common import distributed
+from diffusion_policy.common.cores import usable_cores
+
+_ROOT = Path(__file__).parents[2]
+
+
+def command_line() -> str:
+    """The command that started this process, as a shell takes it.
+
+    Of a Hydra job, the one that starts it alone: a sweep starts many in one process.
+    """
+    if HydraConfig.initialized():
+        hydra, processes = HydraConfig.get(), distributed.n_processes()
+        start = ["torchrun", f"--nproc_per_node={processes}"] if processes > 1 else ["python"]
+        config = f"--config-name={hydra.job.config_name}"
+        return shlex.join([*start, "train.py", config, *hydra.overrides.task])
+    return shlex.join(["python", Path(sys.argv[0]).name, *sys.argv[1:]])
+
+
+def commit() -> str:
+    """The commit of the code, with ``-dirty`` where tracked files differ from it.
+
+    It is unknown where the package does not lie in a repository of its own.
+    """
+    if not (_ROOT / ".git").exists():
+        return "unknown"
+    command = ["git", "-C", str(_ROOT), "describe", "--always", "--dirty", "--exclude=*"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return done.stdout.strip()
+
+
+def machine() -> str:
+    """Processor, cores that this process may use, and GPU."""
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
+    return f"{cpu_name()}, {usable_cores()} of {os.cpu_count()} cores, {gpu}"
+
+
+def cpu_name() -> str:
+    """The processor as it calls itself."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()

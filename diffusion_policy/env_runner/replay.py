@@ -1,0 +1,76 @@
+"""Videos of episodes that are chosen by how they went: their actions are played once more.
+
+Drawing and encoding every episode would take longer than playing it. Seed and actions decide an
+episode, so the video shows the very one that was scored; the policy, whose rounding depends on its
+batch, is not asked again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from diffusion_policy.env_runner.episode import Episode
+from diffusion_policy.gym_util.vector_env import VectorEnv
+
+Chunks = list[np.ndarray]
+"""The actions of an episode, (Ta, Da) for each time that the policy was asked."""
+
+
+def first_of_each_outcome(episodes: Sequence[Episode], n: int) -> list[Episode]:
+    """The first ``n`` successes and the first ``n`` failures, in the order of ``episodes``."""
+    successes = [episode for episode in episodes if episode.success][:n]
+    failures = [episode for episode in episodes if not episode.success][:n]
+    return sorted(successes + failures, key=lambda episode: episode.episode_ix)
+
+
+def record(
+    env: VectorEnv, episodes: Sequence[Episode], actions: Mapping[int, Chunks], folder: Path
+) -> list[Episode]:
+    """``episodes`` with videos in ``folder``; one that does not repeat itself gets none.
+
+    Args:
+        actions: of each episode, by ``episode_ix``.
+    """
+    recorded = []
+    for first in range(0, len(episodes), env.n_envs):
+        recorded += _record(env, episodes[first : first + env.n_envs], actions, folder)
+    return recorded
+
+
+def _record(
+    env: VectorEnv, episodes: Sequence[Episode], actions: Mapping[int, Chunks], folder: Path
+) -> list[Episode]:
+    """At most as many episodes as there are slots, each in the slot of its position."""
+    running = dict(
+        enumerate(replace(e, video=folder / f"{e.prefix}_{e.seed}.mp4") for e in episodes)
+    )
+    env.reset(
+        list(running),
+        [episode.seed for episode in running.values()],
+        video_paths=[episode.video for episode in running.values()],
+    )
+    chunks = [actions[episode.episode_ix] for episode in episodes]
+    recorded = list(episodes)
+    for turn in range(max(map(len, chunks))):
+        slots = [slot for slot in running if turn < len(chunks[slot])]
+        if not slots:
+            break
+        totals = env.step(slots, np.stack([chunks[slot][turn] for slot in slots]))
+        for row in np.flatnonzero(totals.done):
+            slot = slots[row]
+            replayed = running.pop(slot).finished(totals, row)
+            if replayed == replace(episodes[slot], video=replayed.video):
+                recorded[slot] = replayed
+            else:
+                replayed.video.unlink()
+    for scored, episode in zip(episodes, recorded, strict=True):
+        if episode is scored:
+            print(
+                f"note: no video of seed {scored.seed}: with the same actions it went another "
+                "way, so seed and actions do not decide an episode of this environment"
+            )
+    return recorded

@@ -1,0 +1,111 @@
+"""Put a run and its evaluation on record, in a folder that is small enough to commit."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from diffusion_policy.common.atomic_file import replacing
+from diffusion_policy.common.errors import UserError
+from diffusion_policy.common.launches import LAUNCHES_FILE, read_launches
+from diffusion_policy.common.loggers import LOG_FILE
+from diffusion_policy.common.output_dir import writing
+from diffusion_policy.common.plots import plot_curves
+from diffusion_policy.common.run_config import RUN_CONFIG
+from diffusion_policy.env_runner.report import CONTACT_SHEET_FILE
+from diffusion_policy.results.page import result_page
+from diffusion_policy.results.result import CONFIG_FILE, INFO_FILE, Result
+
+_VIDEOS = "videos"
+_README = "README.md"
+_CONTENTS = {
+    _README,
+    CONFIG_FILE,
+    INFO_FILE,
+    LAUNCHES_FILE,
+    "curves.png",
+    CONTACT_SHEET_FILE,
+    _VIDEOS,
+}
+
+
+def record_result(
+    run: Path, evaluation: Path, output: Path, *, title: str | None = None, overwrite: bool = False
+) -> None:
+    """Write README, config, records, pictures and videos to ``output``.
+
+    Paths below ``run`` and ``evaluation`` are written as ``data/outputs/<run>`` and
+    ``data/eval/<name>``, so that the pages tell nothing of the machine's folders.
+
+    Args:
+        run: output directory of train.py.
+        evaluation: output directory of eval.py.
+        title: of the README; None is the name of ``output``.
+        overwrite: replace an earlier record, hand-written additions included.
+
+    Raises:
+        UserError: something is missing, run and evaluation do not belong together, or ``output``
+            exists or holds other things.
+    """
+    _require(run, str(RUN_CONFIG), LOG_FILE)
+    _require(evaluation, INFO_FILE, CONTACT_SHEET_FILE)
+    _check_output(output, overwrite)
+    launches = _neutral(read_launches(run), run, evaluation)
+    info = _neutral(json.loads((evaluation / INFO_FILE).read_text()), run, evaluation)
+    cfg = OmegaConf.load(run / RUN_CONFIG)
+    if info["config_name"] != cfg.name:
+        raise UserError(
+            f"{evaluation} is of {info['config_name']} and {run} of {cfg.name}; give the "
+            "evaluation of that run"
+        )
+    if "command" not in info:
+        raise UserError(f"{evaluation} is of an earlier version; evaluate the checkpoint again")
+    with writing(output), replacing(output) as folder:
+        (folder / _VIDEOS).mkdir(parents=True)
+        for episode in info["per_episode"]:
+            if episode["video"]:
+                source = evaluation / episode["video"]
+                episode["video"] = f"{_VIDEOS}/{source.name}"
+                shutil.copyfile(source, folder / episode["video"])
+        shutil.copyfile(evaluation / CONTACT_SHEET_FILE, folder / CONTACT_SHEET_FILE)
+        plot_curves(run / LOG_FILE, folder / "curves.png")
+        config = _neutral(OmegaConf.to_container(cfg, resolve=True), run, evaluation)
+        OmegaConf.save(OmegaConf.create(config), folder / CONFIG_FILE)
+        for name, content in ((INFO_FILE, info), (LAUNCHES_FILE, launches)):
+            (folder / name).write_text(json.dumps(content, indent=2) + "\n")
+        text = result_page(Result.read(folder), title or output.name)
+        (folder / _README).write_text(text)
+
+
+def _require(folder: Path, *names: str) -> None:
+    for name in names:
+        if not (folder / name).is_file():
+            raise UserError(
+                f"{folder} holds no {name}; give the folder of a run as --run, and one of eval.py "
+                "that recorded videos as --evaluation"
+            )
+
+
+def _check_output(output: Path, overwrite: bool) -> None:
+    if not output.exists():
+        return
+    if not overwrite:
+        raise UserError(f"{output} exists; choose another --output, or --overwrite it")
+    others = sorted({path.name for path in output.iterdir()} - _CONTENTS)
+    if others:
+        raise UserError(f"{output} also holds {', '.join(others[:3])}; choose another --output")
+
+
+def _neutral(value: Any, run: Path, evaluation: Path) -> Any:
+    """``value`` with the two folders, however they are given, under the names of the docs."""
+    text = json.dumps(value)
+    for folder, name in ((run, "data/outputs/<run>"), (evaluation, "data/eval/<name>")):
+        for spelling in {str(folder.resolve()), str(folder)}:
+            if "/" in spelling:  # a bare word may mean other things as well
+                text = re.sub(rf"(?<![\w/.-]){re.escape(spelling)}(?![\w.-])", name, text)
+    return json.loads(text)

@@ -1,0 +1,111 @@
+"""A folder of ``docs/results``: what a finished run was, and what it reached."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from decimal import ROUND_FLOOR, Decimal
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from diffusion_policy.common.launches import read_launches
+
+CONFIG_FILE = "config.yaml"
+INFO_FILE = "eval_info.json"
+
+
+@dataclass(frozen=True)
+class Result:
+    """A run and its evaluation.
+
+    Attributes:
+        name: of the folder.
+        cfg: resolved config of the run.
+        info: what its evaluation wrote, see docs/evaluation.md.
+        launches: how the run came about, see :class:`~diffusion_policy.common.launches.Launches`.
+    """
+
+    name: str
+    cfg: DictConfig
+    info: Mapping[str, Any]
+    launches: list[dict[str, Any]]
+
+    @classmethod
+    def read(cls, folder: Path) -> Result:
+        """Read a folder of results.
+
+        Raises:
+            UserError: it does not tell how the run came about.
+        """
+        return cls(
+            folder.name,
+            OmegaConf.load(folder / CONFIG_FILE),
+            json.loads((folder / INFO_FILE).read_text()),
+            read_launches(folder),
+        )
+
+    @property
+    def score(self) -> Mapping[str, Any]:
+        return self.info["aggregated"]
+
+    @property
+    def demonstrations(self) -> str:
+        """``human`` or ``scripted`` for those that docs/data.md names, else the file's name."""
+        name = Path(self.cfg.task.dataset.path).name
+        for kind, marks in {"scripted": ("scripted",), "human": ("human", "cchi")}.items():
+            if any(mark in name for mark in marks):
+                return kind
+        return name
+
+    @property
+    def n_steps(self) -> int:
+        """Optimiser steps."""
+        return self.launches[-1]["steps"][1]
+
+    @property
+    def seconds(self) -> float:
+        """Wall time of the training, rollouts included."""
+        return sum(launch["seconds"] for launch in self.launches)
+
+    @property
+    def success_text(self) -> str:
+        """The success rate with its 95 % interval."""
+        low, high = map(percent, self.score["success_ci95"])
+        return f"{percent(self.score['success_rate'])} % ({low} to {high})"
+
+    @property
+    def reward_text(self) -> str:
+        """The mean max reward with its 95 % interval."""
+        low, high = map(thousandths, self.score["mean_max_reward_ci95"])
+        return f"{thousandths(self.score['mean_max_reward'])} ({low} to {high})"
+
+    @property
+    def effort(self) -> str:
+        """What the training took."""
+        batch = self.cfg.dataloader.batch_size * self.cfg.training.gradient_accumulate_every
+        # The first launches of a run may be older than the record of launches.
+        more = "more than " if self.launches[0]["steps"][0] > 0 else ""
+        return f"{self.n_steps:,} steps of {batch} in {more}{duration(self.seconds)}"
+
+
+def percent(share: float) -> str:
+    """A share in percent, rounded down: 0.67699 is 67.6."""
+    return _rounded_down(100 * Decimal(repr(share)), "0.1")
+
+
+def thousandths(value: float) -> str:
+    """Three digits, rounded down: 0.9519 is 0.951."""
+    return _rounded_down(Decimal(repr(value)), "0.001")
+
+
+def _rounded_down(value: Decimal, unit: str) -> str:
+    return str(value.quantize(Decimal(unit), ROUND_FLOOR))
+
+
+def duration(seconds: float) -> str:
+    """Minutes below two hours, hours above."""
+    minutes = seconds / 60
+    return f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:.1f} h"

@@ -1,0 +1,124 @@
+"""``RESULTS.md``: all recorded runs in one table, beside what was published."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from diffusion_policy.results.published import SETTINGS, Figure, Measure, Setting
+from diffusion_policy.results.result import INFO_FILE, Result
+
+_HEADER = (
+    "setting",
+    "run",
+    "training",
+    "success rate: ours",
+    "published",
+    "mean max reward: ours",
+    "published",
+    "reached?",
+)
+_TEXT = """# Results
+
+PushT, ours beside published. Each row of ours is one run with one seed, scored on {n_episodes}
+fresh starts; brackets hold 95 % intervals. Our figures are rounded down, and a published one is
+reached only if ours, unrounded, is no smaller. The page of a run tells command, commit and machine.
+
+{table}
+
+Published for DOT: 1000 episodes, after a million steps of 24 samples. For Diffusion Policy: means
+over 3 seeds and 50 starts, keypoints after 5,000 epochs of batch 256; no success rates. All of it
+comes from the human demonstrations, so runs on the scripted ones have nothing beside them.
+
+This page is written by `python -m diffusion_policy.scripts.results_table` from `docs/results/`.
+"""
+
+
+def results_page(root: Path) -> str:
+    """The text of ``RESULTS.md``.
+
+    Args:
+        root: of the repository.
+
+    Raises:
+        UserError: a folder of results does not tell how its run came about.
+    """
+    folders = sorted(path.parent for path in (root / "docs/results").glob(f"*/{INFO_FILE}"))
+    results = [Result.read(folder) for folder in folders]
+    counts = sorted({result.score["n_episodes"] for result in results})
+    table = markdown_table(_HEADER, _rows(results))
+    return _TEXT.format(n_episodes=" or ".join(map(str, counts)), table=table)
+
+
+def markdown_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """A table as GitHub draws it."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
+
+
+def _rows(results: Sequence[Result]) -> Iterable[Sequence[str]]:
+    left = list(results)
+    for setting in SETTINGS:
+        ours = [
+            result
+            for result in left
+            if result.cfg.name in setting.configs and result.demonstrations == "human"
+        ]
+        left = [result for result in left if result not in ours]
+        for result in ours:
+            yield _row(setting, result)
+        if not ours:
+            yield _row(setting, None)
+    for result in left:
+        named = [setting.name for setting in SETTINGS if result.cfg.name in setting.configs]
+        name = f"{(named or [result.cfg.name])[0]}, {result.demonstrations} demonstrations"
+        yield _row(Setting(name, (), ()), result)
+
+
+def _row(setting: Setting, result: Result | None) -> Sequence[str]:
+    ours = ["none yet", "", "", ""]
+    if result is not None:
+        link = f"[{result.name}](docs/results/{result.name}/README.md)"
+        ours = [link, result.effort, result.success_text, result.reward_text]
+    run, training, success, reward = ours
+    published_success, published_reward = (
+        _published(setting.figures, measure) for measure in ("success_rate", "mean_max_reward")
+    )
+    return (
+        setting.name,
+        run,
+        training,
+        success,
+        published_success,
+        reward,
+        published_reward,
+        _verdict(setting.figures, result),
+    )
+
+
+def _published(figures: Iterable[Figure], measure: Measure) -> str:
+    return ", ".join(
+        f"{_shown(figure)} ({figure.of})" if figure.of else _shown(figure)
+        for figure in figures
+        if figure.measure == measure
+    )
+
+
+def _shown(figure: Figure) -> str:
+    return (
+        f"{100 * figure.value:.1f} %" if figure.measure == "success_rate" else f"{figure.value:g}"
+    )
+
+
+def _verdict(figures: Sequence[Figure], result: Result | None) -> str:
+    if not figures:
+        return "nothing published"
+    reached = [
+        result is not None and result.score[figure.measure] >= figure.value for figure in figures
+    ]
+    if all(reached):
+        return "**reached**"
+    if not any(reached):
+        return "not reached"
+    missed = (figure for figure, done in zip(figures, reached, strict=True) if not done)
+    return f"partly: not {', '.join(map(_shown, missed))}"

@@ -1,0 +1,49 @@
+"""Turn a checkpoint into a small folder to share: config.yaml and model.safetensors.
+
+    python -m diffusion_policy.scripts.export_policy --checkpoint RUN/checkpoints/latest.ckpt \\
+        --output data/pretrained/NAME
+
+eval.py takes the folder as it takes the checkpoint, and the policy's actions are the same.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from diffusion_policy.common.errors import UserError, reports_user_errors
+
+
+def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description="Write the policy of a checkpoint, with its averaged weights where the run "
+        "kept them, as a folder of two files that run no code: config.yaml and model.safetensors."
+    )
+    parser.add_argument("--checkpoint", type=Path, required=True, help="file written by train.py")
+    parser.add_argument("--output", type=Path, required=True, help="the folder to write")
+    parser.add_argument("--overwrite", action="store_true", help="replace the policy in the folder")
+    return parser.parse_args(arguments)
+
+
+@reports_user_errors
+def main(arguments: Sequence[str] | None = None) -> None:
+    options = parse_arguments(arguments)
+    from omegaconf import OmegaConf
+
+    from diffusion_policy.common.policy_folder import WEIGHTS_FILE, save_policy_folder
+    from diffusion_policy.workspace.base_workspace import load_weights
+
+    if options.output.exists() and not options.overwrite:
+        raise UserError(f"{options.output} exists; choose another --output, or --overwrite it")
+    cfg, weights = load_weights(options.checkpoint)
+    save_policy_folder(options.output, OmegaConf.to_yaml(cfg), weights)
+    megabytes = (options.output / WEIGHTS_FILE).stat().st_size / 1e6
+    print(
+        f"wrote {options.output} ({megabytes:.1f} MB); "
+        f"evaluate it with python eval.py --checkpoint {options.output}"
+    )
+
+
+if __name__ == "__main__":
+    main()

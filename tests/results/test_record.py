@@ -1,0 +1,87 @@
+"""From a run and its evaluation to a folder that stands alone."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from diffusion_policy.common.errors import UserError
+from diffusion_policy.env_runner.evaluation import evaluate_checkpoint
+from diffusion_policy.results.record import record_result
+from diffusion_policy.results.result import Result
+from diffusion_policy.workspace.train_workspace import TrainWorkspace
+from tests.configs import compose_config, tiny_overrides
+from tests.demos import make_demos
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("runs")
+    overrides = tiny_overrides(make_demos(folder / "demos.zarr"), folder / "cache")
+    cfg = compose_config("train_dot_pusht", *overrides, "training.num_epochs=1")
+    TrainWorkspace(cfg, folder / "run").run()
+    return folder / "run"
+
+
+@pytest.fixture(scope="module")
+def evaluation(run) -> Path:
+    folder = run.with_name("evaluation")
+    checkpoint = run / "checkpoints" / "latest.ckpt"
+    evaluate_checkpoint(checkpoint, folder, n_episodes=3, n_videos=2, n_workers=1, device="cpu")
+    return folder
+
+
+def test_the_folder_stands_alone(run, evaluation, tmp_path):
+    output = tmp_path / "results" / "tiny"
+    record_result(run, evaluation, output, title="A tiny run")
+    text = (output / "README.md").read_text()
+    assert text.startswith("# A tiny run\n")
+    for target in re.findall(r"\]\(([^)]+)\)", text):
+        assert (output / target).is_file() or target == "../../../RESULTS.md", target
+    assert "| near miss | 0 |" in text
+    assert "| seed | 42 |" in text
+
+    result = Result.read(output)
+    recorded = [episode for episode in result.info["per_episode"] if episode["video"]]
+    assert [episode["seed"] for episode in recorded] == [100_000, 100_001]  # all of them fail
+    assert {path.name for path in (output / "videos").iterdir()} == {
+        Path(episode["video"]).name for episode in recorded
+    }
+    for episode in recorded:
+        assert f"| {episode['seed']} | failure: " in text
+    original = json.loads((evaluation / "eval_info.json").read_text())
+    assert result.score == original["aggregated"]
+    assert result.n_steps == 4
+    # Nothing tells of the machine's folders, but for where the demonstrations were.
+    for path in output.glob("*.*"):
+        assert str(run).encode() not in path.read_bytes(), path
+    assert result.info["checkpoint"] == "data/outputs/<run>/checkpoints/latest.ckpt"
+
+
+def test_an_earlier_record_is_kept_unless_told_otherwise(run, evaluation, tmp_path):
+    output = tmp_path / "tiny"
+    record_result(run, evaluation, output)
+    (output / "README.md").write_text("mine")
+    with pytest.raises(UserError, match="exists; choose another --output, or --overwrite it"):
+        record_result(run, evaluation, output)
+    assert (output / "README.md").read_text() == "mine"
+    record_result(run, evaluation, output, overwrite=True)
+    assert (output / "README.md").read_text().startswith("# tiny\n")
+    (output / "thesis.tex").touch()
+    with pytest.raises(UserError, match=r"also holds thesis\.tex"):
+        record_result(run, evaluation, output, overwrite=True)
+
+
+def test_run_and_evaluation_belong_together(run, evaluation, tmp_path):
+    other = tmp_path / "other"
+    (other / ".hydra").mkdir(parents=True)
+    for name in ("logs.json.txt", "launches.json"):
+        (other / name).write_bytes((run / name).read_bytes())
+    config = (run / ".hydra" / "config.yaml").read_text()
+    (other / ".hydra/config.yaml").write_text(config.replace("train_dot_pusht", "train_other"))
+    with pytest.raises(UserError, match=r"is of train_dot_pusht and .* of train_other"):
+        record_result(other, evaluation, tmp_path / "tiny")
+    with pytest.raises(UserError, match=r"holds no eval_info\.json; give the folder of a run"):
+        record_result(run, run, tmp_path / "tiny")
+    assert not (tmp_path / "tiny").exists()

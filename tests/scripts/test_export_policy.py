@@ -1,0 +1,93 @@
+"""A policy as a folder acts as the checkpoint that it came from."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch.testing import assert_close
+
+from diffusion_policy.common.policy_folder import CONFIG_FILE, README_FILE, WEIGHTS_FILE
+from diffusion_policy.scripts import export_policy
+from diffusion_policy.workspace.base_workspace import load_policy
+from diffusion_policy.workspace.train_workspace import TrainWorkspace
+from tests.configs import compose_config, tiny_overrides
+from tests.demos import make_demos
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory) -> TrainWorkspace:
+    """A run of a few steps, whose averaged weights are not its latest."""
+    folder = tmp_path_factory.mktemp("run")
+    overrides = tiny_overrides(make_demos(folder / "demos.zarr"), folder / "cache")
+    workspace = TrainWorkspace(compose_config("train_dot_pusht", *overrides), folder)
+    for i, batch in enumerate(workspace.loader):
+        workspace.train_step([(workspace.order.part(i), batch)])
+    workspace.save_checkpoint()
+    return workspace
+
+
+def export(checkpoint: Path, output: Path, *options: str) -> None:
+    export_policy.main([f"--checkpoint={checkpoint}", f"--output={output}", *options])
+
+
+def actions(checkpoint: Path) -> torch.Tensor:
+    policy, _ = load_policy(checkpoint)
+    generator = torch.Generator().manual_seed(0)
+    n_times = len(policy.obs_offsets)
+    obs = {
+        key: 512 * torch.rand(2, n_times, *field.shape, generator=generator)
+        for key, field in policy.shape_meta.obs.items()
+    }
+    return policy.predict_action(obs)["action_pred"]
+
+
+def test_acts_as_its_checkpoint_does(workspace, tmp_path):
+    checkpoint, folder = workspace.get_checkpoint_path(), tmp_path / "deep" / "policy"
+    export(checkpoint, folder)
+    assert {path.name for path in folder.iterdir()} == {CONFIG_FILE, WEIGHTS_FILE}
+    assert torch.equal(actions(folder), actions(checkpoint))
+    assert load_policy(folder)[1] == load_policy(checkpoint)[1]
+    weights, averaged = load_file(folder / WEIGHTS_FILE), workspace.ema_model.state_dict()
+    assert_close(weights, dict(averaged), rtol=0, atol=0)
+    assert any(not torch.equal(weights[k], v) for k, v in workspace.model.state_dict().items())
+
+    export(folder, tmp_path / "again")  # from a folder, too
+    assert (tmp_path / "again" / WEIGHTS_FILE).read_bytes() == (folder / WEIGHTS_FILE).read_bytes()
+
+
+def test_replaces_a_policy_on_request_and_keeps_its_readme(workspace, tmp_path, capsys):
+    checkpoint, folder = workspace.get_checkpoint_path(), tmp_path / "policy"
+    export(checkpoint, folder)
+    before = (folder / WEIGHTS_FILE).read_bytes()
+    (folder / README_FILE).write_text("about it")
+    (folder / WEIGHTS_FILE).write_bytes(b"torn")
+    with pytest.raises(SystemExit):
+        export(checkpoint, folder)
+    assert "exists; choose another --output, or --overwrite it" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        load_or_exit(folder)
+    assert "model.safetensors is damaged" in capsys.readouterr().err
+
+    export(checkpoint, folder, "--overwrite")
+    assert (folder / WEIGHTS_FILE).read_bytes() == before
+    assert (folder / README_FILE).read_text() == "about it"
+
+
+def load_or_exit(folder: Path) -> None:
+    export(folder, folder.with_name("copy"))
+
+
+def test_does_not_replace_a_folder_of_other_things(workspace, tmp_path, capsys):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").touch()
+    with pytest.raises(SystemExit):
+        export(workspace.get_checkpoint_path(), tmp_path / "mine", "--overwrite")
+    assert "is no policy folder (thesis.tex)" in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["thesis.tex"]
+
+
+def test_a_run_is_no_policy_folder(workspace, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        export(workspace.output_dir, tmp_path / "policy")
+    assert "holds no config.yaml; give a .ckpt file" in capsys.readouterr().err
