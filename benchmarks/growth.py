@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.case import Options, Work, case
+from benchmarks.case import Options, Work, case, each
 from benchmarks.data import (
     IMAGE_KEYS,
     LOW_DIM_KEYS,
@@ -21,6 +21,7 @@ from benchmarks.data import (
     slow_reader,
 )
 from benchmarks.demonstrations import HUMAN_EPISODES, copies, demonstrations
+from benchmarks.memory import resident_mb
 from diffusion_policy.common.window import Window
 from diffusion_policy.dataset.batches import BatchIndex
 from diffusion_policy.dataset.replay_dataset import ReplayDataset
@@ -94,28 +95,38 @@ def environments(options: Options, size: int) -> Iterator[Work]:
         yield Work(run, check, n_steps * size)
 
 
-@case(
-    "growth.from_disk",
-    "image dataset, windows of 2 pictures, batch 64, no picture in memory",
-    "samples/s",
-    max_repeats=5,
+@each(
+    case(
+        "growth.from_disk",
+        "image dataset, windows of 2 pictures, batch 64, no picture in memory",
+        "samples/s",
+        max_repeats=5,
+    ),
+    case(
+        "growth.from_disk_memory",
+        "the same: memory of the process's own that more batches take",
+        "MB",
+        max_repeats=5,
+    ),
 )
 def from_disk(options: Options) -> Iterator[Work]:
     """What is left of the speed where the pictures are far larger than the memory."""
     path = demonstrations(options)
     dataset = open_dataset(options, path, IMAGE_KEYS, SEEN)
-    n_batches = options.size(20, 1)
+    n_batches = options.size(50, 1)
     random = np.random.default_rng(0)
+    read: list[tuple[np.ndarray, Batch]] = []
 
-    def run() -> tuple[np.ndarray, Batch]:
-        _forget(dataset.obs["image"])
+    def run() -> float:
+        before = resident_mb(entry="RssAnon")
         for _ in range(n_batches):
+            _forget(dataset.obs["image"])
             samples = random.integers(len(dataset), size=64)
-            batch = dataset.__getitems__(BatchIndex(samples, 0))
-        return samples, batch
+            read[:] = [(samples, dataset.__getitems__(BatchIndex(samples, 0)))]
+        return resident_mb(entry="RssAnon") - before
 
-    def check(last: tuple[np.ndarray, Batch]) -> None:
-        samples, batch = last
+    def check(_: float) -> None:
+        ((samples, batch),) = read
         expected = slow_reader(dataset, path)
         for row in range(8):
             pictures = expected("image", int(samples[row]), SEEN.obs_offsets)

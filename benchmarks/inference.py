@@ -16,6 +16,7 @@ from diffusion_policy.env.pusht.simulation import CONTROL_HZ
 from diffusion_policy.policy.base_policy import BasePolicy
 
 _N_CHECKED = 2  # rows that are also computed alone
+_ON_PICTURES = ("task=pusht_image", "policy.backbone_weights=null")
 
 
 @each(
@@ -138,6 +139,38 @@ def _actions(policy: BasePolicy, obs: dict[str, Tensor], seeds: list[int]) -> Te
     return policy.predict_action(obs, env_ids=rows)["action"]
 
 
+@case("inference.dot_images_50", "DOT, a control step of 50 environments on pictures", "ms")
+def pictures(options: Options) -> Iterator[Work]:
+    """Steps of demonstrations, so that each brings a new picture; two of three were seen before."""
+    trained = learner(options, DOT, *_ON_PICTURES)
+    policy = trained.policy.eval()
+    policy.prepare_for_inference()
+    n_steps, n_rows = options.size(12, 2), options.size(50, _N_CHECKED)
+    starts = np.random.default_rng(0).integers(len(trained.dataset.action) - n_steps, size=n_rows)
+    # What lies before the first step repeats it.
+    seen = [np.maximum(0, step + np.array(policy.obs_offsets)) for step in range(n_steps)]
+    film = [
+        {
+            key: torch.from_numpy(x[starts[:, None] + steps])
+            for key, x in trained.dataset.obs.items()
+        }
+        for steps in seen
+    ]
+
+    def run() -> Tensor:
+        policy.eval().reset()  # forgets pictures and plans
+        return [policy.predict_action(obs)["action"] for obs in film][-1]
+
+    def check(actions: Tensor) -> None:
+        policy.reset()
+        for obs in film:
+            few = {key: value[:_N_CHECKED] for key, value in obs.items()}
+            plain = policy.eval().predict_action(few)["action"]
+        torch.testing.assert_close(actions[:_N_CHECKED], plain, rtol=1e-4, atol=0.05)
+
+    yield Work(run, check, n_steps)
+
+
 @each(
     case(
         "inference.loop_p50_dot",
@@ -213,7 +246,7 @@ def control_loop(options: Options, config_name: str, share: float) -> Iterator[W
         "s",
         target=1200,
         max_repeats=1,
-        arguments={"overrides": ("task=pusht_image", "policy.backbone_weights=null")},
+        arguments={"overrides": _ON_PICTURES},
     ),
 )
 def evaluate(options: Options, overrides: tuple[str, ...]) -> Iterator[Work]:

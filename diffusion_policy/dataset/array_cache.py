@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import mmap
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -51,3 +52,21 @@ def cached_array(
             fill(array)
             array.flush()
     return np.load(path, mmap_mode="r")
+
+
+def read_ahead(array: np.ndarray, rows: np.ndarray) -> None:
+    """Ask the system for rows of a mapped array all at once, before a copy needs one by one.
+
+    A copy alone waits for the disk at every row, and each time for megabytes around it.
+    """
+    if not isinstance(array, np.memmap) or not hasattr(mmap, "MADV_WILLNEED"):
+        return
+    wanted = np.unique(rows)
+    last_of_run = np.diff(wanted, append=-1) != 1
+    first_of_run = np.roll(last_of_run, 1)
+    start_of_map = array.offset % mmap.ALLOCATIONGRANULARITY
+    begins = start_of_map + wanted[first_of_run] * array.strides[0]
+    ends = start_of_map + (wanted[last_of_run] + 1) * array.strides[0]
+    begins -= begins % mmap.PAGESIZE
+    for begin, end in zip(begins.tolist(), ends.tolist(), strict=True):
+        array._mmap.madvise(mmap.MADV_WILLNEED, begin, end - begin)

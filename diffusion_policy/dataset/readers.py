@@ -54,16 +54,15 @@ class ArrayReader:
     def read_images(
         self, buffer: ReplayBuffer, path: str | Path, name: str, key: str, field: Field
     ) -> np.ndarray:
-        """Array ``name``, (N, H, W, 3) of 0..255 in any dtype, as (N, 3, H, W) uint8.
+        """Array ``name``, (N, H, W, 3) or (N, 3, H, W) in any dtype, as (N, 3, H, W) uint8 0..255.
 
-        Images already stored that way are read into memory; others are converted once for each
-        content (at a URL, it is read and compared at every start).
+        A file holds them, is written once for each content (at a URL, that is read and compared
+        at every start) and is mapped: pictures may be larger than the memory.
         """
         array, n_steps = require(buffer, name), buffer.n_steps
-        if array.shape[1:] == field.shape and array.dtype == np.uint8:
-            return array[:n_steps]
         channels, height, width = field.shape
-        if array.shape[1:] != (height, width, channels):
+        channels_first = array.shape[1:] == field.shape
+        if not channels_first and array.shape[1:] != (height, width, channels):
             raise _mismatch(f"obs.{key}", field, name, array.shape[1:])
         # Whole chunks of the store, so that none is decoded twice.
         block = getattr(array, "chunks", (_BLOCK,))[0]
@@ -78,7 +77,7 @@ class ArrayReader:
                         f"data/{name} holds values that are not whole numbers in 0..255 (steps "
                         f"{start} to {stop}); store pictures as uint8"
                     )
-                out[start:stop] = np.moveaxis(pixels, -1, 1)
+                out[start:stop] = pixels if channels_first else np.moveaxis(pixels, -1, 1)
 
         if "://" in str(path):  # an address says nothing of what lies there today
             content = (np.asarray(array[i : i + block]) for i in range(0, n_steps, block))

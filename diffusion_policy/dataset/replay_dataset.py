@@ -18,6 +18,7 @@ from diffusion_policy.common.replay_buffer import ReplayBuffer
 from diffusion_policy.common.sampler import clamp_to_episode, downsample_mask, get_val_mask
 from diffusion_policy.common.shape_meta import Field, ShapeMeta
 from diffusion_policy.common.window import Window
+from diffusion_policy.dataset.array_cache import read_ahead
 from diffusion_policy.dataset.batches import BatchIndex
 from diffusion_policy.dataset.readers import ArrayReader
 from diffusion_policy.model.common.normalizer import (
@@ -189,6 +190,7 @@ class ReplayDataset(Dataset):
         self, key: str, array: np.ndarray, steps: np.ndarray, mirrored: np.ndarray
     ) -> torch.Tensor:
         """Rows ``steps`` (B, T) of an array, those of samples ``mirrored`` of 0..B-1 mirrored."""
+        read_ahead(array, steps)
         values = array[steps]
         if len(mirrored):
             values[mirrored] = self.symmetry(key, values[mirrored])

@@ -273,6 +273,15 @@ def test_two_arrays_of_a_store_are_converted_apart(tmp_path):
         np.testing.assert_array_equal(found, expected.transpose(0, 3, 1, 2))
 
 
+def test_pictures_stored_channels_first_are_mapped_as_they_are(tmp_path):
+    pictures = np.random.default_rng(0).integers(0, 256, (19, 3, 4, 4), dtype=np.uint8)
+    found = read_pictures(
+        write(tmp_path / "store.zarr", [5, 3, 7, 4], img=pictures), "img", tmp_path
+    )
+    np.testing.assert_array_equal(found, pictures)
+    assert isinstance(found, np.memmap)
+
+
 def test_pictures_changed_behind_an_address_are_converted_anew(tmp_path):
     pictures = np.random.default_rng(0).integers(0, 256, (2, 19, 4, 4, 3)).astype(np.float32)
     url = f"file://{write(tmp_path / 'store.zarr', [5, 3, 7, 4], img=pictures[0])}"

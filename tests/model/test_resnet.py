@@ -66,3 +66,21 @@ def test_spatial_tokens_are_cells_in_reading_order(side):
         pooled = tokens(image).mean(1)
         features = torch.nn.Sequential(*list(backbone.children())[:-1])(image).flatten(1)
         torch.testing.assert_close(pooled, tokens.fc(features), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet50"])
+def test_folded_norms_leave_the_features_as_they_are(name):
+    torch.manual_seed(0)
+    backbone = resnet.build_resnet(name, None).double()
+    for module in backbone.modules():
+        if isinstance(module, FrozenBatchNorm2d):
+            for buffer in (module.weight, module.running_var):
+                buffer.uniform_(0.5, 1.5)
+            for buffer in (module.bias, module.running_mean):
+                buffer.normal_(std=0.1)
+    image = torch.randn(2, 3, 64, 64, dtype=torch.float64)
+    with torch.no_grad():
+        before = backbone(image)
+        resnet.fold_frozen_norm(backbone)
+        torch.testing.assert_close(backbone(image), before)
+    assert not any(isinstance(module, FrozenBatchNorm2d) for module in backbone.modules())

@@ -5,6 +5,7 @@ import copy
 import numpy as np
 import pytest
 import torch
+from torchvision.ops.misc import FrozenBatchNorm2d
 
 from diffusion_policy.common.errors import UserError
 from diffusion_policy.model.common.normalizer import (
@@ -242,7 +243,7 @@ IMAGE_META = {
 
 def make_image_policy(**settings) -> DOTPolicy:
     torch.manual_seed(0)
-    policy = DOTPolicy(IMAGE_META, backbone_weights=None, lora_rank=2, **{**TINY, **settings})
+    policy = DOTPolicy(IMAGE_META, backbone_weights=None, **{"lora_rank": 2, **TINY, **settings})
     normalizer = LinearNormalizer()
     for key in ("front", "wrist"):
         normalizer[key] = SingleFieldLinearNormalizer.create_identity((3, 1, 1))
@@ -280,15 +281,53 @@ def test_pictures_are_ordered_by_time_then_camera():
     assert ordered.tolist() == [0, 1, 10, 11, 20, 21]
 
 
-def test_merged_adapters_act_the_same():
+def films(n_envs: int, n_steps: int) -> list[dict[str, torch.Tensor]]:
+    """Observations as time goes on: at step t frames t - 10, t - 1 and t of each camera."""
+    generator = torch.Generator().manual_seed(0)
+    frames = {
+        key: torch.randint(
+            0, 256, (n_envs, n_steps, *entry["shape"]), dtype=torch.uint8, generator=generator
+        )
+        for key, entry in IMAGE_META["obs"].items()
+    }
+    seen = [[max(0, step + offset) for offset in (-10, -1, 0)] for step in range(n_steps)]
+    return [{key: film[:, steps] for key, film in frames.items()} for steps in seen]
+
+
+@pytest.mark.parametrize(
+    "settings", [{}, {"lora_rank": 0, "image_tokens": "spatial"}, {"predict_every_n": 3}]
+)
+def test_inference_form_acts_like_the_plain_one_as_pictures_change(settings):
+    """Folded weights, their layout and remembered pictures round otherwise, and nothing more."""
+    plain = make_image_policy(**settings).eval()
+    for module in plain.modules():
+        if isinstance(module, FrozenBatchNorm2d):
+            module.running_var.uniform_(0.5, 2)
+            module.bias.normal_(std=0.1)
+    prepared = copy.deepcopy(plain)
+    prepared.prepare_for_inference()
+    for step, obs in enumerate(films(n_envs=2, n_steps=13)):
+        if step == 5:
+            for policy in (plain, prepared):
+                policy.reset([1])
+        expected = plain.eval().predict_action(obs)["action"]  # eval forgets pictures
+        found = prepared.predict_action(obs)["action"]
+        torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+    assert not any("lora" in name or ".bn" in name for name in prepared.state_dict())
+
+
+def test_pictures_are_encoded_once_until_the_weights_change():
     policy = make_image_policy().eval()
-    before = policy.predict_action(images(1))["action"]
-    policy.reset()
-    policy.prepare_for_inference()
-    torch.testing.assert_close(
-        policy.predict_action(images(1))["action"], before, atol=1e-3, rtol=1e-3
+    encoded = []
+    policy.model.projections["images"].register_forward_pre_hook(
+        lambda _, inputs: encoded.append(len(inputs[0]))
     )
-    assert not any("lora" in name for name, _ in policy.named_parameters())
+    for obs in films(n_envs=2, n_steps=12):
+        policy.predict_action(obs)
+    assert encoded == [4] * 12  # the newest frame of two cameras in two environments
+    policy.model.projections["images"].fc.bias.data.add_(1)
+    policy.eval().predict_action(obs)
+    assert encoded[12:] == [12]
 
 
 @pytest.mark.parametrize(

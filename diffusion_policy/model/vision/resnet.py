@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import socket
 from collections.abc import Callable, Iterator
@@ -12,6 +13,7 @@ from urllib.error import URLError
 import torch
 import torchvision
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_weights
 from torchvision.ops.misc import FrozenBatchNorm2d
 
 log = logging.getLogger(__name__)
@@ -130,6 +132,20 @@ def merge_conv_lora(module: nn.Module) -> None:
             setattr(module, name, child.merged())
         else:
             merge_conv_lora(child)
+
+
+def fold_frozen_norm(module: nn.Module) -> None:
+    """Fold every FrozenBatchNorm2d below ``module`` into the Conv2d before it, in place."""
+    # Modules of a ResNet are defined in the order of their use.
+    for (_, conv), (name, norm) in itertools.pairwise(list(module.named_children())):
+        if isinstance(conv, nn.Conv2d) and isinstance(norm, FrozenBatchNorm2d):
+            statistics = norm.running_mean, norm.running_var, norm.eps
+            conv.weight, conv.bias = fuse_conv_bn_weights(
+                conv.weight, conv.bias, *statistics, norm.weight, norm.bias
+            )
+            setattr(module, name, nn.Identity())
+    for child in module.children():
+        fold_frozen_norm(child)
 
 
 class SpatialTokens(nn.Module):
