@@ -23,5 +23,7 @@ class GoalPolicy(BasePolicy):
         raise NotImplementedError
 
     def predict_action(self, obs, env_ids=None):
-        goal = obs["goal"][:, -1:].expand(-1, self.n_action_steps, -1) * self.weight
+        goal = obs["goal"][:, -1:].expand(-1, self.n_action_steps, -1)
+        # A matrix product, so that the precision of products shows.
+        goal = (goal @ (self.weight * torch.eye(goal.shape[-1]))).float()
         return {"action": goal + self.noise * torch.randn(goal.shape)}

@@ -14,12 +14,17 @@ from typing import Any
 
 import hydra
 import numpy as np
+import torch
 
 from diffusion_policy.common.atomic_file import replacing
 from diffusion_policy.common.errors import UserError
 from diffusion_policy.common.output_dir import OutputLock
 from diffusion_policy.common.provenance import command_line, commit, machine
-from diffusion_policy.common.pytorch_util import resolve_device
+from diffusion_policy.common.pytorch_util import (
+    AUTOCAST_DTYPES,
+    resolve_device,
+    resolve_precision,
+)
 from diffusion_policy.common.statistics import bootstrap_interval, wilson_interval
 from diffusion_policy.env_runner.env_runner import EnvRunner
 from diffusion_policy.env_runner.episode import Episode
@@ -58,6 +63,7 @@ def evaluate_checkpoint(
     n_videos: int = 5,
     n_workers: int | None = None,
     device: str = "auto",
+    precision: str = "fp32",
     overrides: Sequence[str] = (),
     overwrite: bool = False,
     trust: bool = False,
@@ -71,6 +77,8 @@ def evaluate_checkpoint(
     Args:
         checkpoint: a file written by train.py, or an exported folder.
         output_dir: None is a folder of :data:`EVALUATIONS` that is named after the checkpoint.
+        precision: of the policy's matrix products: fp32, bf16, fp16, or auto for bf16 where the
+            device has it and fp32 elsewhere.
         overrides: ``key=value`` changes to the checkpoint's config, see :func:`load_policy`.
         overwrite: replace earlier results in ``output_dir``, once nothing stands in the way.
         trust: also build policies and environments from outside this package that the checkpoint
@@ -88,6 +96,8 @@ def evaluate_checkpoint(
     _check_arguments(n_episodes, start_seed, n_videos, n_workers)
     _check_overrides(overrides)
     torch_device = resolve_device(device)
+    precision = resolve_precision(precision, torch_device)
+    dtype = AUTOCAST_DTYPES[precision]
     output_dir = output_dir or EVALUATIONS / _name(checkpoint)
     with OutputLock(output_dir):
         _check_output_dir(output_dir, overwrite)
@@ -111,13 +121,14 @@ def evaluate_checkpoint(
             flush=True,
         )
         started = time.monotonic()
-        with runner:
+        with runner, torch.autocast(torch_device.type, dtype, enabled=dtype is not None):
             runner.run(policy, label=VIDEO_LABEL)
         info = {
             "command": command_line(),
             "checkpoint": str(checkpoint),
             "config_name": cfg.name,
             "overrides": list(overrides),
+            "precision": precision,
             "seed_range": [start_seed, last_seed],
             "per_episode": [_record(episode, output_dir) for episode in runner.episodes],
             "aggregated": aggregate(runner.episodes),

@@ -124,6 +124,15 @@ def test_repeats_itself(checkpoint, tmp_path):
     assert first["per_episode"] == second["per_episode"]
 
 
+def test_low_precision_rounds_actions_and_is_told(checkpoint, tmp_path):
+    full = evaluate(checkpoint, tmp_path / "fp32", n_videos=0)
+    low = evaluate(checkpoint, tmp_path / "bf16", n_videos=0, precision="bf16")
+    assert (full["precision"], low["precision"]) == ("fp32", "bf16")
+    sums = [np.array([e["sum_reward"] for e in info["per_episode"]]) for info in (full, low)]
+    assert not np.array_equal(*sums)
+    np.testing.assert_allclose(*sums, rtol=0.1)
+
+
 def test_earlier_results_are_kept_unless_told_otherwise(checkpoint, tmp_path):
     evaluate(checkpoint, tmp_path / "eval")
     before = contents(tmp_path / "eval")
