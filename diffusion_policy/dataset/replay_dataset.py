@@ -52,11 +52,13 @@ class ReplayDataset(Dataset):
         val_ratio: share of episodes for validation; at least one episode unless 0.
         max_train_episodes: cap on training episodes, None for all.
         seed: draws validation and training episodes.
-        symmetry: maps the values of an observation, or ``action``, to those of the mirrored world,
-            given its name. Every training sample then exists twice, recorded and mirrored.
+        symmetry: of the task: maps the values of an observation, or ``action``, to those of the
+            mirrored world, given its name.
+        mirrored: train on every sample twice, recorded and mirrored.
 
     Raises:
-        UserError: a share or number of episodes is out of its range, or the data cannot be read,
+        UserError: a share or number of episodes is out of its range, ``mirrored`` is asked of a
+            task without symmetry, or the data cannot be read,
             does not fit shape_meta, or holds NaN.
     """
 
@@ -71,6 +73,7 @@ class ReplayDataset(Dataset):
         max_train_episodes: int | None = None,
         seed: int = 42,
         symmetry: Symmetry | None = None,
+        mirrored: bool = False,
     ) -> None:
         if not 0 <= val_ratio < 1:
             raise UserError(f"task.dataset.val_ratio is {val_ratio}; use a share from 0 to below 1")
@@ -79,11 +82,16 @@ class ReplayDataset(Dataset):
                 f"task.dataset.max_train_episodes is {max_train_episodes}; "
                 "use at least 1, or null for all"
             )
+        if mirrored and symmetry is None:
+            raise UserError(
+                "task.dataset.mirrored is true, but task.dataset.symmetry is null; "
+                "leave it false, or name the symmetry of the task"
+            )
         if not isinstance(shape_meta, ShapeMeta):
             shape_meta = ShapeMeta.parse(shape_meta)
         self.shape_meta = shape_meta
         self.window = window
-        self.symmetry = symmetry
+        self.symmetry = symmetry if mirrored else None
         reader = reader or ArrayReader()
         buffer = ReplayBuffer.create_from_path(path)
         self.episode_ends = np.asarray(buffer.episode_ends[:], dtype=np.int64)

@@ -343,8 +343,12 @@ def test_with_a_symmetry_every_training_sample_exists_twice(store):
         return -values
 
     plain = ReplayDataset(store, META, WINDOW, val_ratio=0.25, seed=1)
-    both = ReplayDataset(store, META, WINDOW, val_ratio=0.25, seed=1, symmetry=negated)
+    both = ReplayDataset(
+        store, META, WINDOW, val_ratio=0.25, seed=1, symmetry=negated, mirrored=True
+    )
     n = len(plain)
+    unused = ReplayDataset(store, META, WINDOW, val_ratio=0.25, seed=1, symmetry=negated)
+    assert len(unused) == n
     assert len(both) == 2 * n
     order = np.random.default_rng(0).permutation(2 * n)
     batch = both.__getitems__(BatchIndex(order, 0))
@@ -357,3 +361,8 @@ def test_with_a_symmetry_every_training_sample_exists_twice(store):
     held_out = both.get_validation_dataset()
     assert len(held_out) == len(plain.get_validation_dataset())
     assert torch.equal(held_out[0]["action"], plain.get_validation_dataset()[0]["action"])
+
+
+def test_nothing_is_mirrored_without_a_symmetry(store):
+    with pytest.raises(UserError, match=r"task\.dataset\.mirrored is true, but"):
+        ReplayDataset(store, META, WINDOW, mirrored=True)

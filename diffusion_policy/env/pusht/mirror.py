@@ -35,7 +35,7 @@ class Mirror:
         if key not in _MIRRORS:
             raise UserError(
                 f"PushT has no observation {key!r} to mirror, only {', '.join(_MIRRORS)}; "
-                "correct shape_meta.obs or set task.dataset.symmetry=null"
+                "correct shape_meta.obs or set task.dataset.mirrored=false"
             )
         return _MIRRORS[key](values)
 
