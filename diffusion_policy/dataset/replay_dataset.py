@@ -102,6 +102,8 @@ class ReplayDataset(Dataset):
         self.action = ArrayReader().read_low_dim(buffer, "action", "action", action_field)
         self.obs = {key: reader(buffer, path, key, field) for key, field in shape_meta.obs.items()}
         for key, array in [("action", self.action), *self.obs.items()]:
+            if self.symmetry is not None:
+                self.symmetry(key, array[:1])  # fails here rather than in the first batch
             if array.dtype != np.uint8:
                 check_finite(array, key, self.episode_ends)
 
@@ -173,13 +175,16 @@ class ReplayDataset(Dataset):
         """
         if isinstance(index, BatchIndex):
             return self._gather(index.samples, np.random.default_rng(index.seed))
-        batch = self._gather(np.asarray(index), np.random.default_rng(np.random.randint(2**31)))  # noqa: NPY002 -- torch seeds the global generator of each of its workers
+        samples = np.asarray(index)
+        if ((samples < -len(self)) | (samples >= len(self))).any():
+            raise IndexError(f"samples {list(index)} of {len(self)}")
+        batch = self._gather(samples % len(self), np.random.default_rng(np.random.randint(2**31)))  # noqa: NPY002 -- torch seeds the global generator of each of its workers
         return [_pick(batch, i) for i in range(len(index))]
 
     def _gather(self, samples: np.ndarray, rng: np.random.Generator) -> dict[str, Any]:
         # Behind the recorded samples come the same mirrored.
-        is_mirrored, samples = np.divmod(samples, len(self._steps))
-        mirrored = np.flatnonzero(is_mirrored)
+        mirrored = np.flatnonzero(samples >= len(self._steps))
+        samples = samples % len(self._steps)
         steps, episodes = self._steps[samples], self._episodes[samples]
         starts, ends = self._starts[episodes], self._ends[episodes]
         obs_offsets = np.array(self.window.sample_obs_offsets)

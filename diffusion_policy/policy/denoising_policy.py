@@ -149,12 +149,17 @@ class DenoisingPolicy(BasePolicy):
         return self.action_dim + (self.obs_encoder.output_dim if inpaint else 0)
 
     @abstractmethod
-    def encode(self, time: Tensor, features: Tensor) -> Any:
-        """What the network makes of all it is given but the trajectory.
+    def denoise(self, x: Tensor, time: Tensor, features: Tensor) -> Tensor:
+        """The network's answer (B, T, D) to the noisy ``x`` (B, T, D).
 
         Args:
             time: (B,).
             features: (B, To, F) of the observations.
+        """
+
+    @abstractmethod
+    def encode(self, time: Tensor, features: Tensor) -> Any:
+        """The part of :meth:`denoise` that does not depend on ``x``, for :meth:`decode`.
 
         Returns:
             Tensors of B rows, see :func:`split_rows`.
@@ -162,7 +167,7 @@ class DenoisingPolicy(BasePolicy):
 
     @abstractmethod
     def decode(self, x: Tensor, encoded: Any) -> Tensor:
-        """The network's answer (B, T, D) to the noisy ``x`` (B, T, D), given :meth:`encode`'s."""
+        """The rest of :meth:`denoise`."""
 
     def _prepare(
         self, times: Sequence[Tensor], features: Tensor
@@ -192,7 +197,7 @@ class DenoisingPolicy(BasePolicy):
             known = torch.cat([known, self._is_observed(features)], dim=-1)
         observed = features[:, : self.n_obs_steps]
         loss = self.process.loss(
-            lambda x, time: self.decode(x, self.encode(time, observed)),
+            lambda x, time: self.denoise(x, time, observed),
             clean,
             known if self._something_is_known else None,
         )

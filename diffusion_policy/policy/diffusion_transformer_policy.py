@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
 
 from diffusion_policy.common.errors import UserError
+from diffusion_policy.model.common.transformer import KeysValues
 from diffusion_policy.model.diffusion.transformer_for_diffusion import TransformerForDiffusion
 from diffusion_policy.policy.denoising_policy import DenoisingPolicy
 
@@ -73,11 +74,18 @@ class DiffusionTransformerPolicy(DenoisingPolicy):
             n_cond_layers=n_cond_layers,
         )
 
-    def encode(self, time: Tensor, features: Tensor) -> Any:
-        return self.model.encode(time, features if self.conditioning == "global" else None)
+    def denoise(self, x: Tensor, time: Tensor, features: Tensor) -> Tensor:
+        return self.model(x, time, self._condition(features))
 
-    def decode(self, x: Tensor, encoded: Any) -> Tensor:
+    def encode(self, time: Tensor, features: Tensor) -> Tensor | Sequence[KeysValues]:
+        encoded = self.model.encode(time, self._condition(features))
+        return self.model.decoder.keys_values(encoded) if self.model.time_as_cond else encoded
+
+    def decode(self, x: Tensor, encoded: Tensor | Sequence[KeysValues]) -> Tensor:
         return self.model.decode(x, encoded)
+
+    def _condition(self, features: Tensor) -> Tensor | None:
+        return features if self.conditioning == "global" else None
 
     def network_parameter_groups(self) -> Iterable[dict[str, Any]]:
         """Weights of linear layers and attention decay; everything else does not."""

@@ -60,14 +60,20 @@ class DiffusionUnetPolicy(DenoisingPolicy):
         )
         self.model.check_length(self.horizon)
 
+    def denoise(self, x: Tensor, time: Tensor, features: Tensor) -> Tensor:
+        return self.model(x, time, *self._conditions(features))
+
     def encode(self, time: Tensor, features: Tensor) -> UnetCondition:
-        local_cond = global_cond = None
-        if self.conditioning == "global":
-            global_cond = features.flatten(1)
-        elif self.conditioning == "local":
-            # Steps after the last observation have none: zeros.
-            local_cond = F.pad(features, (0, 0, 0, self.horizon - self.n_obs_steps))
-        return self.model.encode(time, local_cond, global_cond)
+        return self.model.encode(time, *self._conditions(features))
 
     def decode(self, x: Tensor, encoded: UnetCondition) -> Tensor:
         return self.model.decode(x, encoded)
+
+    def _conditions(self, features: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """(B, T, F) of each step, and (B, To * F) of all steps."""
+        if self.conditioning == "global":
+            return None, features.flatten(1)
+        if self.conditioning == "local":
+            # Steps after the last observation have none: zeros.
+            return F.pad(features, (0, 0, 0, self.horizon - self.n_obs_steps)), None
+        return None, None

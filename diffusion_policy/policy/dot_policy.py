@@ -278,7 +278,8 @@ class DOTPolicy(BasePolicy):
         newest = self._newest[ids]
         plan = newest[:, -self.inference_horizon :]
         plans = torch.cat([plan[:, None], self._plans[ids, :-1]], dim=1)
-        planned = torch.einsum("k,bktd->btd", self.plan_weights, plans)
+        # Not a matrix product, which autocast would round to a pixel.
+        planned = (self.plan_weights[:, None, None] * plans).sum(1)
         self._plans[ids] = _next_step(plans, dim=2)
         self._newest[ids] = _next_step(newest, dim=1)
         return planned

@@ -35,6 +35,7 @@ WITHOUT_EFFECT = (
         for name in ("num_workers", "pin_memory", "persistent_workers", "prefetch_factor")
     ),
     "task.dataset.reader.cache_dir",
+    "task.dataset.symmetry",  # counts where mirrored does, which is compared
     *(
         f"task.env_runner.{name}"
         for name in ("n_workers", "n_envs", "n_train_vis", "n_test_vis", "fps")
@@ -56,6 +57,8 @@ MAY_CHANGE = (
     "policy.noise_scheduler.num_inference_steps",
 )
 ABSENT = "absent"
+# Settings that earlier versions did not know, and the value at which nothing is different.
+_SINCE = {"task.dataset.mirrored": False}
 
 
 class Change(NamedTuple):
@@ -68,7 +71,7 @@ class Change(NamedTuple):
 
 def changed_settings(saved: DictConfig, current: DictConfig) -> list[Change]:
     """The settings that differ and should not, in the order of their keys."""
-    before, now = config_leaves(saved), config_leaves(current)
+    before, now = ({**_SINCE, **config_leaves(config)} for config in (saved, current))
     return [
         Change(key, before.get(key, ABSENT), now.get(key, ABSENT))
         for key in sorted(before.keys() | now.keys())

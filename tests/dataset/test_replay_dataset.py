@@ -363,6 +363,27 @@ def test_with_a_symmetry_every_training_sample_exists_twice(store):
     assert torch.equal(held_out[0]["action"], plain.get_validation_dataset()[0]["action"])
 
 
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_samples_count_from_both_ends_and_end(store, mirrored):
+    dataset = ReplayDataset(
+        store, META, WINDOW, val_ratio=0, symmetry=lambda key, x: -x, mirrored=mirrored
+    )
+    assert torch.equal(dataset[-1]["action"], dataset[len(dataset) - 1]["action"])
+    assert sum(1 for _ in dataset) == len(dataset)
+    with pytest.raises(IndexError, match=r"samples \[100\] of"):
+        dataset[100]
+
+
+def test_what_a_symmetry_does_not_know_is_told_before_training(store):
+    def of_actions(key: str, values: np.ndarray) -> np.ndarray:
+        if key != "action":
+            raise UserError(f"no mirror image of {key}")
+        return values
+
+    with pytest.raises(UserError, match="no mirror image of state"):
+        ReplayDataset(store, META, WINDOW, symmetry=of_actions, mirrored=True)
+
+
 def test_nothing_is_mirrored_without_a_symmetry(store):
     with pytest.raises(UserError, match=r"task\.dataset\.mirrored is true, but"):
         ReplayDataset(store, META, WINDOW, mirrored=True)

@@ -355,3 +355,12 @@ def test_pictures_are_encoded_once_until_the_weights_change():
 def test_settings_that_do_not_fit_are_refused(settings, message):
     with pytest.raises(UserError, match=message):
         make_policy(**settings)
+
+
+def test_plans_are_averaged_in_full_precision_whatever_the_products_have():
+    policy = make_policy().eval()
+    with torch.autocast("cpu", torch.bfloat16):
+        action = policy.predict_action(observation(2, 0))["action"]
+    # Of eight bits, what is between -1 and 1 would be a multiple of 2**-9.
+    normalized = policy.normalizer["action"].normalize(action) * 2**9
+    assert (normalized - normalized.round()).abs().max() > 1e-3

@@ -78,6 +78,15 @@ def test_settings_that_appear_or_vanish_are_changes():
     ]
 
 
+def test_a_run_from_before_the_mirror_goes_on_without_it():
+    mirror = {"symmetry": {"_target_": "Mirror"}}
+    saved = OmegaConf.create({"task": {"dataset": {"path": "a"}}})
+    same = OmegaConf.create({"task": {"dataset": {"path": "a", "mirrored": False, **mirror}}})
+    assert changed_settings(saved, same) == []
+    other = OmegaConf.create({"task": {"dataset": {"path": "a", "mirrored": True, **mirror}}})
+    assert changed_settings(saved, other) == [Change("task.dataset.mirrored", False, True)]
+
+
 def test_a_checkpoint_brings_its_workspace_along(workspace, tmp_path):
     restored = TrainWorkspace.create_from_checkpoint(workspace.get_checkpoint_path())
     assert restored.output_dir == workspace.output_dir

@@ -461,12 +461,24 @@ def test_image_diffusion_policies_train(tmp_path, demos, network, encoder):
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
-def test_compiled_networks_train_alike_and_keep_the_names_of_their_weights(tmp_path, overrides):
+@pytest.mark.parametrize(
+    ("name", "layers"),
+    [
+        ("train_dot_pusht", "policy.n_layers=1"),
+        ("train_diffusion_transformer_pusht", "policy.n_layer=1"),
+    ],
+)
+def test_compiled_networks_train_alike_and_keep_the_names_of_their_weights(
+    tmp_path, demos, name, layers
+):
     # Compiling takes most of the time, and grows with the layers.
-    small = [*overrides, "policy.n_layers=1", "training.max_train_steps=2"]
+    small = [*tiny_overrides(demos, tmp_path / "cache", tiny_policy(name)), layers]
     losses, names = [], []
+    torch._dynamo.utils.counters.clear()
     for compiled in ("false", "true"):
-        cfg = compose_config("train_dot_pusht", *small, f"training.compile={compiled}")
+        cfg = compose_config(
+            name, *small, "training.max_train_steps=2", f"training.compile={compiled}"
+        )
         workspace = TrainWorkspace(cfg, tmp_path / compiled)
         losses.append([workspace.train_step(batches) for batches in workspace._rest_of_epoch()])
         workspace.save_checkpoint()

@@ -76,7 +76,7 @@ def _obs(values: np.ndarray) -> np.ndarray:
 
 def _image(values: np.ndarray) -> np.ndarray:
     """(..., H, W), H = W."""
-    return values.swapaxes(-1, -2)[..., ::-1, ::-1]
+    return values.swapaxes(-1, -2)[..., ::-1, ::-1].copy()
 
 
 _keypoint = _BlockPoints(KEYPOINTS)

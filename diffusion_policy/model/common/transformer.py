@@ -50,22 +50,28 @@ class Attention(nn.Module):
         nn.init.xavier_uniform_(self.in_proj_weight)
         nn.init.zeros_(self.out_proj.bias)
 
-    def forward(self, query: Tensor, memory: KeysValues | None, mask: Tensor | None) -> Tensor:
+    def forward(
+        self, query: Tensor, memory: Tensor | KeysValues | None, mask: Tensor | None
+    ) -> Tensor:
         """Attend from ``query`` (B, Q, D) to a memory, or to itself when None.
 
         Args:
-            memory: of :meth:`keys_values`.
+            memory: (B, M, D), or what :meth:`keys_values` made of it.
             mask: (Q, M), see the top of this file.
 
         Returns:
             (B, Q, D).
         """
+        dim = query.shape[-1]
+        # Once, since adapters compute them anew at each access.
         weight, bias = self.in_proj_weight, self.in_proj_bias
         if memory is None:
             q, k, v = (self._split(x) for x in F.linear(query, weight, bias).chunk(3, dim=-1))
         else:
-            dim = query.shape[-1]
-            q, (k, v) = self._split(F.linear(query, weight[:dim], bias[:dim])), memory
+            q = self._split(F.linear(query, weight[:dim], bias[:dim]))
+            if isinstance(memory, Tensor):
+                memory = self._keys_values(memory, weight[dim:], bias[dim:])
+            k, v = memory
         trains = torch.is_grad_enabled()
         if query.device.type == "cpu" and (trains or len(k) >= _FEW_ROWS):
             attended = self._attend_on_cpu(q, k, v, mask)
@@ -75,10 +81,13 @@ class Attention(nn.Module):
         return self.out_proj(attended.transpose(1, 2).flatten(2))
 
     def keys_values(self, memory: Tensor) -> KeysValues:
-        """Project a memory (B, M, D) for :meth:`forward`."""
+        """Project a memory (B, M, D) that many calls attend to."""
         dim = memory.shape[-1]
-        both = F.linear(memory, self.in_proj_weight[dim:], self.in_proj_bias[dim:])
-        return KeysValues(*(self._split(x) for x in both.chunk(2, dim=-1)))
+        return self._keys_values(memory, self.in_proj_weight[dim:], self.in_proj_bias[dim:])
+
+    def _keys_values(self, memory: Tensor, weight: Tensor, bias: Tensor) -> KeysValues:
+        both = F.linear(memory, weight, bias).chunk(2, dim=-1)
+        return KeysValues(*(self._split(x) for x in both))
 
     def _attend_on_cpu(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
         # The fused CPU kernel has no dropout and a slow backward pass (2.4 times the cost of a
@@ -146,7 +155,11 @@ class DecoderLayer(nn.Module):
         self.dropout = Dropout(dropout)
 
     def forward(
-        self, x: Tensor, memory: KeysValues, mask: Tensor | None, memory_mask: Tensor | None = None
+        self,
+        x: Tensor,
+        memory: Tensor | KeysValues,
+        mask: Tensor | None,
+        memory_mask: Tensor | None = None,
     ) -> Tensor:
         """(B, Q, D) queries, a memory of M, (Q, Q) and (Q, M) masks -> (B, Q, D)."""
         x = self.dropout.add(x, self.self_attn(self.norm1(x), None, mask))
@@ -217,10 +230,10 @@ class TransformerDecoder(nn.Module):
         Returns:
             (B, Q, D).
         """
-        if isinstance(memory, Tensor):
-            memory = self.keys_values(memory)
-        for layer, remembered in zip(self.layers, memory, strict=True):
-            x = layer(x, remembered, mask, memory_mask)
+        # Each layer projects a memory itself: FSDP has its weights only while it is called.
+        every = [memory] * len(self.layers) if isinstance(memory, Tensor) else memory
+        for layer, own in zip(self.layers, every, strict=True):
+            x = layer(x, own, mask, memory_mask)
         return self.norm(x)
 
     def keys_values(self, memory: Tensor) -> list[KeysValues]:

@@ -16,6 +16,7 @@ from diffusion_policy.model.diffusion.conv1d_components import (
     ConditionalResidualBlock1D,
     Conv1dBlock,
     Downsample1d,
+    Modulation,
     Upsample1d,
 )
 from diffusion_policy.model.diffusion.positional_embedding import (
@@ -25,10 +26,10 @@ from diffusion_policy.model.diffusion.positional_embedding import (
 
 
 class UnetCondition(NamedTuple):
-    """What the trajectory is denoised by: the modulation of each residual block, in the order of
-    their use, and the encoded local condition (B, C, T) if there is one."""
+    """What the trajectory is denoised by: the condition of each residual block or its modulation,
+    in the order of their use, and the encoded local condition (B, C, T) if there is one."""
 
-    modulations: list[Tensor]
+    conditions: list[Tensor | Modulation]
     local: Tensor | None
 
 
@@ -163,47 +164,55 @@ class ConditionalUnet1D(nn.Module):
         Raises:
             UserError: T is not a multiple of ``stride``, or a condition is missing or not expected.
         """
-        timesteps = batch_of_timesteps(timestep, sample)
-        return self.decode(sample, self.encode(timesteps, local_cond, global_cond))
+        cond = self._join(batch_of_timesteps(timestep, sample), global_cond)
+        # Each block projects the condition itself: FSDP has its weights while it is called.
+        encoded = UnetCondition([cond] * len(list(self._blocks())), self._local(local_cond, cond))
+        return self.decode(sample, encoded)
 
     def encode(
         self, timestep: Tensor, local_cond: Tensor | None, global_cond: Tensor | None
     ) -> UnetCondition:
-        """The first part of :meth:`forward`: all that does not depend on the sample.
+        """All of :meth:`forward` that does not depend on the sample, for :meth:`decode`.
 
         Args:
             timestep: (B,), may be fractional.
             local_cond, global_cond: see :meth:`forward`.
         """
-        _check_given("local_cond", local_cond, self.local_cond_dim)
+        cond = self._join(timestep, global_cond)
+        modulations = [block.modulation(cond) for block in self._blocks()]
+        return UnetCondition(modulations, self._local(local_cond, cond))
+
+    def _join(self, timestep: Tensor, global_cond: Tensor | None) -> Tensor:
+        """(B, cond_dim) embedded time and global condition."""
         _check_given("global_cond", global_cond, self.global_cond_dim)
-        cond = self.diffusion_step_encoder(timestep)
-        if global_cond is not None:
-            cond = torch.cat([cond, global_cond], dim=-1)
-        local = None
-        if self.local_cond_encoder is not None:
-            encoder = self.local_cond_encoder[0]
-            local = encoder(local_cond.transpose(1, 2), encoder.modulation(cond))
-        return UnetCondition([block.modulation(cond) for block in self._blocks()], local)
+        time = self.diffusion_step_encoder(timestep)
+        return time if global_cond is None else torch.cat([time, global_cond], dim=-1)
+
+    def _local(self, local_cond: Tensor | None, cond: Tensor) -> Tensor | None:
+        """(B, C, T) of the local condition (B, T, Dl)."""
+        _check_given("local_cond", local_cond, self.local_cond_dim)
+        if local_cond is None:
+            return None
+        return self.local_cond_encoder[0](local_cond.transpose(1, 2), cond)
 
     def decode(self, sample: Tensor, encoded: UnetCondition) -> Tensor:
-        """The second part of :meth:`forward`, given the first."""
+        """The answer to a noisy trajectory, given what :meth:`encode` made of all the rest."""
         self.check_length(sample.shape[1])
-        modulations = iter(encoded.modulations)
+        conditions = iter(encoded.conditions)
         x = sample.transpose(1, 2)
         skips = []
         for level, (residual, residual2, downsample) in enumerate(self.down_modules):
-            x = residual(x, next(modulations))
+            x = residual(x, next(conditions))
             if level == 0 and encoded.local is not None:
                 x = x + encoded.local
-            x = residual2(x, next(modulations))
+            x = residual2(x, next(conditions))
             skips.append(x)
             x = downsample(x)
         for residual in self.mid_modules:
-            x = residual(x, next(modulations))
+            x = residual(x, next(conditions))
         for residual, residual2, upsample in self.up_modules:
-            x = residual(torch.cat([x, skips.pop()], dim=1), next(modulations))
-            x = upsample(residual2(x, next(modulations)))
+            x = residual(torch.cat([x, skips.pop()], dim=1), next(conditions))
+            x = upsample(residual2(x, next(conditions)))
         block, head = self.final_conv
         x = block(x)
         # Eight bits would round an action coarsely: the head works in full precision.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -95,6 +97,12 @@ class Conv1dBlock(nn.Module):
         return self.block(x)
 
 
+class Modulation(NamedTuple):
+    """What a condition does to the channels of a block: (B, C) shifts, behind C scales if any."""
+
+    values: Tensor
+
+
 class ConditionalResidualBlock1D(nn.Module):
     """Two convolution blocks with a short cut, modulated between them by a condition.
 
@@ -131,15 +139,15 @@ class ConditionalResidualBlock1D(nn.Module):
             else nn.Identity()
         )
 
-    def modulation(self, cond: Tensor) -> Tensor:
-        """What a condition (B, cond_dim) does to the channels: (B, C_out), or (B, 2 * C_out)."""
-        return self.cond_encoder(cond)
+    def modulation(self, cond: Tensor) -> Modulation:
+        """Of a condition (B, cond_dim), for many calls."""
+        return Modulation(self.cond_encoder(cond))
 
-    def forward(self, x: Tensor, modulation: Tensor) -> Tensor:
-        """(B, C_in, T) features, and what :meth:`modulation` gave -> (B, C_out, T)."""
+    def forward(self, x: Tensor, cond: Tensor | Modulation) -> Tensor:
+        """(B, C_in, T), and a condition (B, cond_dim) or its modulation -> (B, C_out, T)."""
         first, second = self.blocks
         hidden = first(x)
-        modulation = modulation[..., None]
+        modulation = (self.modulation(cond) if isinstance(cond, Tensor) else cond).values[..., None]
         if self.predict_scale:
             scale, shift = modulation.chunk(2, dim=1)
             hidden = scale * hidden + shift

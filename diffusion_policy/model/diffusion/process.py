@@ -115,7 +115,7 @@ class Diffusion(Process):
         beta_start, beta_end, beta_schedule: see ``diffusers``; squaredcos_cap_v2 needs no ends.
         prediction_type: what the network answers: ``epsilon`` (the noise), ``sample`` (the clean
             trajectory) or ``v_prediction`` (Salimans & Ho 2022).
-        clip_sample: keep the estimate of the clean trajectory in [-1, 1] (ddpm, ddim).
+        clip_sample: keep the estimate of the clean trajectory in [-1, 1].
 
     Raises:
         UserError: a setting is unknown or out of range.
@@ -124,7 +124,9 @@ class Diffusion(Process):
     _SAMPLERS: ClassVar = {
         "ddpm": (DDPMScheduler, {"variance_type": "fixed_small"}),
         "ddim": (DDIMScheduler, {"set_alpha_to_one": True, "steps_offset": 0}),
-        "dpm_solver": (DPMSolverMultistepScheduler, {}),
+        # The cosine schedule ends in noise alone, of which the clean trajectory cannot be computed:
+        # -5.1 keeps to the levels before, as diffusers says.
+        "dpm_solver": (DPMSolverMultistepScheduler, {"lambda_min_clipped": -5.1}),
     }
 
     def __init__(
@@ -170,6 +172,9 @@ class Diffusion(Process):
         scheduler, options = self._SAMPLERS[sampler]
         if sampler != "dpm_solver":
             options = {**options, "clip_sample": clip_sample}
+        elif clip_sample:
+            # Its thresholds, meant to move with the sample, stand still at 1.
+            options = {**options, "thresholding": True, "sample_max_value": 1.0}
         try:
             self._scheduler: Any = scheduler(
                 num_train_timesteps=num_train_timesteps,
@@ -186,7 +191,7 @@ class Diffusion(Process):
             ) from error
         self.num_train_timesteps = num_train_timesteps
         self.prediction_type = prediction_type
-        self.bounded = clip_sample and sampler != "dpm_solver"
+        self.bounded = clip_sample
         self._is_random = sampler == "ddpm"
 
     def corrupt(self, clean: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -25,9 +25,6 @@ from diffusion_policy.model.diffusion.positional_embedding import (
     batch_of_timesteps,
 )
 
-Encoded = Tensor | Sequence[KeysValues]
-"""The embedded time (B, 1, n_emb), or with ``time_as_cond`` the memory of each layer."""
-
 _INIT_STD = 0.02
 _WIDENING = 4  # of feed-forward blocks, against n_emb
 
@@ -187,12 +184,15 @@ class TransformerForDiffusion(nn.Module):
         """
         return self.decode(sample, self.encode(batch_of_timesteps(timestep, sample), cond))
 
-    def encode(self, timestep: Tensor, cond: Tensor | None) -> Encoded:
-        """The first part of :meth:`forward`: all that does not depend on the sample.
+    def encode(self, timestep: Tensor, cond: Tensor | None) -> Tensor:
+        """The first part of :meth:`forward`: tokens that do not depend on the sample.
 
         Args:
             timestep: (B,), may be fractional.
             cond: see :meth:`forward`.
+
+        Returns:
+            The memory (B, 1 + To, n_emb), or without ``time_as_cond`` the time (B, 1, n_emb).
         """
         self._check_cond(cond)
         tokens = self.time_emb(timestep)[:, None]
@@ -200,20 +200,24 @@ class TransformerForDiffusion(nn.Module):
             return tokens
         if self.cond_obs_emb is not None:
             tokens = torch.cat([tokens, self.cond_obs_emb(cond)], dim=1)
-        memory = self.encoder(self._embed(tokens, self.cond_pos_emb))
-        return self.decoder.keys_values(memory)
+        return self.encoder(self._embed(tokens, self.cond_pos_emb))
 
-    def decode(self, sample: Tensor, encoded: Encoded) -> Tensor:
-        """The second part of :meth:`forward`, given the first."""
+    def decode(self, sample: Tensor, encoded: Tensor | Sequence[KeysValues]) -> Tensor:
+        """The second part of :meth:`forward`.
+
+        Args:
+            encoded: of :meth:`encode`; of a memory also what ``decoder.keys_values`` made of it.
+        """
         self._check_sample(sample)
         tokens = self.input_emb(sample)
-        if isinstance(encoded, Tensor):
+        if self.time_as_cond:
+            n_memory = (encoded if isinstance(encoded, Tensor) else encoded[0].keys).shape[-2]
+            x = self._embed(tokens, self.pos_emb)
+            memory_mask = _crop(self.memory_mask, x, n_memory)
+            x = self.decoder(x, encoded, _crop(self.mask, x, x.shape[1]), memory_mask)
+        else:
             x = self._embed(torch.cat([encoded, tokens], dim=1), self.pos_emb)
             x = self.encoder(x, _crop(self.mask, x, x.shape[1]))[:, 1:]
-        else:
-            x = self._embed(tokens, self.pos_emb)
-            memory_mask = _crop(self.memory_mask, x, encoded[0].keys.shape[-2])
-            x = self.decoder(x, encoded, _crop(self.mask, x, x.shape[1]), memory_mask)
         x = self.ln_f(x)
         # Eight bits would round an action coarsely: the head works in full precision.
         with torch.autocast(x.device.type, enabled=False):
