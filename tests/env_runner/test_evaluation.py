@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import runpy
 import subprocess
 import sys
@@ -122,6 +123,22 @@ def test_repeats_itself(checkpoint, tmp_path):
     first = evaluate(checkpoint, tmp_path / "a")
     second = evaluate(checkpoint, tmp_path / "b", n_workers=2)
     assert first["per_episode"] == second["per_episode"]
+
+
+def test_the_numbers_survive_videos_that_cannot_be_written(checkpoint, tmp_path):
+    expected = evaluate(checkpoint, tmp_path / "whole")
+    (tmp_path / "eval").mkdir()
+    (tmp_path / "eval" / "media").touch()  # in the way of the folder
+    with pytest.raises(UserError) as caught:
+        evaluate(checkpoint, tmp_path / "eval")
+    assert re.fullmatch(
+        r"cannot make videos and report \(\w+Error: .*\); the numbers are kept in "
+        rf"{tmp_path}/eval/eval_info\.json; for the rest .*",
+        str(caught.value),
+    )
+    info = json.loads((tmp_path / "eval" / "eval_info.json").read_text())
+    assert info["aggregated"] == expected["aggregated"]
+    assert all(episode["video"] is None for episode in info["per_episode"])
 
 
 def test_low_precision_rounds_actions_and_is_told(checkpoint, tmp_path):
