@@ -122,6 +122,7 @@ def evaluate_checkpoint(
             f"seeds {start_seed} to {last_seed}, results in {output_dir}",
             flush=True,
         )
+        code = commit()  # at the end it may be another one
         started = time.monotonic()
         with runner:
             with torch.autocast(torch_device.type, dtype, enabled=dtype is not None):
@@ -135,7 +136,7 @@ def evaluate_checkpoint(
                 "seed_range": [start_seed, last_seed],
                 "per_episode": _records(runner.episodes, output_dir),
                 "aggregated": aggregate(runner.episodes),
-                "commit": commit(),
+                "commit": code,
                 "machine": machine(),
                 "versions": _versions(),
                 "duration_s": round(time.monotonic() - started, 1),
