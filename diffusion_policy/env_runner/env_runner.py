@@ -256,8 +256,9 @@ class EnvRunner(BaseRunner):
                 slots = sorted(running)
                 actions = self._actions(env, policy, slots)
                 if self.n_outcome_vis:
+                    # Copied: a policy may go on writing into the tensor that it handed out.
                     for slot, chunk in zip(slots, actions, strict=True):
-                        self._kept[running[slot].episode_ix].append(chunk)
+                        self._kept[running[slot].episode_ix].append(chunk.copy())
                 totals = env.step(slots, actions)
                 for row in np.flatnonzero(totals.done):
                     finished.append(running.pop(slots[row]).finished(totals, row))

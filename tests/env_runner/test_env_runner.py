@@ -202,6 +202,21 @@ def test_no_video_passes_for_another_episode(tmp_path, capsys):
     assert capsys.readouterr().out.count("note: no video of seed 10000") == 3
 
 
+def test_a_policy_may_write_into_its_last_answer(tmp_path):
+    class Reusing(GoalPolicy):
+        answer = torch.zeros(3, 1, 2)
+
+        def predict_action(self, obs, env_ids=None):
+            self.answer[: len(env_ids)] = super().predict_action(obs, env_ids)["action"]
+            return {"action": self.answer[: len(env_ids)]}
+
+    options = dict(n_train=0, n_test=3, n_test_vis=0, n_outcome_vis=3, output_dir=tmp_path)
+    with make_runner(**options) as runner:
+        runner.run(Reusing(noise=1.0))
+        runner.record_outcomes()
+    assert all(episode.video is not None for episode in runner.episodes)
+
+
 @given(st.integers(1, 30), st.integers(0, 30), st.integers(1, 5))
 def test_processes_divide_the_episodes(n, n_recorded, n_processes):
     plan = [Episode(i, "test", i, Path("x.mp4") if i < n_recorded else None) for i in range(n)]
