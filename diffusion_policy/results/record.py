@@ -56,13 +56,10 @@ def record_result(
     _require(evaluation, INFO_FILE, CONTACT_SHEET_FILE)
     _check_output(output, overwrite)
     launches = _neutral(read_launches(run), run, evaluation)
-    info = _neutral(json.loads((evaluation / INFO_FILE).read_text()), run, evaluation)
+    info = json.loads((evaluation / INFO_FILE).read_text())
+    _check_together(run, evaluation, info["checkpoint"])
+    info = _neutral(info, run, evaluation)
     cfg = OmegaConf.load(run / RUN_CONFIG)
-    if info["config_name"] != cfg.name:
-        raise UserError(
-            f"{evaluation} is of {info['config_name']} and {run} of {cfg.name}; give the "
-            "evaluation of that run"
-        )
     if "command" not in info:
         raise UserError(f"{evaluation} is of an earlier version; evaluate the checkpoint again")
     with writing(output), replacing(output) as folder:
@@ -89,6 +86,16 @@ def _require(folder: Path, *names: str) -> None:
                 f"{folder} holds no {name}; give the folder of a run as --run, and one of eval.py "
                 "that recorded videos as --evaluation"
             )
+
+
+def _check_together(run: Path, evaluation: Path, checkpoint: str) -> None:
+    """An exported folder is refused as well: it does not tell which run it came from."""
+    checkpoints = run / "checkpoints"
+    if not Path(checkpoint).resolve().is_relative_to(checkpoints.resolve()):
+        raise UserError(
+            f"{evaluation} is of {checkpoint}, which does not lie in {checkpoints}; give the "
+            "evaluation of a checkpoint of that run, in the folder where it was evaluated"
+        )
 
 
 def _check_output(output: Path, overwrite: bool) -> None:
