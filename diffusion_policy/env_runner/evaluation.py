@@ -100,12 +100,13 @@ def evaluate_checkpoint(
     torch_device = resolve_device(device)
     precision = resolve_precision(precision, torch_device)
     dtype = AUTOCAST_DTYPES[precision]
+    # Before the lock, which would leave a folder for a checkpoint that there is not.
+    policy, cfg = load_policy(checkpoint, torch_device, overrides=overrides, trust=trust)
+    if not trust:
+        check_trusted(cfg, "task.env_runner")
     output_dir = output_dir or EVALUATIONS / _name(checkpoint)
     with OutputLock(output_dir):
         _check_output_dir(output_dir, overwrite)
-        policy, cfg = load_policy(checkpoint, torch_device, overrides=overrides, trust=trust)
-        if not trust:
-            check_trusted(cfg, "task.env_runner")
         runner: EnvRunner = hydra.utils.instantiate(
             cfg.task.env_runner,
             n_train=0,

@@ -331,6 +331,13 @@ def test_results_have_a_place_of_their_own(tmp_path, monkeypatch, path, name):
         evaluate(tmp_path / path, None, n_episodes=1, n_videos=0)
 
 
+def test_a_mistyped_checkpoint_leaves_nothing_behind(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"no checkpoint at lastest\.ckpt"):
+        evaluate(Path("lastest.ckpt"), None)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_an_exported_folder_is_evaluated_under_its_name(checkpoint, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     export_policy.main([f"--checkpoint={checkpoint}", "--output=toy.v1"])
