@@ -101,6 +101,8 @@ def _check_together(run: Path, evaluation: Path, checkpoint: str) -> None:
 def _check_output(output: Path, overwrite: bool) -> None:
     if not output.exists():
         return
+    if not output.is_dir():
+        raise UserError(f"{output} is a file; choose another --output")
     if not overwrite:
         raise UserError(f"{output} exists; choose another --output, or --overwrite it")
     others = sorted({path.name for path in output.iterdir()} - _CONTENTS)
@@ -110,9 +112,10 @@ def _check_output(output: Path, overwrite: bool) -> None:
 
 def _neutral(value: Any, run: Path, evaluation: Path) -> Any:
     """``value`` with the two folders, however they are given, under the names of the docs."""
-    text = json.dumps(value)
+    text = json.dumps(value, ensure_ascii=False)
     for folder, name in ((run, "data/outputs/<run>"), (evaluation, "data/eval/<name>")):
         for spelling in {str(folder.resolve()), str(folder)}:
-            if "/" in spelling:  # a bare word may mean other things as well
-                text = re.sub(rf"(?<![\w/.-]){re.escape(spelling)}(?![\w.-])", name, text)
+            # A bare word may mean other things as well.
+            here = r"(\./)*" if "/" in spelling else r"(\./)+"
+            text = re.sub(rf"(?<![\w/.-]){here}{re.escape(spelling)}(?![\w.-])", name, text)
     return json.loads(text)

@@ -9,7 +9,7 @@ import pytest
 
 from diffusion_policy.common.errors import UserError
 from diffusion_policy.env_runner.evaluation import evaluate_checkpoint
-from diffusion_policy.results.record import record_result
+from diffusion_policy.results.record import _neutral, record_result
 from diffusion_policy.results.result import Result
 from diffusion_policy.workspace.train_workspace import TrainWorkspace
 from tests.configs import compose_config, tiny_overrides
@@ -79,9 +79,25 @@ def test_an_earlier_record_is_kept_unless_told_otherwise(run, evaluation, tmp_pa
     assert (output / "README.md").read_text() == "mine"
     record_result(run, evaluation, output, overwrite=True)
     assert (output / "README.md").read_text().startswith("# tiny\n")
+    with pytest.raises(UserError, match="is a file; choose another --output"):
+        record_result(run, evaluation, output / "README.md", overwrite=True)
     (output / "thesis.tex").touch()
     with pytest.raises(UserError, match=r"also holds thesis\.tex"):
         record_result(run, evaluation, output, overwrite=True)
+
+
+@pytest.mark.parametrize(
+    ("run", "text", "expected"),
+    [
+        ("out/run", "a=./out/run/b", "a=data/outputs/<run>/b"),
+        ("./out/läuft", "out/läuft", "data/outputs/<run>"),
+        ("/tmp/out/läuft", "/tmp/out/läuft/x.ckpt", "data/outputs/<run>/x.ckpt"),
+        ("run", "run ./run run=run", "run data/outputs/<run> run=run"),
+        ("out/run", "about/run out/run2 out/run", "about/run out/run2 data/outputs/<run>"),
+    ],
+)
+def test_folders_go_by_the_names_of_the_docs(run, text, expected):
+    assert _neutral([text], Path(run), Path("data/eval/x")) == [expected]
 
 
 def test_run_and_evaluation_belong_together(run, evaluation, tmp_path):
