@@ -198,7 +198,9 @@ class EnvRunner(BaseRunner):
             test = [episode for episode in self.episodes if episode.prefix == "test"]
             chosen = first_of_each_outcome(test, self.n_outcome_vis)
             missing = [episode for episode in chosen if episode.video is None]
-            for episode in record(self._vector_env, missing, actions, self._folder):
+            for episode in record(
+                self._vector_env, missing, actions, self._folder, progress=self.progress
+            ):
                 self.episodes[episode.episode_ix] = episode
         self.episodes = distributed.from_main(self.episodes)
 
