@@ -8,6 +8,7 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ import torch
 from omegaconf import OmegaConf
 
 from diffusion_policy.common.checkpoint import save_checkpoint
+from diffusion_policy.common.policy_folder import save_policy_folder
 from diffusion_policy.model.common.normalizer import LinearNormalizer
 from diffusion_policy.workspace.base_workspace import load_policy
 from tests.configs import compose_config, tiny_policy
@@ -85,6 +87,25 @@ def test_a_trained_policy_acts_with_the_sampler_of_the_page(tmp_path):
     assert changed.policy.noise_scheduler.sampler == "ddim"
     assert policy.process.num_inference_steps == 8
     assert not torch.equal(policy.predict_action(obs)["action"], before)
+
+
+@pytest.mark.parametrize("name", ["train_dot_pusht", "train_diffusion_unet_pusht"])
+def test_the_loop_of_ones_own_plays_one_episode(tmp_path, monkeypatch, capsys, name):
+    cfg = compose_config(name, *tiny_policy(name))
+    save_policy_folder(
+        tmp_path / "data/pretrained/dot_pusht",
+        OmegaConf.to_yaml(cfg, resolve=True),
+        make_policy(name).state_dict(),
+    )
+    monkeypatch.chdir(tmp_path)
+    page = (ROOT / "docs/evaluation.md").read_text()
+    names: dict[str, Any] = {}
+    exec(re.search(r"```python\n(.*?)```", page, re.DOTALL)[1], names)
+    # Chunks of eight actions do not end with the episode; the loop has to.
+    steps = names["env"].get_wrapper_attr("_elapsed_steps")
+    assert names["terminated"] or steps == 300
+    outcome = "success" if names["terminated"] else "no success"
+    assert capsys.readouterr().out == f"reward {names['reward']:.3f}, {outcome}\n"
 
 
 def test_make_targets_exist():

@@ -12,6 +12,7 @@ from diffusion_policy.common.output_dir import write_atomically
 from diffusion_policy.common.provenance import command_line, commit, machine
 
 LAUNCHES_FILE = "launches.json"
+_KEYS = {"command", "commit", "machine", "steps", "seconds"}
 
 
 class Launches:
@@ -48,7 +49,7 @@ def read_launches(output_dir: Path) -> list[dict[str, Any]]:
     """The records of a run.
 
     Raises:
-        UserError: there are none.
+        UserError: there are none, or the file is damaged.
     """
     path = output_dir / LAUNCHES_FILE
     if not path.is_file():
@@ -57,4 +58,16 @@ def read_launches(output_dir: Path) -> list[dict[str, Any]]:
             'earlier version write it: [{"command": "python train.py ...", "commit": "...", '
             '"machine": "...", "steps": [0, 1000], "seconds": 600}]'
         )
-    return json.loads(path.read_text())
+    try:
+        launches = json.loads(path.read_text())
+    except ValueError:
+        launches = None
+    if not isinstance(launches, list) or not all(map(_is_whole, launches)):
+        raise UserError(
+            f"{path} is damaged; correct it, or move it away to go on without these records"
+        )
+    return launches
+
+
+def _is_whole(launch: Any) -> bool:
+    return isinstance(launch, dict) and launch.keys() >= _KEYS and len(launch["steps"]) == 2

@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from omegaconf import OmegaConf
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
+from yaml import YAMLError
 
 from diffusion_policy.common.atomic_file import replacing
 from diffusion_policy.common.errors import UserError
@@ -73,9 +75,17 @@ def load_policy_folder(folder: Path) -> dict[str, Any]:
                 "its checkpoints/), or a folder written by diffusion_policy.scripts.export_policy"
             )
     try:
+        config = (folder / CONFIG_FILE).read_text()
+        OmegaConf.create(config)
+    except (OSError, UnicodeDecodeError, YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(
+            f"{folder / CONFIG_FILE} is damaged ({reason}); get the folder again"
+        ) from None
+    try:
         weights = load_file(folder / WEIGHTS_FILE)
     except (OSError, SafetensorError) as error:
         raise UserError(
             f"{folder / WEIGHTS_FILE} is damaged ({error}); get the folder again"
         ) from None
-    return {"config": (folder / CONFIG_FILE).read_text(), "state": {"model": weights}}
+    return {"config": config, "state": {"model": weights}}

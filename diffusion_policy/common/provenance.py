@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 
 from diffusion_policy.common import distributed
 from diffusion_policy.common.cores import usable_cores
@@ -21,14 +22,16 @@ _ROOT = Path(__file__).parents[2]
 def command_line() -> str:
     """The command that started this process, as a shell takes it.
 
-    Of a Hydra job, the one that starts it alone: a sweep starts many in one process.
+    Of a job of a sweep, which starts many in one process, it is the one that starts this job
+    alone; where the sweep found its configs and how Hydra ran it is left out.
     """
-    if HydraConfig.initialized():
-        hydra, processes = HydraConfig.get(), distributed.n_processes()
-        start = ["torchrun", f"--nproc_per_node={processes}"] if processes > 1 else ["python"]
-        config = f"--config-name={hydra.job.config_name}"
-        return shlex.join([*start, "train.py", config, *hydra.overrides.task])
-    return shlex.join(["python", Path(sys.argv[0]).name, *sys.argv[1:]])
+    words = [Path(sys.argv[0]).name, *sys.argv[1:]]
+    if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
+        hydra = HydraConfig.get()
+        words = ["train.py", f"--config-name={hydra.job.config_name}", *hydra.overrides.task]
+    processes = distributed.n_local_processes()
+    start = ["torchrun", f"--nproc_per_node={processes}"] if processes > 1 else ["python"]
+    return shlex.join([*start, *words])
 
 
 def commit() -> str:

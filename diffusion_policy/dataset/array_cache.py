@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import mmap
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -68,5 +69,6 @@ def read_ahead(array: np.ndarray, rows: np.ndarray) -> None:
     begins = start_of_map + wanted[first_of_run] * array.strides[0]
     ends = start_of_map + (wanted[last_of_run] + 1) * array.strides[0]
     begins -= begins % mmap.PAGESIZE
-    for begin, end in zip(begins.tolist(), ends.tolist(), strict=True):
-        array._mmap.madvise(mmap.MADV_WILLNEED, begin, end - begin)
+    with suppress(OSError):  # a mere hint, and not every file system takes it
+        for begin, end in zip(begins.tolist(), ends.tolist(), strict=True):
+            array._mmap.madvise(mmap.MADV_WILLNEED, begin, end - begin)

@@ -56,8 +56,8 @@ class EnvRunner(BaseRunner):
         shape_meta: what the task observes and commands; checked against the environment.
         n_train, n_train_vis, train_start_seed: episodes, recorded ones among them, first seed.
         n_test, n_test_vis, test_start_seed: likewise.
-        n_outcome_vis: of the test episodes, record the first so many successes and as many
-            failures, by playing their actions again. All actions are kept until then.
+        n_outcome_vis: of the test episodes, :meth:`record_outcomes` records the first so many
+            successes and as many failures. All actions of a run are kept for it.
         max_steps: length at which an episode ends without success.
         n_latency_steps: control steps between an observation and the first action that was chosen
             by it, as on a robot whose policy takes time: the policy sees observations that are so
@@ -131,6 +131,8 @@ class EnvRunner(BaseRunner):
         self.progress = progress
         self.episodes: list[Episode] = []
         self._vector_env: VectorEnv | None = None
+        self._kept: defaultdict[int, Chunks] = defaultdict(list)
+        self._folder: Path | None = None
         self._check_shapes()
 
     def _check_shapes(self) -> None:
@@ -172,15 +174,35 @@ class EnvRunner(BaseRunner):
             ValueError: the policy's actions have the wrong shape, or are not finite.
         """
         env = self._env_for(policy)
-        folder = self._video_folder(label)
-        plan = _share(self._plan(folder), distributed.rank(), distributed.n_processes())
-        actions: defaultdict[int, Chunks] = defaultdict(list)
+        self._folder = self._video_folder(label)
+        self._kept.clear()
+        plan = _share(self._plan(self._folder), distributed.rank(), distributed.n_processes())
         with undisturbed(policy, policy.device, self.policy_seed):
-            played = self._play(env, policy, plan, actions)
+            played = self._play(env, policy, plan)
         self.episodes = sorted(distributed.gather(played), key=lambda episode: episode.episode_ix)
-        if folder is not None and self.n_outcome_vis:
-            self._record_outcomes(env, actions, folder)
         return summary(self.episodes)
+
+    def record_outcomes(self) -> None:
+        """Record the first ``n_outcome_vis`` successes and failures of the last run.
+
+        Their actions are played again, and ``episodes`` then name the videos. It is no part of
+        :meth:`run`, so that scores can be saved before anything goes wrong with pictures.
+
+        Raises:
+            WorkerError: a video cannot be written, or an environment failed.
+        """
+        if self._folder is None or not self.n_outcome_vis:
+            return
+        actions = dict(distributed.gather(list(self._kept.items())))
+        if distributed.is_main():  # it alone writes files
+            test = [episode for episode in self.episodes if episode.prefix == "test"]
+            chosen = first_of_each_outcome(test, self.n_outcome_vis)
+            missing = [episode for episode in chosen if episode.video is None]
+            for episode in record(
+                self._vector_env, missing, actions, self._folder, progress=self.progress
+            ):
+                self.episodes[episode.episode_ix] = episode
+        self.episodes = distributed.from_main(self.episodes)
 
     def _env_for(self, policy: BasePolicy) -> VectorEnv:
         """The workers of the last run, if they suit this policy too."""
@@ -222,14 +244,7 @@ class EnvRunner(BaseRunner):
         numbered = (media / f"rollout_{number:04d}" for number in itertools.count())
         return next(folder for folder in numbered if not folder.exists())
 
-    def _play(
-        self,
-        env: VectorEnv,
-        policy: BasePolicy,
-        plan: list[Episode],
-        kept: defaultdict[int, Chunks],
-    ) -> list[Episode]:
-        """Play ``plan``; ``kept`` takes the actions if some episodes are to be played again."""
+    def _play(self, env: VectorEnv, policy: BasePolicy, plan: list[Episode]) -> list[Episode]:
         waiting = deque(plan)
         running: dict[int, Episode] = {}  # by slot
         finished: list[Episode] = []
@@ -243,23 +258,14 @@ class EnvRunner(BaseRunner):
                 slots = sorted(running)
                 actions = self._actions(env, policy, slots)
                 if self.n_outcome_vis:
+                    # Copied: a policy may go on writing into the tensor that it handed out.
                     for slot, chunk in zip(slots, actions, strict=True):
-                        kept[running[slot].episode_ix].append(chunk)
+                        self._kept[running[slot].episode_ix].append(chunk.copy())
                 totals = env.step(slots, actions)
                 for row in np.flatnonzero(totals.done):
                     finished.append(running.pop(slots[row]).finished(totals, row))
                 _report(bar, finished, totals.length[~totals.done], self.max_steps)
         return finished
-
-    def _record_outcomes(self, env: VectorEnv, actions: Mapping[int, Chunks], folder: Path) -> None:
-        actions = dict(distributed.gather(list(actions.items())))
-        if distributed.is_main():  # it alone writes files
-            test = [episode for episode in self.episodes if episode.prefix == "test"]
-            chosen = first_of_each_outcome(test, self.n_outcome_vis)
-            missing = [episode for episode in chosen if episode.video is None]
-            for episode in record(env, missing, actions, folder):
-                self.episodes[episode.episode_ix] = episode
-        self.episodes = distributed.from_main(self.episodes)
 
     def _progress_bar(self, n_episodes: int) -> tqdm:
         # Counted in steps, for a time left that is right: episodes tend to end all at once.

@@ -7,7 +7,8 @@ import json
 import platform
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ from diffusion_policy.env_runner.episode import Episode
 from diffusion_policy.env_runner.failures import count_failures, failure_kind
 from diffusion_policy.env_runner.report import CONTACT_SHEET_FILE, REPORT_FILE, write_report
 from diffusion_policy.env_runner.score_text import score_text
+from diffusion_policy.gym_util.vector_env import WorkerError
 from diffusion_policy.workspace.base_workspace import load_policy
 from diffusion_policy.workspace.trust import check_trusted
 
@@ -89,8 +91,8 @@ def evaluate_checkpoint(
 
     Raises:
         UserError: an argument makes no sense, an override names what an argument sets,
-            ``output_dir`` holds results already or is in use, or the checkpoint or device is
-            unusable.
+            ``output_dir`` holds results already or is in use, the checkpoint or device is
+            unusable, or the videos cannot be made; ``eval_info.json`` is written by then.
     """
     last_seed = start_seed + n_episodes - 1
     _check_arguments(n_episodes, start_seed, n_videos, n_workers)
@@ -98,12 +100,13 @@ def evaluate_checkpoint(
     torch_device = resolve_device(device)
     precision = resolve_precision(precision, torch_device)
     dtype = AUTOCAST_DTYPES[precision]
+    # Before the lock, which would leave a folder for a checkpoint that there is not.
+    policy, cfg = load_policy(checkpoint, torch_device, overrides=overrides, trust=trust)
+    if not trust:
+        check_trusted(cfg, "task.env_runner")
     output_dir = output_dir or EVALUATIONS / _name(checkpoint)
     with OutputLock(output_dir):
         _check_output_dir(output_dir, overwrite)
-        policy, cfg = load_policy(checkpoint, torch_device, overrides=overrides, trust=trust)
-        if not trust:
-            check_trusted(cfg, "task.env_runner")
         runner: EnvRunner = hydra.utils.instantiate(
             cfg.task.env_runner,
             n_train=0,
@@ -120,27 +123,33 @@ def evaluate_checkpoint(
             f"seeds {start_seed} to {last_seed}, results in {output_dir}",
             flush=True,
         )
+        code = commit()  # at the end it may be another one
         started = time.monotonic()
-        with runner, torch.autocast(torch_device.type, dtype, enabled=dtype is not None):
-            runner.run(policy, label=VIDEO_LABEL)
-        info = {
-            "command": command_line(),
-            "checkpoint": str(checkpoint),
-            "config_name": cfg.name,
-            "overrides": list(overrides),
-            "precision": precision,
-            "seed_range": [start_seed, last_seed],
-            "per_episode": [_record(episode, output_dir) for episode in runner.episodes],
-            "aggregated": aggregate(runner.episodes),
-            "commit": commit(),
-            "machine": machine(),
-            "versions": _versions(),
-            "duration_s": round(time.monotonic() - started, 1),
-        }
-        # The numbers first: they should survive whatever goes wrong with the pictures.
-        with replacing(output_dir / INFO_FILE) as partial:
-            partial.write_text(json.dumps(info, indent=2) + "\n")
-        report = write_report(info, output_dir)
+        with runner:
+            with torch.autocast(torch_device.type, dtype, enabled=dtype is not None):
+                runner.run(policy, label=VIDEO_LABEL)
+            info = {
+                "command": command_line(),
+                "checkpoint": str(checkpoint),
+                "config_name": cfg.name,
+                "overrides": list(overrides),
+                "precision": precision,
+                "seed_range": [start_seed, last_seed],
+                "per_episode": _records(runner.episodes, output_dir),
+                "aggregated": aggregate(runner.episodes),
+                "commit": code,
+                "machine": machine(),
+                "versions": _versions(),
+                "duration_s": round(time.monotonic() - started, 1),
+            }
+            # The numbers first: they should survive whatever goes wrong with the pictures.
+            _write_info(info, output_dir)
+            with _numbers_are_kept(output_dir):
+                runner.record_outcomes()
+                info["per_episode"] = _records(runner.episodes, output_dir)
+                info["duration_s"] = round(time.monotonic() - started, 1)
+                _write_info(info, output_dir)
+                report = write_report(info, output_dir)
     print(f"{headline(info['aggregated'])}; see {report}")
     return info
 
@@ -230,12 +239,31 @@ def _clear(output_dir: Path) -> None:
     shutil.rmtree(output_dir / "media" / VIDEO_LABEL, ignore_errors=True)
 
 
-def _record(episode: Episode, output_dir: Path) -> dict[str, Any]:
-    record = asdict(episode)
-    del record["prefix"]
-    # Relative, so that the folder can be moved or sent.
-    record["video"] = episode.video and str(episode.video.relative_to(output_dir))
-    return record
+def _write_info(info: dict[str, Any], output_dir: Path) -> None:
+    with replacing(output_dir / INFO_FILE) as partial:
+        partial.write_text(json.dumps(info, indent=2) + "\n")
+
+
+@contextmanager
+def _numbers_are_kept(output_dir: Path) -> Iterator[None]:
+    """Say so when the block cannot make videos or report."""
+    try:
+        yield
+    except (OSError, WorkerError) as error:
+        reason = str(error).strip().splitlines()[-1]  # of a worker's traceback, what was raised
+        raise UserError(
+            f"cannot make videos and report ({reason}); the numbers are kept in "
+            f"{output_dir / INFO_FILE}; for the rest free space and evaluate with --overwrite"
+        ) from error
+
+
+def _records(episodes: Sequence[Episode], output_dir: Path) -> list[dict[str, Any]]:
+    records = [asdict(episode) for episode in episodes]
+    for record in records:
+        del record["prefix"]
+        # Relative, so that the folder can be moved or sent.
+        record["video"] = record["video"] and str(record["video"].relative_to(output_dir))
+    return records
 
 
 def _versions() -> dict[str, str]:

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from tqdm import tqdm
 
 from diffusion_policy.env_runner.episode import Episode
 from diffusion_policy.gym_util.vector_env import VectorEnv
@@ -28,21 +29,34 @@ def first_of_each_outcome(episodes: Sequence[Episode], n: int) -> list[Episode]:
 
 
 def record(
-    env: VectorEnv, episodes: Sequence[Episode], actions: Mapping[int, Chunks], folder: Path
+    env: VectorEnv,
+    episodes: Sequence[Episode],
+    actions: Mapping[int, Chunks],
+    folder: Path,
+    *,
+    progress: bool = False,
 ) -> list[Episode]:
     """``episodes`` with videos in ``folder``; one that does not repeat itself gets none.
 
     Args:
         actions: of each episode, by ``episode_ix``.
+        progress: show a progress bar.
     """
     recorded = []
-    for first in range(0, len(episodes), env.n_envs):
-        recorded += _record(env, episodes[first : first + env.n_envs], actions, folder)
+    total = sum(len(actions[episode.episode_ix]) for episode in episodes)
+    # In chunks of actions; encoding makes it slow.
+    with tqdm(total=total, desc="videos", disable=not progress, leave=False) as bar:
+        for first in range(0, len(episodes), env.n_envs):
+            recorded += _record(env, episodes[first : first + env.n_envs], actions, folder, bar)
     return recorded
 
 
 def _record(
-    env: VectorEnv, episodes: Sequence[Episode], actions: Mapping[int, Chunks], folder: Path
+    env: VectorEnv,
+    episodes: Sequence[Episode],
+    actions: Mapping[int, Chunks],
+    folder: Path,
+    bar: tqdm,
 ) -> list[Episode]:
     """At most as many episodes as there are slots, each in the slot of its position."""
     running = dict(
@@ -60,6 +74,7 @@ def _record(
         if not slots:
             break
         totals = env.step(slots, np.stack([chunks[slot][turn] for slot in slots]))
+        bar.update(len(slots))
         for row in np.flatnonzero(totals.done):
             slot = slots[row]
             replayed = running.pop(slot).finished(totals, row)

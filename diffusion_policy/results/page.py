@@ -67,7 +67,10 @@ def _facts(result: Result) -> list[tuple[str, str]]:
             f"**{result.success_text} success**, {n_successes} of {n_episodes}; "
             f"mean max reward {result.reward_text}; brackets hold 95 % intervals, rounded down",
         ),
-        ("evaluation", f"seeds {first} to {last} with `{info['checkpoint']}`"),
+        (
+            "evaluation",
+            ", ".join([f"seeds {first} to {last} with `{info['checkpoint']}`", *_changes(info)]),
+        ),
         ("policy", f"`{cfg.policy._target_.rpartition('.')[2]}`, config `{cfg.name}`"),
         ("demonstrations", f"{result.demonstrations}: `{cfg.task.dataset.path}`"),
         ("training", f"{result.effort}, rollouts included"),
@@ -77,6 +80,13 @@ def _facts(result: Result) -> list[tuple[str, str]]:
         ("duration of the evaluation", duration(info["duration_s"])),
         ("versions", ", ".join(f"{name} {v}" for name, v in info["versions"].items())),
     ]
+
+
+def _changes(info: Mapping[str, Any]) -> list[str]:
+    """In what the evaluated policy was another than the trained one."""
+    changes = [f"`{override}`" for override in info.get("overrides", [])]
+    precision = info.get("precision", "fp32")  # earlier versions had no other
+    return changes if precision == "fp32" else [*changes, f"matrix products in {precision}"]
 
 
 def _each(result: Result, key: str) -> str:

@@ -56,13 +56,10 @@ def record_result(
     _require(evaluation, INFO_FILE, CONTACT_SHEET_FILE)
     _check_output(output, overwrite)
     launches = _neutral(read_launches(run), run, evaluation)
-    info = _neutral(json.loads((evaluation / INFO_FILE).read_text()), run, evaluation)
+    info = json.loads((evaluation / INFO_FILE).read_text())
+    _check_together(run, evaluation, info["checkpoint"])
+    info = _neutral(info, run, evaluation)
     cfg = OmegaConf.load(run / RUN_CONFIG)
-    if info["config_name"] != cfg.name:
-        raise UserError(
-            f"{evaluation} is of {info['config_name']} and {run} of {cfg.name}; give the "
-            "evaluation of that run"
-        )
     if "command" not in info:
         raise UserError(f"{evaluation} is of an earlier version; evaluate the checkpoint again")
     with writing(output), replacing(output) as folder:
@@ -91,9 +88,21 @@ def _require(folder: Path, *names: str) -> None:
             )
 
 
+def _check_together(run: Path, evaluation: Path, checkpoint: str) -> None:
+    """An exported folder is refused as well: it does not tell which run it came from."""
+    checkpoints = run / "checkpoints"
+    if not Path(checkpoint).resolve().is_relative_to(checkpoints.resolve()):
+        raise UserError(
+            f"{evaluation} is of {checkpoint}, which does not lie in {checkpoints}; give the "
+            "evaluation of a checkpoint of that run, in the folder where it was evaluated"
+        )
+
+
 def _check_output(output: Path, overwrite: bool) -> None:
     if not output.exists():
         return
+    if not output.is_dir():
+        raise UserError(f"{output} is a file; choose another --output")
     if not overwrite:
         raise UserError(f"{output} exists; choose another --output, or --overwrite it")
     others = sorted({path.name for path in output.iterdir()} - _CONTENTS)
@@ -103,9 +112,10 @@ def _check_output(output: Path, overwrite: bool) -> None:
 
 def _neutral(value: Any, run: Path, evaluation: Path) -> Any:
     """``value`` with the two folders, however they are given, under the names of the docs."""
-    text = json.dumps(value)
+    text = json.dumps(value, ensure_ascii=False)
     for folder, name in ((run, "data/outputs/<run>"), (evaluation, "data/eval/<name>")):
         for spelling in {str(folder.resolve()), str(folder)}:
-            if "/" in spelling:  # a bare word may mean other things as well
-                text = re.sub(rf"(?<![\w/.-]){re.escape(spelling)}(?![\w.-])", name, text)
+            # A bare word may mean other things as well.
+            here = r"(\./)*" if "/" in spelling else r"(\./)+"
+            text = re.sub(rf"(?<![\w/.-]){here}{re.escape(spelling)}(?![\w.-])", name, text)
     return json.loads(text)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from diffusion_policy.common.errors import UserError
 from diffusion_policy.results.published import SETTINGS, Figure, Measure, Setting
 from diffusion_policy.results.result import INFO_FILE, Result
 
@@ -41,9 +42,14 @@ def results_page(root: Path) -> str:
         root: of the repository.
 
     Raises:
-        UserError: a folder of results does not tell how its run came about.
+        UserError: there are no results, or a folder of them does not tell how its run came about.
     """
     folders = sorted(path.parent for path in (root / "docs/results").glob(f"*/{INFO_FILE}"))
+    if not folders:
+        raise UserError(
+            f"{(root / 'docs/results').resolve()} holds no recorded run; run this in the root of "
+            "the repository, after diffusion_policy.scripts.record_result"
+        )
     results = [Result.read(folder) for folder in folders]
     counts = sorted({result.score["n_episodes"] for result in results})
     table = markdown_table(_HEADER, _rows(results))

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import mmap
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -21,11 +23,43 @@ def mapped(tmp_path_factory) -> np.ndarray:
     return cached_array(path, (N_ROWS, 30, 100), np.uint8, fill)
 
 
+class Watched:
+    """Passes on what is advised about a map, and remembers its pages."""
+
+    def __init__(self, mapping: mmap.mmap) -> None:
+        self.mapping = mapping
+        self.pages: set[int] = set()
+
+    def madvise(self, option: int, start: int, length: int) -> None:
+        assert option == mmap.MADV_WILLNEED
+        assert start % mmap.PAGESIZE == 0
+        self.mapping.madvise(option, start, length)  # the system refuses what lies outside
+        self.pages |= pages(start, length)
+
+
+def pages(start: int, length: int) -> set[int]:
+    return set(range(start // mmap.PAGESIZE, -(-(start + length) // mmap.PAGESIZE)))
+
+
 @given(rows=st.lists(st.lists(st.integers(0, N_ROWS - 1), min_size=2, max_size=2), max_size=6))
-def test_any_rows_can_be_read_ahead(mapped, rows):
+def test_the_pages_of_the_rows_are_read_ahead_and_no_others(mapped, rows):
     rows = np.array(rows, dtype=np.int64).reshape(-1, 2)
-    read_ahead(mapped, rows)  # the system refuses what lies outside the file
-    assert (mapped[rows] == rows[..., None, None]).all()
+    array = mapped[:]
+    array._mmap = watched = Watched(mapped._mmap)
+    read_ahead(array, rows)
+    begin_of_map = np.frombuffer(mapped._mmap, np.uint8).ctypes.data
+    starts = [mapped[row].ctypes.data - begin_of_map for row in rows.flat]
+    assert watched.pages == set().union(*(pages(start, mapped[0].nbytes) for start in starts))
+
+
+def test_a_hint_that_is_refused_is_no_error(mapped):
+    class Refusing:
+        def madvise(self, *_: int) -> None:
+            raise OSError("not here")
+
+    array = mapped[:]
+    array._mmap = Refusing()
+    read_ahead(array, np.array([1]))
 
 
 def test_arrays_in_memory_need_no_reading_ahead():

@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import runpy
 import subprocess
 import sys
@@ -122,6 +123,22 @@ def test_repeats_itself(checkpoint, tmp_path):
     first = evaluate(checkpoint, tmp_path / "a")
     second = evaluate(checkpoint, tmp_path / "b", n_workers=2)
     assert first["per_episode"] == second["per_episode"]
+
+
+def test_the_numbers_survive_videos_that_cannot_be_written(checkpoint, tmp_path):
+    expected = evaluate(checkpoint, tmp_path / "whole")
+    (tmp_path / "eval").mkdir()
+    (tmp_path / "eval" / "media").touch()  # in the way of the folder
+    with pytest.raises(UserError) as caught:
+        evaluate(checkpoint, tmp_path / "eval")
+    assert re.fullmatch(
+        r"cannot make videos and report \(\w+Error: .*\); the numbers are kept in "
+        rf"{tmp_path}/eval/eval_info\.json; for the rest .*",
+        str(caught.value),
+    )
+    info = json.loads((tmp_path / "eval" / "eval_info.json").read_text())
+    assert info["aggregated"] == expected["aggregated"]
+    assert all(episode["video"] is None for episode in info["per_episode"])
 
 
 def test_low_precision_rounds_actions_and_is_told(checkpoint, tmp_path):
@@ -312,6 +329,13 @@ def test_results_have_a_place_of_their_own(tmp_path, monkeypatch, path, name):
     assert (tmp_path / EVALUATIONS / name / "eval_info.json").is_file()
     with pytest.raises(UserError, match=rf"{name}/eval_info\.json exists already"):
         evaluate(tmp_path / path, None, n_episodes=1, n_videos=0)
+
+
+def test_a_mistyped_checkpoint_leaves_nothing_behind(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"no checkpoint at lastest\.ckpt"):
+        evaluate(Path("lastest.ckpt"), None)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_exported_folder_is_evaluated_under_its_name(checkpoint, tmp_path, monkeypatch):

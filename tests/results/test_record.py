@@ -2,13 +2,14 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
 
 from diffusion_policy.common.errors import UserError
 from diffusion_policy.env_runner.evaluation import evaluate_checkpoint
-from diffusion_policy.results.record import record_result
+from diffusion_policy.results.record import _neutral, record_result
 from diffusion_policy.results.result import Result
 from diffusion_policy.workspace.train_workspace import TrainWorkspace
 from tests.configs import compose_config, tiny_overrides
@@ -28,7 +29,16 @@ def run(tmp_path_factory) -> Path:
 def evaluation(run) -> Path:
     folder = run.with_name("evaluation")
     checkpoint = run / "checkpoints" / "latest.ckpt"
-    evaluate_checkpoint(checkpoint, folder, n_episodes=3, n_videos=2, n_workers=1, device="cpu")
+    evaluate_checkpoint(
+        checkpoint,
+        folder,
+        n_episodes=3,
+        n_videos=2,
+        n_workers=1,
+        device="cpu",
+        precision="bf16",
+        overrides=["task.env_runner.max_steps=4"],
+    )
     return folder
 
 
@@ -41,6 +51,7 @@ def test_the_folder_stands_alone(run, evaluation, tmp_path):
         assert (output / target).is_file() or target == "../../../RESULTS.md", target
     assert "| near miss | 0 |" in text
     assert "| seed | 42 |" in text
+    assert "/latest.ckpt`, `task.env_runner.max_steps=4`, matrix products in bf16 |" in text
 
     result = Result.read(output)
     recorded = [episode for episode in result.info["per_episode"] if episode["video"]]
@@ -68,19 +79,31 @@ def test_an_earlier_record_is_kept_unless_told_otherwise(run, evaluation, tmp_pa
     assert (output / "README.md").read_text() == "mine"
     record_result(run, evaluation, output, overwrite=True)
     assert (output / "README.md").read_text().startswith("# tiny\n")
+    with pytest.raises(UserError, match="is a file; choose another --output"):
+        record_result(run, evaluation, output / "README.md", overwrite=True)
     (output / "thesis.tex").touch()
     with pytest.raises(UserError, match=r"also holds thesis\.tex"):
         record_result(run, evaluation, output, overwrite=True)
 
 
+@pytest.mark.parametrize(
+    ("run", "text", "expected"),
+    [
+        ("out/run", "a=./out/run/b", "a=data/outputs/<run>/b"),
+        ("./out/läuft", "out/läuft", "data/outputs/<run>"),
+        ("/tmp/out/läuft", "/tmp/out/läuft/x.ckpt", "data/outputs/<run>/x.ckpt"),
+        ("run", "run ./run run=run", "run data/outputs/<run> run=run"),
+        ("out/run", "about/run out/run2 out/run", "about/run out/run2 data/outputs/<run>"),
+    ],
+)
+def test_folders_go_by_the_names_of_the_docs(run, text, expected):
+    assert _neutral([text], Path(run), Path("data/eval/x")) == [expected]
+
+
 def test_run_and_evaluation_belong_together(run, evaluation, tmp_path):
     other = tmp_path / "other"
-    (other / ".hydra").mkdir(parents=True)
-    for name in ("logs.json.txt", "launches.json"):
-        (other / name).write_bytes((run / name).read_bytes())
-    config = (run / ".hydra" / "config.yaml").read_text()
-    (other / ".hydra/config.yaml").write_text(config.replace("train_dot_pusht", "train_other"))
-    with pytest.raises(UserError, match=r"is of train_dot_pusht and .* of train_other"):
+    shutil.copytree(run, other)  # of the same config
+    with pytest.raises(UserError, match=r"latest\.ckpt, which does not lie in .*other/checkpoints"):
         record_result(other, evaluation, tmp_path / "tiny")
     with pytest.raises(UserError, match=r"holds no eval_info\.json; give the folder of a run"):
         record_result(run, run, tmp_path / "tiny")

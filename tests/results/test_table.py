@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
+from diffusion_policy.common.errors import UserError
 from diffusion_policy.results.published import SETTINGS
 from diffusion_policy.results.result import Result
 from diffusion_policy.results.table import _rows, results_page
@@ -37,6 +38,13 @@ def row(ours: Result) -> list[str]:
 
 def test_the_page_in_the_repository_is_up_to_date():
     assert (ROOT / "RESULTS.md").read_text() == results_page(ROOT)
+
+
+def test_elsewhere_there_is_nothing_to_tabulate(tmp_path):
+    with pytest.raises(
+        UserError, match=r"docs/results holds no recorded run; run this in the root"
+    ):
+        results_page(tmp_path)
 
 
 def test_the_configs_of_the_settings_exist():

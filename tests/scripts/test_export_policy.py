@@ -69,6 +69,14 @@ def test_replaces_a_policy_on_request_and_keeps_its_readme(workspace, tmp_path, 
         load_or_exit(folder)
     assert "model.safetensors is damaged" in capsys.readouterr().err
 
+    for torn in (b"policy: {dim", b"\xff"):
+        (folder / CONFIG_FILE).write_bytes(torn)
+        with pytest.raises(SystemExit):
+            load_or_exit(folder)
+        error = capsys.readouterr().err
+        assert "config.yaml is damaged" in error
+        assert error.count("\n") == 1
+
     export(checkpoint, folder, "--overwrite")
     assert (folder / WEIGHTS_FILE).read_bytes() == before
     assert (folder / README_FILE).read_text() == "about it"
