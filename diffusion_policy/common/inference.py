@@ -40,7 +40,7 @@ def compiled(function: Callable[..., Any], device: torch.device) -> Callable[...
     """``function`` by torch.compile, for inference with one size of batch and final weights.
 
     On the CPU the weights become constants of the compiled code, laid out for it, and the code is
-    C++ throughout; on a GPU it runs as one CUDA graph.
+    C++ throughout; on a GPU it would run as one CUDA graph, which was not tried.
     """
     if device.type == "cpu":
         options = {"freezing": True, "cpp_wrapper": True}

@@ -143,6 +143,17 @@ def test_every_sampler_trains_alike_whatever_was_sampled_before(sampler):
         process.sample(at_each(lambda x, time: x), (1, 4, 2), generators(0), torch.device("cpu"))
 
 
+@pytest.mark.parametrize("sampler", ["ddpm", "ddim", "dpm_solver"])
+@pytest.mark.parametrize("n_steps", [5, 10])
+def test_a_small_error_at_the_noisiest_level_is_not_amplified(sampler, n_steps):
+    """There the noise is all but everything: dividing by the rest turns 5 % into hundreds."""
+    process = Diffusion(sampler, num_inference_steps=n_steps)
+    sample = process.sample(
+        at_each(lambda x, time: 0.95 * x), SHAPE, generators(0, 1, 2), torch.device("cpu")
+    )
+    assert sample.abs().max() < 1.5
+
+
 def test_the_solver_needs_distinct_levels():
     with pytest.raises(UserError, match="dpm_solver needs fewer than num_train_timesteps"):
         Diffusion("dpm_solver")
