@@ -70,4 +70,6 @@ def read_launches(output_dir: Path) -> list[dict[str, Any]]:
 
 
 def _is_whole(launch: Any) -> bool:
-    return isinstance(launch, dict) and launch.keys() >= _KEYS and len(launch["steps"]) == 2
+    if not isinstance(launch, dict) or not launch.keys() >= _KEYS:
+        return False
+    return isinstance(launch["steps"], list) and len(launch["steps"]) == 2

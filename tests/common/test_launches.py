@@ -5,6 +5,8 @@ import pytest
 from diffusion_policy.common.errors import UserError
 from diffusion_policy.common.launches import LAUNCHES_FILE, Launches, read_launches
 
+NO_LAST_STEP = '[{"command": "", "commit": "", "machine": "", "steps": 5, "seconds": 1}]'
+
 
 def steps(folder):
     return [launch["steps"] for launch in read_launches(folder)]
@@ -39,7 +41,7 @@ def test_a_run_that_begins_anew_forgets_earlier_launches(tmp_path):
     assert steps(tmp_path) == [[0, 5]]
 
 
-@pytest.mark.parametrize("text", ["[{", "{}", "[1]", '[{"steps": [0, 5]}]', "\udcff"])
+@pytest.mark.parametrize("text", ["[{", "{}", "[1]", NO_LAST_STEP, '[{"steps": [0, 5]}]', "\udcff"])
 def test_damaged_records_are_told(tmp_path, text):
     (tmp_path / LAUNCHES_FILE).write_text(text, errors="surrogateescape")
     with pytest.raises(UserError, match=r"launches\.json is damaged; correct it, or move it away"):
