@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.case import Options, Work, case, each
-from benchmarks.policies import DOT, TRANSFORMER, UNET, learner
+from benchmarks.policies import DOT, SMALL_UNET, TRANSFORMER, UNET, learner
 from diffusion_policy.env.pusht.simulation import CONTROL_HZ
 from diffusion_policy.policy.base_policy import BasePolicy
 
@@ -68,6 +68,14 @@ _ON_PICTURES = ("task=pusht_image", "policy.backbone_weights=null")
         arguments={"config_name": UNET, "n_rows": 1, "scheduler": "ddim"},
     ),
     case(
+        "inference.unet_small_ddim_1",
+        "small U-Net (4.6 M), 10 DDIM steps, one observation, against 100 DDPM steps of the large",
+        "s",
+        reference=4.6,
+        target=20,
+        arguments={"config_name": SMALL_UNET, "n_rows": 1, "scheduler": "ddim"},
+    ),
+    case(
         "inference.transformer_1",
         "diffusion transformer, 100 DDPM steps, one observation",
         "s",
@@ -96,10 +104,9 @@ def chunk(
     config_name: str,
     n_rows: int,
     scheduler: str = "ddpm",
-    n_steps: int | None = None,
     compiled: bool = False,
 ) -> Iterator[Work]:
-    policy, obs = _ready(options, config_name, n_rows, scheduler, n_steps)
+    policy, obs = _ready(options, config_name, n_rows, scheduler)
     if compiled:
         policy.compile_for_inference()
 
@@ -119,13 +126,11 @@ def _ready(
     config_name: str,
     n_rows: int,
     scheduler: str = "ddpm",
-    n_steps: int | None = None,
 ) -> tuple[BasePolicy, dict[str, Tensor]]:
     """A policy in evaluation mode, and raw observations of random moments."""
     overrides = [] if config_name == DOT else [f"policy/noise_scheduler={scheduler}"]
-    if config_name != DOT and (options.tiny or n_steps):
-        steps = 3 if options.tiny else n_steps
-        overrides.append(f"policy.noise_scheduler.num_inference_steps={steps}")
+    if options.tiny and config_name != DOT:
+        overrides.append("policy.noise_scheduler.num_inference_steps=3")
     trained = learner(options, config_name, *overrides)
     policy = trained.policy.eval()
     policy.prepare_for_inference()

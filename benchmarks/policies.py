@@ -16,10 +16,12 @@ from diffusion_policy.dataset.replay_dataset import ReplayDataset
 from diffusion_policy.policy.base_policy import BasePolicy, Batch
 
 UNET = "train_diffusion_unet_pusht"
+SMALL_UNET = "train_diffusion_unet_small_pusht"
 TRANSFORMER = "train_diffusion_transformer_pusht"
 DOT = "train_dot_pusht"
 _TINY = {
     UNET: ["policy.down_dims=[16,32]", "policy.diffusion_step_embed_dim=16"],
+    SMALL_UNET: ["policy.down_dims=[16,32]", "policy.diffusion_step_embed_dim=16"],
     TRANSFORMER: ["policy.n_layer=2", "policy.n_emb=16"],
     DOT: ["policy.dim=16", "policy.n_heads=2", "policy.dim_feedforward=32", "policy.n_layers=2"],
 }
