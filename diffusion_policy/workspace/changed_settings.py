@@ -55,6 +55,7 @@ MAY_CHANGE = (
     "policy.obs_encoder.weights",
     "policy.noise_scheduler.sampler",  # every sampler trains alike
     "policy.noise_scheduler.num_inference_steps",
+    "policy.noise_scheduler.timestep_spacing",
 )
 ABSENT = "absent"
 # Settings that earlier versions did not know, and the value at which nothing is different.

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
-from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
+from diffusers import DDPMScheduler, DPMSolverMultistepScheduler
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
@@ -24,6 +24,9 @@ from diffusion_policy.common.errors import UserError
 Predict = Callable[[Tensor, Tensor], Tensor]
 Prepare = Callable[[Sequence[Tensor]], Iterable[Callable[[Tensor], Tensor]]]
 PREDICTION_TYPES = ("epsilon", "sample", "v_prediction")
+SPACINGS = ("whole", "inner")
+_INNER = (0.9, 0.05)
+"""First and last level of the spacing ``inner``, as shares of all levels."""
 
 
 class Process(ABC):
@@ -116,6 +119,9 @@ class Diffusion(Process):
         prediction_type: what the network answers: ``epsilon`` (the noise), ``sample`` (the clean
             trajectory) or ``v_prediction`` (Salimans & Ho 2022).
         clip_sample: keep the estimate of the clean trajectory in [-1, 1].
+        timestep_spacing: which levels sampling visits. ``whole``: all along the schedule, as
+            ``diffusers`` spaces them for the sampler. ``inner``: evenly from 90 % of the levels
+            down to 5 %; with few passes, one at a level of next to no noise is a pass lost.
 
     Raises:
         UserError: a setting is unknown or out of range.
@@ -123,7 +129,7 @@ class Diffusion(Process):
 
     _SAMPLERS: ClassVar = {
         "ddpm": (DDPMScheduler, {"variance_type": "fixed_small"}),
-        "ddim": (DDIMScheduler, {"set_alpha_to_one": True, "steps_offset": 0}),
+        "ddim": (DDPMScheduler, {}),  # whose levels these are; the step is our own
         # The cosine schedule ends in noise alone, of which the clean trajectory cannot be computed:
         # -5.1 keeps to the levels before, as diffusers says.
         "dpm_solver": (DPMSolverMultistepScheduler, {"lambda_min_clipped": -5.1}),
@@ -140,6 +146,7 @@ class Diffusion(Process):
         beta_schedule: str = "squaredcos_cap_v2",
         prediction_type: str = "epsilon",
         clip_sample: bool = True,
+        timestep_spacing: str = "whole",
     ) -> None:
         _require_count("num_train_timesteps", num_train_timesteps)
         steps = num_train_timesteps if num_inference_steps is None else num_inference_steps
@@ -169,6 +176,19 @@ class Diffusion(Process):
             steps,
             f"dpm_solver needs fewer than num_train_timesteps ({num_train_timesteps})",
         )
+        _require(
+            timestep_spacing in SPACINGS,
+            "timestep_spacing",
+            timestep_spacing,
+            f"use one of {', '.join(SPACINGS)}",
+        )
+        first, last = (round(share * num_train_timesteps) for share in _INNER)
+        _require(
+            timestep_spacing == "whole" or steps <= first - last,
+            "num_inference_steps",
+            steps,
+            f"timestep_spacing inner has room for {first - last}",
+        )
         scheduler, options = self._SAMPLERS[sampler]
         if sampler != "dpm_solver":
             options = {**options, "clip_sample": clip_sample}
@@ -192,7 +212,8 @@ class Diffusion(Process):
         self.num_train_timesteps = num_train_timesteps
         self.prediction_type = prediction_type
         self.bounded = clip_sample
-        self._is_random = sampler == "ddpm"
+        self.sampler = sampler
+        self._inner = (first, last) if timestep_spacing == "inner" else None
 
     def corrupt(self, clean: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         time = batch_random.randint(self.num_train_timesteps, (len(clean),), clean.device)
@@ -208,15 +229,40 @@ class Diffusion(Process):
         return noisy, time, target
 
     def times(self, device: torch.device) -> list[Tensor]:
-        self._scheduler.set_timesteps(self.num_inference_steps, device=device)
-        return list(self._scheduler.timesteps)
+        # The scheduler's own times stay on the CPU: it branches on them.
+        if self._inner is None:
+            self._scheduler.set_timesteps(self.num_inference_steps)
+        else:
+            levels = torch.linspace(*self._inner, self.num_inference_steps).round().int()
+            self._scheduler.set_timesteps(timesteps=levels.tolist())
+        return list(self._scheduler.timesteps.to(device))
 
     def step(
         self, output: Tensor, index: int, x: Tensor, generators: Sequence[torch.Generator]
     ) -> Tensor:
-        options = {"generator": list(generators)} if self._is_random else {}
+        if self.sampler == "ddim":
+            return self._ddim_step(output, index, x)
+        options = {"generator": list(generators)} if self.sampler == "ddpm" else {}
         time = self._scheduler.timesteps[index]
         return self._scheduler.step(output, time, x, **options).prev_sample
+
+    def _ddim_step(self, output: Tensor, index: int, x: Tensor) -> Tensor:
+        """The noise of ``x`` exchanged for as much of the same noise as the next level has.
+
+        Not the DDIM of ``diffusers``, which takes all levels to be equally far apart.
+        """
+        levels = self._scheduler.alphas_cumprod[self._scheduler.timesteps]
+        abar, next_abar = [*levels, torch.ones(())][index : index + 2]
+        if self.prediction_type == "epsilon":
+            clean, noise = (x - (1 - abar).sqrt() * output) / abar.sqrt(), output
+        elif self.prediction_type == "sample":
+            clean, noise = output, (x - abar.sqrt() * output) / (1 - abar).sqrt()
+        else:
+            clean = abar.sqrt() * x - (1 - abar).sqrt() * output
+            noise = abar.sqrt() * output + (1 - abar).sqrt() * x
+        if self.bounded:
+            clean = clean.clamp(-1, 1)
+        return next_abar.sqrt() * clean + (1 - next_abar).sqrt() * noise
 
 
 class FlowMatching(Process):

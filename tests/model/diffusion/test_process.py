@@ -6,16 +6,25 @@ import math
 
 import pytest
 import torch
+from diffusers import DDIMScheduler
 
 from diffusion_policy.common.errors import UserError
-from diffusion_policy.model.diffusion.process import Diffusion, FlowMatching
+from diffusion_policy.model.diffusion.process import (
+    PREDICTION_TYPES,
+    SPACINGS,
+    Diffusion,
+    FlowMatching,
+)
 
 SAMPLERS = [
     Diffusion("ddpm"),
     Diffusion("ddpm", prediction_type="sample"),
     Diffusion("ddim", num_inference_steps=10),
     Diffusion("ddim", num_inference_steps=16, prediction_type="v_prediction"),
+    Diffusion("ddim", num_inference_steps=5, timestep_spacing="inner"),
+    Diffusion("ddpm", num_inference_steps=40, timestep_spacing="inner"),
     Diffusion("dpm_solver", num_inference_steps=10, prediction_type="sample"),
+    Diffusion("dpm_solver", num_inference_steps=6, timestep_spacing="inner"),
     FlowMatching(10),
 ]
 SHAPE = (3, 4, 2)
@@ -123,6 +132,8 @@ def test_corruption_follows_the_schedule():
         (dict(num_train_timesteps=0.5), "num_train_timesteps is 0.5; use a whole number"),
         (dict(prediction_type="noise"), "prediction_type is 'noise'; use one of epsilon"),
         (dict(beta_schedule="cosine"), "beta_schedule is 'cosine'; use linear"),
+        (dict(timestep_spacing="even"), "timestep_spacing is 'even'; use one of whole, inner"),
+        (dict(timestep_spacing="inner"), "num_inference_steps is 100; timestep_spacing inner has"),
     ],
 )
 def test_impossible_settings_are_named(options, message):
@@ -143,11 +154,39 @@ def test_every_sampler_trains_alike_whatever_was_sampled_before(sampler):
         process.sample(at_each(lambda x, time: x), (1, 4, 2), generators(0), torch.device("cpu"))
 
 
+@pytest.mark.parametrize("prediction_type", PREDICTION_TYPES)
+@pytest.mark.parametrize("clip_sample", [True, False])
+@pytest.mark.parametrize("n_steps", [6, 10])
+def test_ddim_is_that_of_diffusers(prediction_type, clip_sample, n_steps):
+    options = dict(
+        beta_schedule="squaredcos_cap_v2", prediction_type=prediction_type, clip_sample=clip_sample
+    )
+    process = Diffusion("ddim", num_inference_steps=n_steps, **options)
+    theirs = DDIMScheduler(num_train_timesteps=100, **options)
+    theirs.set_timesteps(n_steps)
+    torch.manual_seed(0)
+    x, weight = torch.randn(SHAPE), torch.randn(2, 2)
+
+    times = process.times(torch.device("cpu"))
+    assert torch.equal(torch.stack(times), theirs.timesteps)
+    for index, time in enumerate(times):
+        output = torch.tanh(x @ weight + time / 100)
+        expected = theirs.step(output, time, x).prev_sample
+        x = process.step(output, index, x, [])
+        torch.testing.assert_close(x, expected, rtol=1e-6, atol=1e-6)
+
+
+def test_inner_levels_reach_from_90_to_5_percent_evenly():
+    process = Diffusion("ddim", num_inference_steps=5, timestep_spacing="inner")
+    assert [int(time) for time in process.times(torch.device("cpu"))] == [90, 69, 48, 26, 5]
+
+
 @pytest.mark.parametrize("sampler", ["ddpm", "ddim", "dpm_solver"])
+@pytest.mark.parametrize("spacing", SPACINGS)
 @pytest.mark.parametrize("n_steps", [5, 10])
-def test_a_small_error_at_the_noisiest_level_is_not_amplified(sampler, n_steps):
+def test_a_small_error_at_the_noisiest_level_is_not_amplified(sampler, spacing, n_steps):
     """There the noise is all but everything: dividing by the rest turns 5 % into hundreds."""
-    process = Diffusion(sampler, num_inference_steps=n_steps)
+    process = Diffusion(sampler, num_inference_steps=n_steps, timestep_spacing=spacing)
     sample = process.sample(
         at_each(lambda x, time: 0.95 * x), SHAPE, generators(0, 1, 2), torch.device("cpu")
     )
