@@ -54,8 +54,6 @@ class DOTPolicy(BasePolicy):
         state_noise: uniform noise on normalised low-dim inputs in training.
         crop_scale: images are cropped to a share drawn from [crop_scale, 1] in training.
         noise_decay: factor by which noise and crop fade a training step.
-        history_dropout: share of training rows whose older observations are replaced by the newest,
-            so that a policy that stands still, or has just been reset, sees a familiar input.
         image_size: (height, width) that images are resized to (nearest neighbour).
         normalization: mode by modality.
         merge_lora: fold the adapters into the base weights for inference.
@@ -83,7 +81,6 @@ class DOTPolicy(BasePolicy):
         state_noise: float = 0.01,
         crop_scale: float = 0.8,
         noise_decay: float = 0.999995,
-        history_dropout: float = 0.0,
         image_size: Sequence[int] = (96, 96),
         normalization: Mapping[str, str] | None = None,
         merge_lora: bool = True,
@@ -100,7 +97,7 @@ class DOTPolicy(BasePolicy):
             predict_every_n,
             return_every_n,
         )
-        _check_augmentation(state_noise, crop_scale, noise_decay, history_dropout, image_size)
+        _check_augmentation(state_noise, crop_scale, noise_decay, image_size)
         recent = tuple(range(-(n_obs_steps - 2), 1)) if n_obs_steps > 1 else (0,)
         oldest = (-lookback_obs_steps,) if n_obs_steps > 1 else ()
         obs_offsets = oldest + recent
@@ -115,7 +112,6 @@ class DOTPolicy(BasePolicy):
         self.state_noise = state_noise
         self.crop_scale = crop_scale
         self.noise_decay = noise_decay
-        self.history_dropout = history_dropout
         self.image_size = (int(image_size[0]), int(image_size[1]))
         self.merge_adapters = merge_lora
 
@@ -170,8 +166,6 @@ class DOTPolicy(BasePolicy):
     def _network_inputs(self, obs: dict[str, Tensor]) -> dict[str, Tensor]:
         """Normalised (and in training augmented) inputs of the network from raw (B, To, ...)."""
         fade = self.noise_decay ** int(self.n_updates) if self.training else 0.0
-        if self.training and self.history_dropout > 0:
-            obs = _forget(obs, self.history_dropout)
         inputs = {}
         for name, keys in self.inputs.items():
             x = torch.cat(
@@ -311,16 +305,6 @@ def plan_weights(horizon: int, alpha: float) -> Tensor:
     return weights / weights.sum()
 
 
-def _forget(obs: dict[str, Tensor], share: float) -> dict[str, Tensor]:
-    """(B, To, ...) observations, the older ones of a ``share`` of rows replaced by the newest."""
-    first = next(iter(obs.values()))
-    forgets = batch_random.rand((len(first),), first.device) < share
-    return {
-        key: torch.where(forgets.view(-1, *[1] * (value.ndim - 1)), value[:, -1:], value)
-        for key, value in obs.items()
-    }
-
-
 def _resize(images: Tensor, size: tuple[int, int]) -> Tensor:
     """(B, To, 3, H, W) -> (B, To, 3, *size), nearest neighbour."""
     if images.shape[-2:] == size:
@@ -344,16 +328,11 @@ def _require(fits: bool, field: str, value: object, remedy: str) -> None:
 
 
 def _check_augmentation(
-    state_noise: float,
-    crop_scale: float,
-    noise_decay: float,
-    history_dropout: float,
-    image_size: Sequence[int],
+    state_noise: float, crop_scale: float, noise_decay: float, image_size: Sequence[int]
 ) -> None:
     _require(state_noise >= 0, "state_noise", state_noise, "use at least 0")
     _require(0 < noise_decay <= 1, "noise_decay", noise_decay, "use more than 0 and at most 1")
     _require(0 < crop_scale <= 1, "crop_scale", crop_scale, "use more than 0 and at most 1")
-    _require(0 <= history_dropout <= 1, "history_dropout", history_dropout, "use 0..1")
     # A crop must fill as many cells of the backbone's last feature map as the whole picture:
     # spatial tokens have one position each.
     for side in image_size:

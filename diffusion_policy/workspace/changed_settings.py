@@ -59,7 +59,7 @@ MAY_CHANGE = (
 )
 ABSENT = "absent"
 # Settings that earlier versions did not know, and the value at which nothing is different.
-_SINCE = {"task.dataset.mirrored": False, "policy.history_dropout": 0.0}
+_SINCE = {"task.dataset.mirrored": False}
 
 
 class Change(NamedTuple):

@@ -232,24 +232,6 @@ def test_augmentation_fades_with_updates_and_survives_in_the_state():
     assert restored.n_updates == 3
 
 
-def test_history_dropout_lets_a_share_of_rows_see_only_the_newest_observation():
-    settings = {"state_noise": 0.0, "dropout": 0.0}
-    obs = observation(512, 0)
-    whole = make_policy(**settings).train()._network_inputs(obs)
-    policy = make_policy(history_dropout=0.25, **settings)
-
-    kept = policy.train()._network_inputs(obs)
-    forgotten = (kept["state"] == whole["state"][:, -1:]).all(dim=(1, 2))
-    for name, value in kept.items():
-        torch.testing.assert_close(value[~forgotten], whole[name][~forgotten], rtol=0, atol=0)
-        newest = whole[name][forgotten][:, -1:].expand_as(value[forgotten])
-        torch.testing.assert_close(value[forgotten], newest, rtol=0, atol=0)
-    assert 0.15 < forgotten.double().mean() < 0.35
-
-    for name, value in policy.eval()._network_inputs(obs).items():
-        torch.testing.assert_close(value, whole[name], rtol=0, atol=0)
-
-
 IMAGE_META = {
     "obs": {
         "front": {"shape": [3, 120, 100], "type": "rgb"},
@@ -364,7 +346,6 @@ def test_pictures_are_encoded_once_until_the_weights_change():
         ({"crop_scale": 0.5}, "policy.crop_scale is 0.5; use more than 0.68"),
         ({"state_noise": -1}, "policy.state_noise is -1"),
         ({"noise_decay": 3}, "policy.noise_decay is 3"),
-        ({"history_dropout": 1.5}, "policy.history_dropout is 1.5; use 0..1"),
         ({"n_heads": 3}, "policy.n_heads is 3"),
         ({"dropout": 2}, "policy.dropout is 2"),
         ({"image_tokens": "spatail"}, "policy.image_tokens is 'spatail'"),
