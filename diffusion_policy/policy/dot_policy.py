@@ -51,6 +51,10 @@ class DOTPolicy(BasePolicy):
         alpha: weight of a past chunk by its age in steps.
         predict_every_n: run the network only every n-th step; the last chunk is followed between.
         return_every_n: steps of the plan to advance a control step; more moves faster.
+        stall_skip: steps of the plan to skip when nothing has moved since the oldest observation;
+            0 never skips. People pause before they go round an object; a policy that learned so,
+            and cannot tell how long it has waited, waits for ever, though its plan goes on.
+        stall_tolerance: change of the normalised low-dim inputs up to which nothing has moved.
         state_noise: uniform noise on normalised low-dim inputs in training.
         crop_scale: images are cropped to a share drawn from [crop_scale, 1] in training.
         noise_decay: factor by which noise and crop fade a training step.
@@ -78,6 +82,8 @@ class DOTPolicy(BasePolicy):
         alpha: float = 0.75,
         predict_every_n: int = 1,
         return_every_n: int = 1,
+        stall_skip: int = 0,
+        stall_tolerance: float = 0.015,
         state_noise: float = 0.01,
         crop_scale: float = 0.8,
         noise_decay: float = 0.999995,
@@ -109,6 +115,8 @@ class DOTPolicy(BasePolicy):
         self.inference_horizon = inference_horizon
         self.predict_every_n = predict_every_n
         self.return_every_n = return_every_n
+        self.stall_skip = stall_skip
+        self.stall_tolerance = stall_tolerance
         self.state_noise = state_noise
         self.crop_scale = crop_scale
         self.noise_decay = noise_decay
@@ -121,6 +129,7 @@ class DOTPolicy(BasePolicy):
             if (keys := self.shape_meta.keys_of(modality))
         }
         self.image_keys = sorted(self.shape_meta.keys_of("VISUAL"))
+        _check_stall(stall_skip, stall_tolerance, inference_horizon, n_obs_steps, self.inputs)
         sizes = {
             f"{name}_dim": sum(
                 int(torch.Size(self.shape_meta.obs[key].shape).numel())
@@ -210,7 +219,8 @@ class DOTPolicy(BasePolicy):
         Each environment keeps its newest plan and the last ``inference_horizon`` ones, aligned so
         that column 0 is now: ``action = sum_k weight_k * plan_k[0]`` over plans by age k, and
         likewise for later columns. Every step along the plan ages them all; ``return_every_n``
-        such steps make a control step, and the last one's action is executed.
+        such steps make a control step, and the last one's action is executed. One that stalled
+        goes on from a later step.
         """
         n_rows = len(next(iter(obs.values())))
         ids = torch.arange(n_rows) if env_ids is None else torch.as_tensor(env_ids)
@@ -221,6 +231,10 @@ class DOTPolicy(BasePolicy):
             # Boolean indexing copies, so skip it in the usual case that all are due.
             wanted = obs if due.all() else {key: value[rows] for key, value in obs.items()}
             self._store(ids[due], self.model(self._network_inputs(wanted)))
+        if self.stall_skip:
+            stalled = ids[self._stalled(ids, obs)]
+            for _ in range(self.stall_skip if len(stalled) else 0):
+                self._advance(stalled)
         newest = self._newest[ids]
         for _ in range(self.return_every_n):
             planned = self._advance(ids)
@@ -272,6 +286,17 @@ class DOTPolicy(BasePolicy):
         first = self._age[ids] == 0
         plan = predicted[first.to(predicted.device), -self.inference_horizon :]
         self._plans[ids[first]] = plan[:, None].expand(-1, self.inference_horizon, -1, -1)
+
+    def _stalled(self, ids: Tensor, obs: dict[str, Tensor]) -> Tensor:
+        """(n,) bool: the low-dim inputs are those of the oldest observation of this episode."""
+        changes = [
+            (normalized[:, -1] - normalized[:, 0]).abs().amax(-1)
+            for keys in self.inputs.values()
+            for key in keys
+            for normalized in [self.normalizer[key].normalize(obs[key].flatten(2))]
+        ]
+        moved = torch.stack(changes).amax(0).cpu() > self.stall_tolerance
+        return ~moved & (self._age[ids] >= -self.obs_offsets[0])
 
     def _advance(self, ids: Tensor) -> Tensor:
         """One step along the plan: (n, horizon, Da), mean of the kept plans from that step on."""
@@ -325,6 +350,16 @@ def _random_crop(images: Tensor, smallest: float) -> Tensor:
 def _require(fits: bool, field: str, value: object, remedy: str) -> None:
     if not fits:
         raise UserError(f"policy.{field} is {value}; {remedy}")
+
+
+def _check_stall(
+    skip: int, tolerance: float, horizon: int, n_obs_steps: int, low_dim: Mapping[str, Any]
+) -> None:
+    _require(0 <= skip < horizon, "stall_skip", skip, f"use 0..{horizon - 1}, within the plan")
+    _require(tolerance >= 0, "stall_tolerance", tolerance, "use at least 0")
+    fits = not skip or (n_obs_steps > 1 and bool(low_dim))
+    remedy = "use 0, or low-dim observations and n_obs_steps of more than 1 to tell a stall by"
+    _require(fits, "stall_skip", skip, remedy)
 
 
 def _check_augmentation(

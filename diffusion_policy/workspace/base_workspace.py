@@ -191,7 +191,8 @@ def load_policy(
     Args:
         checkpoint: see :func:`load_weights`.
         overrides: ``key=value`` changes to settings of that config that leave the weights as they
-            are: ``policy.noise_scheduler.num_inference_steps=10``.
+            are: ``policy.noise_scheduler.num_inference_steps=10``; ``+key=value`` adds one that
+            the run did not name, such as one that came later.
         trust: build whatever the file's config names, and not this package's policies alone. That
             runs any code that the maker of the file chose.
 
@@ -227,9 +228,13 @@ def load_policy(
 def _override(cfg: DictConfig, overrides: Sequence[str]) -> None:
     remedy = "give key=value as in policy.noise_scheduler.num_inference_steps=10"
     for override in overrides:
-        key, equals, value = override.partition("=")
-        if not key or not equals or OmegaConf.select(cfg, key, default=_MISSING) is _MISSING:
-            raise UserError(f"override {override!r} names no setting of the checkpoint; {remedy}")
+        key, equals, value = override.removeprefix("+").partition("=")
+        is_known = OmegaConf.select(cfg, key or "?", default=_MISSING) is not _MISSING
+        if not key or not equals or not (is_known or override.startswith("+")):
+            raise UserError(
+                f"override {override!r} names no setting of the checkpoint; {remedy}, or "
+                "+key=value for one that its config leaves at the default"
+            )
         if not key.startswith(("policy.", "task.env_runner.")):
             raise UserError(f"override {override!r} changes nothing here; {remedy}")
         try:
@@ -239,6 +244,6 @@ def _override(cfg: DictConfig, overrides: Sequence[str]) -> None:
                 f"override {override!r} cannot be read ({str(error).splitlines()[0]}); {remedy}"
             ) from None
         new = parsed.value()
-        if OmegaConf.is_dict(OmegaConf.select(cfg, key)) != isinstance(new, dict):
+        if is_known and OmegaConf.is_dict(OmegaConf.select(cfg, key)) != isinstance(new, dict):
             raise UserError(f"override {override!r} gives a value to a section; {remedy}")
-        OmegaConf.update(cfg, key, new)
+        OmegaConf.update(cfg, key, new, force_add=True)

@@ -53,6 +53,10 @@ MAY_CHANGE = (
     "task.env_runner",
     "policy.backbone_weights",  # the checkpoint brings the weights
     "policy.obs_encoder.weights",
+    *(  # how DOT follows its plans
+        f"policy.{name}"
+        for name in ("alpha", "predict_every_n", "return_every_n", "stall_skip", "stall_tolerance")
+    ),
     "policy.noise_scheduler.sampler",  # every sampler trains alike
     "policy.noise_scheduler.num_inference_steps",
     "policy.noise_scheduler.timestep_spacing",

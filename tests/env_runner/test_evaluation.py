@@ -15,7 +15,7 @@ from toy_env import SHAPE_META
 from toy_policy import GoalPolicy
 
 from diffusion_policy.common.checkpoint import save_checkpoint
-from diffusion_policy.common.errors import UserError
+from diffusion_policy.common.errors import UserError, user_message
 from diffusion_policy.common.output_dir import OutputLock
 from diffusion_policy.env_runner.episode import Episode
 from diffusion_policy.env_runner.evaluation import (
@@ -378,7 +378,16 @@ def test_settings_of_the_checkpoint_can_be_changed(checkpoint, tmp_path):
     assert all(episode["length"] <= 2 for episode in changed["per_episode"])
 
 
-@pytest.mark.parametrize("override", ["task.env_runner.max_step=2", "task.env_runner.max_steps"])
+def test_settings_that_the_checkpoint_leaves_at_their_default_can_be_added(checkpoint, tmp_path):
+    evaluate(checkpoint, tmp_path, overrides=["+task.env_runner.policy_seed=3"])
+    with pytest.raises(InstantiationException, match="max_step_s") as raised:
+        evaluate(checkpoint, tmp_path / "b", overrides=["+task.env_runner.max_step_s=3"])
+    assert "max_step_s" in user_message(raised.value)
+
+
+@pytest.mark.parametrize(
+    "override", ["task.env_runner.max_step=2", "task.env_runner.max_steps", "=2", "+", "+=1"]
+)
 def test_unknown_settings_are_refused(checkpoint, tmp_path, override):
     with pytest.raises(UserError, match="names no setting of the checkpoint"):
         evaluate(checkpoint, tmp_path / "out", overrides=[override])

@@ -159,6 +159,39 @@ def test_plans_are_followed_like_the_published_implementation(
     assert found == pytest.approx(expected, abs=2e-3)
 
 
+def test_a_policy_that_stands_still_goes_on_from_a_later_step_of_its_plan():
+    """Environment 0 rests, 1 moves, 2 moves until step 5; the plan says to be at t + k in k steps.
+
+    With alpha of nearly 0 the newest plan decides.
+    """
+    settings = {"lookback_obs_steps": 4, "lookback_aug": 0, "alpha": 1e-6}
+    policy = make_policy(**settings, stall_skip=7, stall_tolerance=0.01).eval()
+    parameter = policy.model.prefix_input
+    network = CountingNetwork(len(policy.window.action_offsets), 20)
+    policy.model = network
+    policy.model.prefix_input = parameter
+    network.forward = lambda x: CountingNetwork.forward(network, x).expand(len(x["state"]), -1, -1)
+    policy.reset([0, 1, 2])
+
+    skipped = []
+    for step in range(12):
+        network.t = step
+        obs = {}
+        for key, value in observation(1, 0).items():
+            resting = value[:, :1].expand(3, 3, -1).clone()
+            resting[1, -1] += 256 * 0.02
+            resting[2, -1] += 256 * (0.02 if step <= 5 else 0.005)
+            obs[key] = resting
+        action = policy.predict_action(obs, env_ids=[0, 1, 2])["action"][:, 0, 0]
+        skipped.append((action / 256 - 1 - step).round().int().tolist())
+    assert [row[0] for row in skipped] == [0] * 4 + [7] * 8  # before, the lookback is a reset
+    assert [row[1] for row in skipped] == [0] * 12
+    assert [row[2] for row in skipped] == [0] * 6 + [7] * 6
+
+    policy.reset([0])
+    assert policy.predict_action(obs, env_ids=[0, 1, 2])["action"][0, 0, 0] / 256 - 1 < 12
+
+
 def test_newest_prediction_stays_aligned_to_now():
     policy = make_policy(predict_every_n=4).eval()
     first = policy.predict_action(observation(1, 0))["action_pred"]
@@ -340,6 +373,9 @@ def test_pictures_are_encoded_once_until_the_weights_change():
         ({"predict_every_n": 21}, "policy.predict_every_n is 21; use 1..inference_horizon"),
         ({"return_every_n": 0}, "policy.return_every_n is 0"),
         ({"predict_every_n": 8, "return_every_n": 3}, "use at most inference_horizon // return"),
+        ({"stall_skip": 20}, "policy.stall_skip is 20; use 0..19"),
+        ({"stall_tolerance": -0.1}, "policy.stall_tolerance is -0.1"),
+        ({"stall_skip": 5, "n_obs_steps": 1}, "policy.stall_skip is 5; use 0, or low-dim"),
         ({"lookback_aug": 9}, "policy.lookback_aug is 9"),
         ({"n_obs_steps": 0}, "policy.n_obs_steps is 0"),
         ({"crop_scale": 1.5}, "policy.crop_scale is 1.5; use more than 0 and at most 1"),
