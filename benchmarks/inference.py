@@ -68,6 +68,14 @@ _ON_PICTURES = ("task=pusht_image", "policy.backbone_weights=null")
         arguments={"config_name": UNET, "n_rows": 1, "scheduler": "ddim"},
     ),
     case(
+        "inference.unet_ddim5_1",
+        "diffusion U-Net, 5 DDIM steps, one observation, against 100 DDPM steps",
+        "s",
+        reference=4.6,
+        target=20,
+        arguments={"config_name": UNET, "n_rows": 1, "scheduler": "ddim", "n_passes": 5},
+    ),
+    case(
         "inference.unet_small_ddim_1",
         "small U-Net (4.6 M), 10 DDIM steps, one observation, against 100 DDPM steps of the large",
         "s",
@@ -98,15 +106,24 @@ _ON_PICTURES = ("task=pusht_image", "policy.backbone_weights=null")
         target=20,
         arguments={"config_name": TRANSFORMER, "n_rows": 1, "scheduler": "ddim"},
     ),
+    case(
+        "inference.transformer_ddim5_1",
+        "diffusion transformer, 5 DDIM steps, one observation, against 100 DDPM steps",
+        "s",
+        reference=0.89,
+        target=20,
+        arguments={"config_name": TRANSFORMER, "n_rows": 1, "scheduler": "ddim", "n_passes": 5},
+    ),
 )
 def chunk(
     options: Options,
     config_name: str,
     n_rows: int,
     scheduler: str = "ddpm",
+    n_passes: int | None = None,
     compiled: bool = False,
 ) -> Iterator[Work]:
-    policy, obs = _ready(options, config_name, n_rows, scheduler)
+    policy, obs = _ready(options, config_name, n_rows, scheduler, n_passes)
     if compiled:
         policy.compile_for_inference()
 
@@ -126,11 +143,18 @@ def _ready(
     config_name: str,
     n_rows: int,
     scheduler: str = "ddpm",
+    n_passes: int | None = None,
 ) -> tuple[BasePolicy, dict[str, Tensor]]:
-    """A policy in evaluation mode, and raw observations of random moments."""
+    """A policy in evaluation mode, and raw observations of random moments.
+
+    Args:
+        n_passes: of the network to make a chunk; None: as many as the scheduler's config says.
+    """
     overrides = [] if config_name == DOT else [f"policy/noise_scheduler={scheduler}"]
     if options.tiny and config_name != DOT:
-        overrides.append("policy.noise_scheduler.num_inference_steps=3")
+        n_passes = 3
+    if n_passes is not None:
+        overrides.append(f"policy.noise_scheduler.num_inference_steps={n_passes}")
     trained = learner(options, config_name, *overrides)
     policy = trained.policy.eval()
     policy.prepare_for_inference()

@@ -73,10 +73,16 @@ def test_other_commands_exist_and_know_their_options(module):
                 assert option in result.stdout, f"{command}: {option} is unknown"
 
 
-def test_a_trained_policy_acts_with_the_sampler_of_the_page(tmp_path):
-    command = next(c for c in OTHER if "noise_scheduler.sampler=" in c)
+@pytest.mark.parametrize(
+    ("setting", "name"),
+    [
+        ("noise_scheduler.sampler", "train_diffusion_unet_pusht"),
+        ("stall_skip", "train_dot_pusht"),
+    ],
+)
+def test_a_trained_policy_acts_with_the_settings_of_the_page(tmp_path, setting, name):
+    command = next(c for c in OTHER if f"policy.{setting}=" in c)
     overrides = [w for w in shlex.split(command) if w.startswith("policy.")]
-    name = "train_diffusion_unet_pusht"
     cfg, trained = compose_config(name, *tiny_policy(name)), make_policy(name)
     checkpoint = tmp_path / "latest.ckpt"
     save_checkpoint(
@@ -85,8 +91,9 @@ def test_a_trained_policy_acts_with_the_sampler_of_the_page(tmp_path):
     obs = make_obs(trained, 2)
     before = trained.eval().predict_action(obs)["action"]
     policy, changed = load_policy(checkpoint, overrides=overrides)
-    assert changed.policy.noise_scheduler.sampler == "ddim"
-    assert policy.process.num_inference_steps == 8
+    for override in overrides:
+        key, _, value = override.partition("=")
+        assert str(OmegaConf.select(changed, key)) == value
     assert not torch.equal(policy.predict_action(obs)["action"], before)
 
 
