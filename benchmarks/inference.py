@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import hydra
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from benchmarks.case import Options, Work, case, each
 from benchmarks.policies import DOT, SMALL_UNET, TRANSFORMER, UNET, learner
 from diffusion_policy.env.pusht.simulation import CONTROL_HZ
 from diffusion_policy.policy.base_policy import BasePolicy
+from diffusion_policy.workspace.base_workspace import load_policy
 
+_PRETRAINED = Path(__file__).parents[1] / "data" / "pretrained" / "dot_pusht"
 _N_CHECKED = 2  # rows that are also computed alone
 _ON_PICTURES = ("task=pusht_image", "policy.backbone_weights=null")
 
@@ -263,29 +268,33 @@ def control_loop(options: Options, config_name: str, share: float) -> Iterator[W
 @each(
     case(
         "inference.evaluate_keypoints",
-        "1000 episodes of 300 steps on keypoints with DOT",
+        "1000 episodes on keypoints, DOT with the weights of data/pretrained",
         "s",
         target=300,
         max_repeats=1,
-        arguments={"overrides": ()},
+        arguments={"on_pictures": False},
     ),
     case(
         "inference.evaluate_images",
-        "1000 episodes of 300 steps on pictures with DOT",
+        "the same episodes, DOT on pictures computing along",
         "s",
         target=1200,
         max_repeats=1,
-        arguments={"overrides": _ON_PICTURES},
+        arguments={"on_pictures": True},
     ),
 )
-def evaluate(options: Options, overrides: tuple[str, ...]) -> Iterator[Work]:
-    """The weights are random, so that no episode succeeds and ends early."""
-    trained = learner(options, DOT, *overrides)
-    policy = trained.policy.eval()
-    policy.prepare_for_inference()
+def evaluate(options: Options, on_pictures: bool) -> Iterator[Work]:
+    """Episodes as a trained policy plays them: they end at success, and seldom stand still."""
+    policy, config = load_policy(_PRETRAINED)
+    if on_pictures:
+        looking = learner(options, DOT, *_ON_PICTURES).policy.eval()
+        looking.prepare_for_inference()
+        policy = _Companion(policy, looking)
     n_episodes = options.size(1000, 2)
     runner = hydra.utils.instantiate(
-        trained.config.task.env_runner,
+        config.task.env_runner,
+        env={"kwargs": {"obs": list(policy.shape_meta.obs)}},
+        shape_meta=policy.shape_meta,
         n_train=0,
         n_train_vis=0,
         n_test=n_episodes,
@@ -299,3 +308,28 @@ def evaluate(options: Options, overrides: tuple[str, ...]) -> Iterator[Work]:
 
     with runner:
         yield Work(lambda: runner.run(policy), check)
+
+
+class _Companion(nn.Module):
+    """Acts as ``leader`` does, while ``other`` computes actions for the same observations."""
+
+    def __init__(self, leader: BasePolicy, other: BasePolicy) -> None:
+        super().__init__()
+        self.leader, self.other = leader, other
+        both = {**leader.shape_meta.obs, **other.shape_meta.obs}
+        self.shape_meta = replace(leader.shape_meta, obs=both)
+
+    def __getattr__(self, name: str) -> Any:
+        """What else the runner asks for is the leader's."""
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(self.leader, name)
+
+    def reset(self, *args: Any, **kwargs: Any) -> None:
+        self.leader.reset(*args, **kwargs)
+        self.other.reset(*args, **kwargs)
+
+    def predict_action(self, obs: dict[str, Tensor], env_ids: Sequence[int]) -> dict[str, Tensor]:
+        self.other.predict_action(obs, env_ids)
+        return self.leader.predict_action(obs, env_ids)
