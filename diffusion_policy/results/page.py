@@ -17,7 +17,7 @@ _TEXT = """# {title}
 {commands}
 ```
 
-![Curves](curves.png)
+{remarks}![Curves](curves.png)
 
 ## Failures
 
@@ -36,14 +36,19 @@ that of the training. Published scores beside this one: [RESULTS.md](../../../RE
 """
 
 
-def result_page(result: Result, title: str) -> str:
-    """The README of a folder of results, whose videos are relative to it."""
+def result_page(result: Result, title: str, remarks: str = "") -> str:
+    """The README of a folder of results, whose videos are relative to it.
+
+    Args:
+        remarks: Markdown that follows the commands.
+    """
     commands = [launch["command"] for launch in result.launches] + [result.info["command"]]
     failures = count_failures(result.info["per_episode"])
     return _TEXT.format(
         title=title,
         facts=markdown_table(("", ""), _facts(result)),
         commands="\n".join(dict.fromkeys(commands)),
+        remarks=f"{remarks.strip()}\n\n" if remarks.strip() else "",
         failures=markdown_table(
             ("", "episodes", "which is"),
             [(kind, count, MEANINGS[kind]) for kind, count in failures.items()],

@@ -23,8 +23,10 @@ from diffusion_policy.results.result import CONFIG_FILE, INFO_FILE, Result
 
 _VIDEOS = "videos"
 _README = "README.md"
+_NOTES = "notes.md"
 _CONTENTS = {
     _README,
+    _NOTES,
     CONFIG_FILE,
     INFO_FILE,
     LAUNCHES_FILE,
@@ -46,7 +48,8 @@ def record_result(
         run: output directory of train.py.
         evaluation: output directory of eval.py.
         title: of the README; None is the name of ``output``.
-        overwrite: replace an earlier record, hand-written additions included.
+        overwrite: replace an earlier record, all but its ``notes.md``: what people wrote stands
+            in that file, and the README shows it.
 
     Raises:
         UserError: something is missing, run and evaluation do not belong together, or ``output``
@@ -62,6 +65,8 @@ def record_result(
     cfg = OmegaConf.load(run / RUN_CONFIG)
     if "command" not in info:
         raise UserError(f"{evaluation} is of an earlier version; evaluate the checkpoint again")
+    notes = output / _NOTES
+    remarks = notes.read_text() if notes.is_file() else ""
     with writing(output), replacing(output) as folder:
         (folder / _VIDEOS).mkdir(parents=True)
         for episode in info["per_episode"]:
@@ -75,7 +80,9 @@ def record_result(
         OmegaConf.save(OmegaConf.create(config), folder / CONFIG_FILE)
         for name, content in ((INFO_FILE, info), (LAUNCHES_FILE, launches)):
             (folder / name).write_text(json.dumps(content, indent=2) + "\n")
-        text = result_page(Result.read(folder), title or output.name)
+        if remarks:
+            (folder / _NOTES).write_text(remarks)
+        text = result_page(Result.read(folder), title or output.name, remarks)
         (folder / _README).write_text(text)
 
 

@@ -25,7 +25,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument("--output", type=Path, required=True, help="docs/results/NAME")
     parser.add_argument("--title", help="of the README (default: the name of the output)")
     parser.add_argument(
-        "--overwrite", action="store_true", help="replace an earlier record, its README included"
+        "--overwrite", action="store_true", help="replace an earlier record, all but its notes.md"
     )
     return parser.parse_args(arguments)
 

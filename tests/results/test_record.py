@@ -86,6 +86,16 @@ def test_an_earlier_record_is_kept_unless_told_otherwise(run, evaluation, tmp_pa
         record_result(run, evaluation, output, overwrite=True)
 
 
+def test_notes_are_kept_and_shown(run, evaluation, tmp_path):
+    output = tmp_path / "tiny"
+    record_result(run, evaluation, output)
+    assert not (output / "notes.md").exists()
+    (output / "notes.md").write_text("It rained.\n")
+    record_result(run, evaluation, output, overwrite=True)
+    assert (output / "notes.md").read_text() == "It rained.\n"
+    assert "```\n\nIt rained.\n\n![Curves]" in (output / "README.md").read_text()
+
+
 @pytest.mark.parametrize(
     ("run", "text", "expected"),
     [
