@@ -30,7 +30,7 @@ def parse_arguments() -> argparse.Namespace:
         nargs="*",
         metavar="key=value",
         help="settings of the checkpoint's config to change, such as "
-        "policy.noise_scheduler.num_inference_steps=10",
+        "policy.noise_scheduler.num_inference_steps=10; +key=value for one that it does not name",
     )
     parser.add_argument("--n-episodes", type=int, default=1000, help=f"one for each seed {default}")
     parser.add_argument(

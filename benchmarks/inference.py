@@ -267,7 +267,7 @@ def control_loop(options: Options, config_name: str, share: float) -> Iterator[W
 
 @each(
     case(
-        "inference.evaluate_keypoints",
+        "inference.episodes_keypoints",
         "1000 episodes on keypoints, DOT with the weights of data/pretrained",
         "s",
         target=300,
@@ -275,7 +275,7 @@ def control_loop(options: Options, config_name: str, share: float) -> Iterator[W
         arguments={"on_pictures": False},
     ),
     case(
-        "inference.evaluate_images",
+        "inference.episodes_images",
         "the same episodes, DOT on pictures computing along",
         "s",
         target=1200,
@@ -283,7 +283,7 @@ def control_loop(options: Options, config_name: str, share: float) -> Iterator[W
         arguments={"on_pictures": True},
     ),
 )
-def evaluate(options: Options, on_pictures: bool) -> Iterator[Work]:
+def episodes(options: Options, on_pictures: bool) -> Iterator[Work]:
     """Episodes as a trained policy plays them: they end at success, and seldom stand still."""
     policy, config = load_policy(_PRETRAINED)
     if on_pictures:

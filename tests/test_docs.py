@@ -82,7 +82,7 @@ def test_other_commands_exist_and_know_their_options(module):
 )
 def test_a_trained_policy_acts_with_the_settings_of_the_page(tmp_path, setting, name):
     command = next(c for c in OTHER if f"policy.{setting}=" in c)
-    overrides = [w for w in shlex.split(command) if w.startswith("policy.")]
+    overrides = [w for w in shlex.split(command) if w.lstrip("+").startswith("policy.")]
     cfg, trained = compose_config(name, *tiny_policy(name)), make_policy(name)
     checkpoint = tmp_path / "latest.ckpt"
     save_checkpoint(
@@ -92,7 +92,7 @@ def test_a_trained_policy_acts_with_the_settings_of_the_page(tmp_path, setting, 
     before = trained.eval().predict_action(obs)["action"]
     policy, changed = load_policy(checkpoint, overrides=overrides)
     for override in overrides:
-        key, _, value = override.partition("=")
+        key, _, value = override.lstrip("+").partition("=")
         assert str(OmegaConf.select(changed, key)) == value
     assert not torch.equal(policy.predict_action(obs)["action"], before)
 

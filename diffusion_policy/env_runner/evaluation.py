@@ -219,7 +219,7 @@ def _check_arguments(
 
 def _check_overrides(overrides: Sequence[str]) -> None:
     for override in overrides:
-        key = override.partition("=")[0]
+        key = override.lstrip("+").partition("=")[0]
         option = _OPTIONS.get(key.removeprefix("task.env_runner."))
         if option:
             raise UserError(f"override {override!r} changes nothing here; use {option} instead")

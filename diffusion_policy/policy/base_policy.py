@@ -58,6 +58,11 @@ class BasePolicy(nn.Module, ABC):
         return self.window.action_offsets[-1] + 1
 
     @property
+    def action_pred_offsets(self) -> tuple[int, ...]:
+        """Which of ``window.action_offsets`` the rows of ``action_pred`` are predicted for."""
+        return self.window.action_offsets
+
+    @property
     def device(self) -> torch.device:
         return next(self.parameters()).device
 
@@ -99,7 +104,7 @@ class BasePolicy(nn.Module, ABC):
 
         Returns:
             ``action`` (B, Ta, Da) to execute now, and ``action_pred`` (B, T, Da), row k at
-            ``window.action_offsets[k]``; raw units.
+            ``action_pred_offsets[k]``; raw units.
         """
 
     def reset(

@@ -51,10 +51,10 @@ class DOTPolicy(BasePolicy):
         alpha: weight of a past chunk by its age in steps.
         predict_every_n: run the network only every n-th step; the last chunk is followed between.
         return_every_n: steps of the plan to advance a control step; more moves faster.
-        stall_skip: steps of the plan to skip when nothing has moved since the oldest observation;
+        stall_skip: steps of a new plan to skip when all observations show the same low-dim inputs;
             0 never skips. People pause before they go round an object; a policy that learned so,
             and cannot tell how long it has waited, waits for ever, though its plan goes on.
-        stall_tolerance: change of the normalised low-dim inputs up to which nothing has moved.
+        stall_tolerance: difference of normalised low-dim inputs up to which they are the same.
         state_noise: uniform noise on normalised low-dim inputs in training.
         crop_scale: images are cropped to a share drawn from [crop_scale, 1] in training.
         noise_decay: factor by which noise and crop fade a training step.
@@ -129,7 +129,12 @@ class DOTPolicy(BasePolicy):
             if (keys := self.shape_meta.keys_of(modality))
         }
         self.image_keys = sorted(self.shape_meta.keys_of("VISUAL"))
-        _check_stall(stall_skip, stall_tolerance, inference_horizon, n_obs_steps, self.inputs)
+        _check_stall(
+            stall_skip,
+            stall_tolerance,
+            most=inference_horizon - predict_every_n * return_every_n,
+            can_tell=n_obs_steps > 1 and bool(self.inputs),
+        )
         sizes = {
             f"{name}_dim": sum(
                 int(torch.Size(self.shape_meta.obs[key].shape).numel())
@@ -231,11 +236,11 @@ class DOTPolicy(BasePolicy):
             # Boolean indexing copies, so skip it in the usual case that all are due.
             wanted = obs if due.all() else {key: value[rows] for key, value in obs.items()}
             self._store(ids[due], self.model(self._network_inputs(wanted)))
+        newest = self._newest[ids]
         if self.stall_skip:
-            stalled = ids[self._stalled(ids, obs)]
+            stalled = ids[due & self._stalled(ids, obs)]
             for _ in range(self.stall_skip if len(stalled) else 0):
                 self._advance(stalled)
-        newest = self._newest[ids]
         for _ in range(self.return_every_n):
             planned = self._advance(ids)
         self._age[ids] += 1
@@ -247,8 +252,16 @@ class DOTPolicy(BasePolicy):
 
     @property
     def n_actions_ahead(self) -> int:
-        """What is left of a plan when the next one is due."""
-        return self.inference_horizon // self.return_every_n - (self.predict_every_n - 1)
+        """What is left of a plan, part of which may have been skipped, when the next one is due."""
+        steps = self.inference_horizon - self.stall_skip
+        return steps // self.return_every_n - (self.predict_every_n - 1)
+
+    @property
+    def action_pred_offsets(self) -> tuple[int, ...]:
+        """The past, and the steps of the plan that ``return_every_n`` leaves."""
+        stride = self.return_every_n
+        past = tuple(offset for offset in self.window.action_offsets if offset < 0)
+        return past + tuple(range(stride - 1, self.inference_horizon, stride))
 
     def prepare_for_inference(self) -> None:
         """Fold adapters and batch norms into the weights; outputs stay the same."""
@@ -288,9 +301,9 @@ class DOTPolicy(BasePolicy):
         self._plans[ids[first]] = plan[:, None].expand(-1, self.inference_horizon, -1, -1)
 
     def _stalled(self, ids: Tensor, obs: dict[str, Tensor]) -> Tensor:
-        """(n,) bool: the low-dim inputs are those of the oldest observation of this episode."""
+        """(n,) bool: all observations, each of this episode, show the same low-dim inputs."""
         changes = [
-            (normalized[:, -1] - normalized[:, 0]).abs().amax(-1)
+            (normalized - normalized[:, -1:]).abs().amax((1, 2))
             for keys in self.inputs.values()
             for key in keys
             for normalized in [self.normalizer[key].normalize(obs[key].flatten(2))]
@@ -352,14 +365,19 @@ def _require(fits: bool, field: str, value: object, remedy: str) -> None:
         raise UserError(f"policy.{field} is {value}; {remedy}")
 
 
-def _check_stall(
-    skip: int, tolerance: float, horizon: int, n_obs_steps: int, low_dim: Mapping[str, Any]
-) -> None:
-    _require(0 <= skip < horizon, "stall_skip", skip, f"use 0..{horizon - 1}, within the plan")
-    _require(tolerance >= 0, "stall_tolerance", tolerance, "use at least 0")
-    fits = not skip or (n_obs_steps > 1 and bool(low_dim))
+def _check_stall(skip: int, tolerance: float, most: int, can_tell: bool) -> None:
+    # Not isinstance: True is an int.
+    _require(
+        type(skip) is int and 0 <= skip <= most,
+        "stall_skip",
+        skip,
+        f"use a whole number up to inference_horizon - predict_every_n * return_every_n ({most}), "
+        "or the plan runs out",
+    )
+    fits = isinstance(tolerance, int | float) and tolerance >= 0
+    _require(fits, "stall_tolerance", tolerance, "use at least 0")
     remedy = "use 0, or low-dim observations and n_obs_steps of more than 1 to tell a stall by"
-    _require(fits, "stall_skip", skip, remedy)
+    _require(can_tell or not skip, "stall_skip", skip, remedy)
 
 
 def _check_augmentation(

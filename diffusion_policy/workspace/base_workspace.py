@@ -228,9 +228,11 @@ def load_policy(
 def _override(cfg: DictConfig, overrides: Sequence[str]) -> None:
     remedy = "give key=value as in policy.noise_scheduler.num_inference_steps=10"
     for override in overrides:
-        key, equals, value = override.removeprefix("+").partition("=")
-        is_known = OmegaConf.select(cfg, key or "?", default=_MISSING) is not _MISSING
-        if not key or not equals or not (is_known or override.startswith("+")):
+        key, equals, value = override.lstrip("+").partition("=")
+        section = OmegaConf.select(cfg, key.rpartition(".")[0] or "?")
+        exists = OmegaConf.is_dict(section) and key.rpartition(".")[2] in section
+        adds = OmegaConf.is_dict(section) and override.startswith("+")
+        if not equals or not (exists or adds):
             raise UserError(
                 f"override {override!r} names no setting of the checkpoint; {remedy}, or "
                 "+key=value for one that its config leaves at the default"
@@ -244,6 +246,6 @@ def _override(cfg: DictConfig, overrides: Sequence[str]) -> None:
                 f"override {override!r} cannot be read ({str(error).splitlines()[0]}); {remedy}"
             ) from None
         new = parsed.value()
-        if is_known and OmegaConf.is_dict(OmegaConf.select(cfg, key)) != isinstance(new, dict):
+        if exists and OmegaConf.is_dict(OmegaConf.select(cfg, key)) != isinstance(new, dict):
             raise UserError(f"override {override!r} gives a value to a section; {remedy}")
         OmegaConf.update(cfg, key, new, force_add=True)

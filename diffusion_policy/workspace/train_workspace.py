@@ -403,14 +403,14 @@ class TrainWorkspace(BaseWorkspace):
         self.order.seek(epoch=0)
         batch = self._to_device(self.dataset.__getitems__(next(iter(self.order))))
         part = self.order.part(0)
-        rows = range(part.start, part.stop)  # each draws by its number in the whole batch
+        ids = range(part.start, part.stop)  # each draws by its number in the whole batch
         with undisturbed(policy, self.device, self.training.seed):
             policy.reset()
-            predicted = policy.predict_action(batch["obs"], env_ids=rows)["action_pred"]
+            predicted = policy.predict_action(batch["obs"], env_ids=ids)["action_pred"]
             policy.reset()
-        n_rows = predicted.shape[1]
-        error = (predicted - batch["action"][:, :n_rows]).square().mean(-1)
-        error = error[~batch["action_is_pad"][:, :n_rows]]
+        rows = [policy.window.action_offsets.index(t) for t in policy.action_pred_offsets]
+        error = (predicted - batch["action"][:, rows]).square().mean(-1)
+        error = error[~batch["action_is_pad"][:, rows]]
         counts = part.share > 0
         error_sum, n_steps = distributed.total([counts * error.sum().item(), counts * len(error)])
         return error_sum / n_steps

@@ -26,6 +26,7 @@ from diffusion_policy.env_runner.evaluation import (
 )
 from diffusion_policy.env_runner.report import FRAMES_PER_EPISODE, contact_sheet, write_report
 from diffusion_policy.scripts import export_policy
+from diffusion_policy.workspace.base_workspace import load_policy
 from tests.configs import TINY_DOT, compose_config
 
 ROOT = Path(__file__).parents[2]
@@ -185,6 +186,7 @@ def contents(folder):
         ),
         ({"overrides": ["task.env_runner.test_start_seed=9"]}, "use --start-seed instead"),
         ({"overrides": ["task.env_runner.n_train_vis=9"]}, "use --n-videos instead"),
+        ({"overrides": ["+task.env_runner.n_test=9"]}, "use --n-episodes instead"),
         ({"device": "toaster"}, "device 'toaster' cannot be used"),
         ({"checkpoint": Path("nowhere.ckpt")}, "no checkpoint at nowhere.ckpt"),
         ({"trust": False}, "policy._target_ is 'toy_policy.GoalPolicy'"),
@@ -378,15 +380,30 @@ def test_settings_of_the_checkpoint_can_be_changed(checkpoint, tmp_path):
     assert all(episode["length"] <= 2 for episode in changed["per_episode"])
 
 
-def test_settings_that_the_checkpoint_leaves_at_their_default_can_be_added(checkpoint, tmp_path):
-    evaluate(checkpoint, tmp_path, overrides=["+task.env_runner.policy_seed=3"])
-    with pytest.raises(InstantiationException, match="max_step_s") as raised:
-        evaluate(checkpoint, tmp_path / "b", overrides=["+task.env_runner.max_step_s=3"])
-    assert "max_step_s" in user_message(raised.value)
+@pytest.mark.parametrize("plus", ["+", "++"])
+def test_settings_that_the_checkpoint_leaves_at_their_default_can_be_added(checkpoint, plus):
+    assert "n_action_steps" not in CONFIG["policy"]
+    changes = [f"{plus}policy.n_action_steps=3", f"{plus}policy.noise=0.5"]
+    policy, _ = load_policy(checkpoint, overrides=changes, trust=True)
+    assert (policy.n_action_steps, policy.noise) == (3, 0.5)
+    with pytest.raises(InstantiationException) as raised:
+        load_policy(checkpoint, overrides=["+policy.n_action_step=3"], trust=True)
+    assert "n_action_step" in user_message(raised.value)
 
 
 @pytest.mark.parametrize(
-    "override", ["task.env_runner.max_step=2", "task.env_runner.max_steps", "=2", "+", "+=1"]
+    "override",
+    [
+        "task.env_runner.max_step=2",
+        "task.env_runner.max_steps",
+        "=2",
+        "+",
+        "+=1",
+        "policy=1",
+        "+policy.n_action_steps.unit=3",
+        "+task.env_runner.max_steps.unit=3",
+        "+task.shape_meta.obs.goal.shape.x=3",
+    ],
 )
 def test_unknown_settings_are_refused(checkpoint, tmp_path, override):
     with pytest.raises(UserError, match="names no setting of the checkpoint"):

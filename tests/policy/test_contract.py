@@ -134,7 +134,8 @@ def test_prediction_has_the_promised_shapes_and_leaves_the_observation(policy):
     action_shape = policy.shape_meta.action.shape
     assert result["action"].shape == (2, policy.n_action_steps, *action_shape)
     assert result["action_pred"].shape[0] == 2
-    assert result["action_pred"].shape[1] <= len(policy.window.action_offsets)
+    assert result["action_pred"].shape[1] == len(policy.action_pred_offsets)
+    assert set(policy.action_pred_offsets) <= set(policy.window.action_offsets)
     assert not result["action"].requires_grad
     assert_same(before, obs)
 

@@ -159,37 +159,54 @@ def test_plans_are_followed_like_the_published_implementation(
     assert found == pytest.approx(expected, abs=2e-3)
 
 
-def test_a_policy_that_stands_still_goes_on_from_a_later_step_of_its_plan():
-    """Environment 0 rests, 1 moves, 2 moves until step 5; the plan says to be at t + k in k steps.
+def follow_counting(steps: int, moves, **settings) -> tuple[DOTPolicy, torch.Tensor]:
+    """Actions (steps, 3) of three environments whose plans say to be at t + k in k steps.
 
-    With alpha of nearly 0 the newest plan decides.
+    ``moves(step, env)`` is how far an environment has come since the oldest observation. Alpha is
+    next to nothing, so the newest plan decides.
     """
-    settings = {"lookback_obs_steps": 4, "lookback_aug": 0, "alpha": 1e-6}
-    policy = make_policy(**settings, stall_skip=7, stall_tolerance=0.01).eval()
+    settings = {"lookback_obs_steps": 4, "lookback_aug": 0, "alpha": 1e-6, **settings}
+    policy = make_policy(**settings, stall_tolerance=0.01).eval()
     parameter = policy.model.prefix_input
     network = CountingNetwork(len(policy.window.action_offsets), 20)
     policy.model = network
     policy.model.prefix_input = parameter
     network.forward = lambda x: CountingNetwork.forward(network, x).expand(len(x["state"]), -1, -1)
     policy.reset([0, 1, 2])
-
-    skipped = []
-    for step in range(12):
+    actions = []
+    for step in range(steps):
         network.t = step
         obs = {}
         for key, value in observation(1, 0).items():
-            resting = value[:, :1].expand(3, 3, -1).clone()
-            resting[1, -1] += 256 * 0.02
-            resting[2, -1] += 256 * (0.02 if step <= 5 else 0.005)
-            obs[key] = resting
+            obs[key] = value[:, :1].expand(3, 3, -1).clone()
+            for env in range(3):
+                obs[key][env, -1] += 256 * moves(step, env)
         action = policy.predict_action(obs, env_ids=[0, 1, 2])["action"][:, 0, 0]
-        skipped.append((action / 256 - 1 - step).round().int().tolist())
-    assert [row[0] for row in skipped] == [0] * 4 + [7] * 8  # before, the lookback is a reset
-    assert [row[1] for row in skipped] == [0] * 12
-    assert [row[2] for row in skipped] == [0] * 6 + [7] * 6
+        actions.append(action / 256 - 1)
+    return policy, torch.stack(actions).round().int()
 
-    policy.reset([0])
-    assert policy.predict_action(obs, env_ids=[0, 1, 2])["action"][0, 0, 0] / 256 - 1 < 12
+
+def test_a_policy_that_stands_still_goes_on_from_a_later_step_of_its_plan():
+    """Environment 0 rests, 1 moves, 2 moves until step 5."""
+
+    def moves(step, env):
+        return (0.0, 0.02, 0.02 if step <= 5 else 0.005)[env]
+
+    _, actions = follow_counting(12, moves, stall_skip=7)
+    skipped = (actions - torch.arange(12)[:, None]).T.tolist()
+    assert skipped[0] == [0] * 4 + [7] * 8  # the lookback must not reach behind the start
+    assert skipped[1] == [0] * 12
+    assert skipped[2] == [0] * 6 + [7] * 6
+
+
+def test_what_is_left_of_a_plan_after_a_skip_lasts_until_the_next():
+    settings = {"predict_every_n": 4, "return_every_n": 2, "stall_skip": 12}
+    policy, actions = follow_counting(16, lambda step, env: 0.02 * (env == 1), **settings)
+    # Two steps of the plan a control step, from 12 steps later on where the policy stands still.
+    plan = torch.arange(4) * 2 + 1
+    assert (actions[:, 1].view(4, 4) - torch.arange(0, 16, 4)[:, None] == plan).all()
+    assert (actions[4:, 0].view(3, 4) - torch.arange(4, 16, 4)[:, None] == plan + 12).all()
+    assert policy.n_actions_ahead == 1  # row 0 of four, the other three already used
 
 
 def test_newest_prediction_stays_aligned_to_now():
@@ -373,7 +390,11 @@ def test_pictures_are_encoded_once_until_the_weights_change():
         ({"predict_every_n": 21}, "policy.predict_every_n is 21; use 1..inference_horizon"),
         ({"return_every_n": 0}, "policy.return_every_n is 0"),
         ({"predict_every_n": 8, "return_every_n": 3}, "use at most inference_horizon // return"),
-        ({"stall_skip": 20}, "policy.stall_skip is 20; use 0..19"),
+        ({"stall_skip": 20}, "policy.stall_skip is 20; use a whole number up to .* .19."),
+        ({"stall_skip": 19, "return_every_n": 2}, "policy.stall_skip is 19; use a whole .* .18."),
+        ({"stall_skip": 5.5}, "policy.stall_skip is 5.5; use a whole number"),
+        ({"stall_skip": None}, "policy.stall_skip is None; use a whole number"),
+        ({"stall_tolerance": "x"}, "policy.stall_tolerance is x; use at least 0"),
         ({"stall_tolerance": -0.1}, "policy.stall_tolerance is -0.1"),
         ({"stall_skip": 5, "n_obs_steps": 1}, "policy.stall_skip is 5; use 0, or low-dim"),
         ({"lookback_aug": 9}, "policy.lookback_aug is 9"),

@@ -182,12 +182,12 @@ class Diffusion(Process):
             timestep_spacing,
             f"use one of {', '.join(SPACINGS)}",
         )
-        first, last = (round(share * num_train_timesteps) for share in _INNER)
+        first, last = (int(share * num_train_timesteps) for share in _INNER)
         _require(
             timestep_spacing == "whole" or steps <= first - last,
             "num_inference_steps",
             steps,
-            f"timestep_spacing inner has room for {first - last}",
+            f"use at most {first - last}, or timestep_spacing=whole",
         )
         scheduler, options = self._SAMPLERS[sampler]
         if sampler != "dpm_solver":

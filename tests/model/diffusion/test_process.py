@@ -133,7 +133,7 @@ def test_corruption_follows_the_schedule():
         (dict(prediction_type="noise"), "prediction_type is 'noise'; use one of epsilon"),
         (dict(beta_schedule="cosine"), "beta_schedule is 'cosine'; use linear"),
         (dict(timestep_spacing="even"), "timestep_spacing is 'even'; use one of whole, inner"),
-        (dict(timestep_spacing="inner"), "num_inference_steps is 100; timestep_spacing inner has"),
+        (dict(timestep_spacing="inner"), "is 100; use at most 85, or timestep_spacing=whole"),
     ],
 )
 def test_impossible_settings_are_named(options, message):
@@ -174,6 +174,18 @@ def test_ddim_is_that_of_diffusers(prediction_type, clip_sample, n_steps):
         expected = theirs.step(output, time, x).prev_sample
         x = process.step(output, index, x, [])
         torch.testing.assert_close(x, expected, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("n_levels", [2, 3, 4, 10, 1000])
+@pytest.mark.parametrize("sampler", ["ddpm", "ddim", "dpm_solver"])
+def test_inner_levels_exist_and_differ(sampler, n_levels):
+    for n_steps in {1, n_levels // 2, int(0.9 * n_levels) - int(0.05 * n_levels)}:
+        options = {"num_train_timesteps": n_levels, "num_inference_steps": n_steps}
+        process = Diffusion(sampler, timestep_spacing="inner", **options)
+        times = torch.stack(process.times(torch.device("cpu")))
+        assert len(times) == n_steps
+        assert (times.diff() < 0).all()
+        assert 0 <= times.min() <= times.max() < n_levels
 
 
 def test_inner_levels_reach_from_90_to_5_percent_evenly():
