@@ -51,9 +51,10 @@ class DOTPolicy(BasePolicy):
         alpha: weight of a past chunk by its age in steps.
         predict_every_n: run the network only every n-th step; the last chunk is followed between.
         return_every_n: steps of the plan to advance a control step; more moves faster.
-        stall_skip: steps of a new plan to skip when all observations show the same low-dim inputs;
-            0 never skips. People pause before they go round an object; a policy that learned so,
-            and cannot tell how long it has waited, waits for ever, though its plan goes on.
+        stall_skip: steps of a new plan to skip when the low-dim inputs are where they were in the
+            oldest observation, at rest or back from a detour; 0 never skips. People pause before
+            they go round an object; a policy that learned so, and cannot tell how long it has
+            waited, waits for ever, though its plan goes on.
         stall_tolerance: difference of normalised low-dim inputs up to which they are the same.
         state_noise: uniform noise on normalised low-dim inputs in training.
         crop_scale: images are cropped to a share drawn from [crop_scale, 1] in training.
@@ -301,9 +302,9 @@ class DOTPolicy(BasePolicy):
         self._plans[ids[first]] = plan[:, None].expand(-1, self.inference_horizon, -1, -1)
 
     def _stalled(self, ids: Tensor, obs: dict[str, Tensor]) -> Tensor:
-        """(n,) bool: all observations, each of this episode, show the same low-dim inputs."""
+        """(n,) bool: the low-dim inputs are those of the oldest observation of this episode."""
         changes = [
-            (normalized - normalized[:, -1:]).abs().amax((1, 2))
+            (normalized[:, -1] - normalized[:, 0]).abs().amax(-1)
             for keys in self.inputs.values()
             for key in keys
             for normalized in [self.normalizer[key].normalize(obs[key].flatten(2))]
