@@ -23,6 +23,12 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument("--checkpoint", type=Path, required=True, help="file written by train.py")
     parser.add_argument("--output", type=Path, required=True, help="the folder to write")
     parser.add_argument("--overwrite", action="store_true", help="replace the policy in the folder")
+    parser.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="key=value",
+        help="settings to change, as eval.py takes them: policy.return_every_n=2",
+    )
     return parser.parse_args(arguments)
 
 
@@ -32,11 +38,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from omegaconf import OmegaConf
 
     from diffusion_policy.common.policy_folder import WEIGHTS_FILE, save_policy_folder
-    from diffusion_policy.workspace.base_workspace import load_weights
+    from diffusion_policy.workspace.base_workspace import change_settings, load_weights
 
     if options.output.exists() and not options.overwrite:
         raise UserError(f"{options.output} exists; choose another --output, or --overwrite it")
     cfg, weights = load_weights(options.checkpoint)
+    change_settings(cfg, options.overrides)
     save_policy_folder(options.output, OmegaConf.to_yaml(cfg), weights)
     megabytes = (options.output / WEIGHTS_FILE).stat().st_size / 1e6
     print(

@@ -201,7 +201,7 @@ def load_policy(
             or has no setting of an override's name.
     """
     cfg, weights = load_weights(checkpoint)
-    _override(cfg, overrides)
+    change_settings(cfg, overrides)
     if not trust:
         check_trusted(cfg, "policy")
     # The weights are about to be loaded, so none need to be fetched.
@@ -225,7 +225,12 @@ def load_policy(
     return policy, cfg
 
 
-def _override(cfg: DictConfig, overrides: Sequence[str]) -> None:
+def change_settings(cfg: DictConfig, overrides: Sequence[str]) -> None:
+    """Set, in place, ``key=value`` of the policy or its runner; ``+key=value`` may be a new one.
+
+    Raises:
+        UserError: there is no such setting, or its value cannot be read.
+    """
     remedy = "give key=value as in policy.noise_scheduler.num_inference_steps=10"
     for override in overrides:
         key, equals, value = override.lstrip("+").partition("=")

@@ -56,6 +56,18 @@ def test_acts_as_its_checkpoint_does(workspace, tmp_path):
     assert (tmp_path / "again" / WEIGHTS_FILE).read_bytes() == (folder / WEIGHTS_FILE).read_bytes()
 
 
+def test_settings_become_part_of_the_policy(workspace, tmp_path, capsys):
+    checkpoint, folder = workspace.get_checkpoint_path(), tmp_path / "policy"
+    export(checkpoint, folder, "policy.return_every_n=2", "+policy.stall_tolerance=0.5")
+    policy, cfg = load_policy(folder)
+    assert (policy.return_every_n, policy.stall_tolerance) == (2, 0.5)
+    assert cfg.policy.return_every_n == 2
+    with pytest.raises(SystemExit):
+        export(checkpoint, tmp_path / "other", "policy.return_every=2")
+    assert "names no setting of the checkpoint" in capsys.readouterr().err
+    assert not (tmp_path / "other").exists()
+
+
 def test_replaces_a_policy_on_request_and_keeps_its_readme(workspace, tmp_path, capsys):
     checkpoint, folder = workspace.get_checkpoint_path(), tmp_path / "policy"
     export(checkpoint, folder)
