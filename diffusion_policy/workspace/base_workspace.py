@@ -24,8 +24,6 @@ from diffusion_policy.policy.base_policy import BasePolicy
 from diffusion_policy.workspace.changed_settings import changed_settings
 from diffusion_policy.workspace.trust import check_trusted
 
-_MISSING = object()
-
 
 class BaseWorkspace(ABC):
     """A run: its config, its output directory and its state.
