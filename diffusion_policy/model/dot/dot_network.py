@@ -16,14 +16,9 @@ from torch import Tensor, nn
 from diffusion_policy.common.errors import UserError
 from diffusion_policy.model.common.lora import LoRAConfig, add_lora
 from diffusion_policy.model.common.transformer import Attention, TransformerDecoder
+from diffusion_policy.model.vision.backbone import build_backbone
 from diffusion_policy.model.vision.feature_cache import FeatureCache
-from diffusion_policy.model.vision.resnet import (
-    BACKBONES,
-    STRIDE,
-    SpatialTokens,
-    add_conv_lora,
-    build_resnet,
-)
+from diffusion_policy.model.vision.resnet import RESNETS, STRIDE, SpatialTokens, add_conv_lora
 
 _PICTURES_REMEMBERED = 4096
 """A picture is looked at now, one step later and ``lookback`` steps later. In between, each
@@ -78,8 +73,7 @@ class DOTNetwork(nn.Module):
         train_horizon: predicted actions from now on, in training.
         inference_horizon: predicted actions from now on, at inference; at most train_horizon.
         dim, n_heads, dim_feedforward, n_layers, dropout: size of the decoder.
-        backbone: torchvision name of the image backbone.
-        backbone_weights: see :func:`build_resnet`.
+        backbone, backbone_weights: name and weights, see :func:`build_backbone`.
         lora_rank: rank of the backbone's adapters; 0 trains the backbone itself.
         image_tokens: ``pooled`` (one token an image) or ``spatial`` (one a feature-map cell, and
             one a scalar of each low-dim input).
@@ -123,8 +117,6 @@ class DOTNetwork(nn.Module):
             raise UserError(f"policy.dropout is {dropout}; use at least 0 and less than 1")
         if image_tokens not in ("pooled", "spatial"):
             raise UserError(f"policy.image_tokens is {image_tokens!r}; use pooled or spatial")
-        if backbone not in BACKBONES:
-            raise UserError(f"policy.backbone is {backbone!r}; use one of {', '.join(BACKBONES)}")
         spatial = image_tokens == "spatial"
         self.projections = nn.ModuleDict()
         tokens_per_step = {}
@@ -135,16 +127,21 @@ class DOTNetwork(nn.Module):
                 )
                 tokens_per_step[name] = size if spatial else 1
         if n_cameras:
-            resnet = build_resnet(backbone, backbone_weights)
+            encoder = build_backbone("policy.backbone", backbone, backbone_weights)
             if spatial:
-                resnet = SpatialTokens(resnet, dim)
+                if backbone not in RESNETS:
+                    raise UserError(
+                        f"policy.image_tokens is 'spatial', which takes one of "
+                        f"{', '.join(RESNETS)}; use pooled with {backbone}"
+                    )
+                encoder = SpatialTokens(encoder, dim)
                 cells = math.prod(math.ceil(side / STRIDE) for side in image_size)
             else:
-                resnet.fc = nn.Linear(resnet.fc.in_features, dim)
+                encoder.fc = nn.Linear(encoder.fc.in_features, dim)
                 cells = 1
             if lora_rank:
-                add_conv_lora(resnet, lora_rank)
-            self.projections["images"] = resnet
+                add_conv_lora(encoder, lora_rank)
+            self.projections["images"] = encoder
             tokens_per_step["images"] = n_cameras * cells
 
         n_tokens = n_obs_steps * sum(tokens_per_step.values())

@@ -13,14 +13,10 @@ from torch import Tensor, nn
 
 from diffusion_policy.common.errors import UserError
 from diffusion_policy.common.shape_meta import ShapeMeta
+from diffusion_policy.model.vision.backbone import build_backbone
 from diffusion_policy.model.vision.crop import Crop
 from diffusion_policy.model.vision.group_norm import replace_batch_norm
-from diffusion_policy.model.vision.resnet import (
-    BACKBONES,
-    IMAGENET_MEAN,
-    IMAGENET_STD,
-    build_resnet,
-)
+from diffusion_policy.model.vision.resnet import IMAGENET_MEAN, IMAGENET_STD
 
 
 class ObsEncoder(nn.Module, ABC):
@@ -75,7 +71,7 @@ class LowDimEncoder(ObsEncoder):
 
 
 class ImageObsEncoder(ObsEncoder):
-    """A torchvision ResNet for each camera, its pooled features before the low-dim observations.
+    """A backbone for each camera, its features before the low-dim observations.
 
     An image is resized, cropped, normalised and encoded, in this order. Features: camera by
     camera, then low-dim keys, both in the order of the config; 512 numbers a camera with
@@ -83,8 +79,7 @@ class ImageObsEncoder(ObsEncoder):
 
     Args:
         shape_meta: observations of the task, at least one of them rgb.
-        backbone: ``resnet18``, ``resnet34`` or ``resnet50``.
-        weights: ``IMAGENET1K_V1``, or None for random ones; see :func:`build_resnet`.
+        backbone, weights: name and weights, see :func:`build_backbone`.
         share_backbone: one network for all cameras instead of one for each.
         resize: [h, w] that images are resized to, bilinear with antialiasing; None keeps them.
         crop: [h, w] of a :class:`Crop`; None takes the whole image.
@@ -108,10 +103,6 @@ class ImageObsEncoder(ObsEncoder):
     ) -> None:
         super().__init__(shape_meta)
         require_images(self)
-        if backbone not in BACKBONES:
-            raise UserError(
-                f"policy.obs_encoder.backbone is {backbone!r}; use one of {', '.join(BACKBONES)}"
-            )
         self.resize = None if resize is None else check_size("resize", resize)
         self.crop: nn.Module = nn.Identity()
         if crop is not None:
@@ -177,12 +168,12 @@ def check_crop(crop: tuple[int, int], image: Sequence[int]) -> None:
 
 
 def _backbone(name: str, weights: str | None, group_norm: bool) -> nn.Module:
-    resnet = build_resnet(name, weights, norm_layer=nn.BatchNorm2d)
+    backbone = build_backbone("policy.obs_encoder.backbone", name, weights, nn.BatchNorm2d)
     if group_norm:
-        replace_batch_norm(resnet)
-    resnet.n_features = resnet.fc.in_features
-    resnet.fc = nn.Identity()
-    return resnet
+        replace_batch_norm(backbone)
+    backbone.n_features = backbone.fc.in_features
+    backbone.fc = nn.Identity()
+    return backbone
 
 
 def _from_unit_range(imagenet_norm: bool) -> tuple[Tensor, Tensor]:

@@ -23,7 +23,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 _TIMEOUT_S = 10.0  # of a download, without a single byte
 STRIDE = 32
 """Pixels a side of a cell of the last feature map."""
-BACKBONES = ("resnet18", "resnet34", "resnet50")
+RESNETS = ("resnet18", "resnet34", "resnet50")
 
 
 def build_resnet(

@@ -1,0 +1,81 @@
+"""A small convolutional network that tells where things are, for training from random weights."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from diffusion_policy.model.vision.group_norm import CHANNELS_PER_GROUP
+
+
+class SpatialSoftmax(nn.Module):
+    """The mean place of each channel's activation (Levine et al. 2016, section 5.1).
+
+    Attributes:
+        sharpness: inverse temperature, learned. From 1 a fresh network's softmax is almost flat
+            over the whole picture and learning sets in late.
+    """
+
+    def __init__(self, sharpness: float = 4.0) -> None:
+        super().__init__()
+        self.sharpness = nn.Parameter(torch.tensor(sharpness))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, K, H, W) -> (N, 2 K) float32: K abscissas, then K ordinates, -1..1 over the map."""
+        height, width = x.shape[-2:]
+        # Eight bits of a coordinate would be a pixel.
+        with torch.autocast(x.device.type, enabled=False):
+            share = (x.float().flatten(2) * self.sharpness).softmax(-1).unflatten(2, x.shape[-2:])
+            columns = torch.linspace(-1, 1, width, device=x.device)
+            rows = torch.linspace(-1, 1, height, device=x.device)
+            return torch.cat([share.sum(2) @ columns, share.sum(3) @ rows], dim=-1)
+
+
+class KeypointCNN(nn.Module):
+    """Convolutions, then the places of ``n_keypoints`` points: 0.12 M parameters.
+
+    At 96 x 96 pixels a training step takes a twelfth of a ResNet-18's arithmetic. Like
+    torchvision's networks it ends in a linear layer ``fc``, there to be replaced.
+
+    Args:
+        n_keypoints: points to find in a picture.
+    """
+
+    def __init__(self, n_keypoints: int = 64) -> None:
+        super().__init__()
+        self.convolutions = nn.Sequential(
+            _convolution(3, 32, kernel=8, stride=4),
+            nn.ReLU(),
+            Residual(32),
+            _convolution(32, 64, kernel=3, stride=2),
+            nn.ReLU(),
+            Residual(64),
+            nn.Conv2d(64, n_keypoints, 1),
+        )
+        self.softmax = SpatialSoftmax()
+        self.fc: nn.Module = nn.Linear(2 * n_keypoints, 2 * n_keypoints)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, 3, H, W) normalised images -> what ``fc`` makes of 2 n_keypoints numbers."""
+        if x.device.type == "cpu":  # the faster layout there
+            x = x.contiguous(memory_format=torch.channels_last)
+        return self.fc(self.softmax(self.convolutions(x)))
+
+
+class Residual(nn.Module):
+    """Two 3 x 3 convolutions beside an identity; the shape stays."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.first = _convolution(channels, channels, kernel=3, stride=1)
+        self.second = _convolution(channels, channels, kernel=3, stride=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(x + self.second(F.relu(self.first(x))))
+
+
+def _convolution(inputs: int, outputs: int, kernel: int, stride: int) -> nn.Sequential:
+    # A stride of s leaves 1 / s of the sides.
+    conv = nn.Conv2d(inputs, outputs, kernel, stride, padding=(kernel - stride + 1) // 2)
+    return nn.Sequential(conv, nn.GroupNorm(outputs // CHANNELS_PER_GROUP, outputs))
