@@ -7,6 +7,7 @@ from typing import Any
 
 from diffusion_policy.env_runner.failures import LAST_STEPS, MEANINGS, count_failures, failure_kind
 from diffusion_policy.results.result import Result, duration, thousandths
+from diffusion_policy.results.seeds import SeedGroup
 from diffusion_policy.results.table import markdown_table
 
 _TEXT = """# {title}
@@ -63,14 +64,16 @@ def result_page(result: Result, title: str, remarks: str = "") -> str:
 
 def _facts(result: Result) -> list[tuple[str, str]]:
     cfg, info, score = result.cfg, result.info, result.score
+    alone = SeedGroup([result])
     n_episodes = score["n_episodes"]
     n_successes = sum(episode["success"] for episode in info["per_episode"])
     first, last = info["seed_range"]
     return [
         (
             "score",
-            f"**{result.success_text} success**, {n_successes} of {n_episodes}; "
-            f"mean max reward {result.reward_text}; brackets hold 95 % intervals, rounded down",
+            f"**{alone.text('success_rate')} success**, {n_successes} of {n_episodes}; "
+            f"mean max reward {alone.text('mean_max_reward')}; brackets hold 95 % intervals, "
+            "rounded down",
         ),
         (
             "evaluation",

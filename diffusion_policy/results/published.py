@@ -51,7 +51,11 @@ def _diffusion(best: float, last: float) -> tuple[Figure, ...]:
 
 SETTINGS = (
     Setting("DOT, keypoints", ("train_dot_pusht", "train_dot_pusht_human"), _dot(0.845, 0.964)),
-    Setting("DOT, pictures", ("train_dot_pusht_image",), _dot(0.742, 0.936)),
+    Setting(
+        "DOT, pictures",
+        ("train_dot_pusht_image", "train_dot_pusht_image_human"),
+        _dot(0.742, 0.936),
+    ),
     Setting(
         "Diffusion Policy, U-Net, keypoints",
         ("train_diffusion_unet_pusht", "train_diffusion_unet_small_pusht"),

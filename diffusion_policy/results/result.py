@@ -71,18 +71,6 @@ class Result:
         return sum(launch["seconds"] for launch in self.launches)
 
     @property
-    def success_text(self) -> str:
-        """The success rate with its 95 % interval."""
-        low, high = map(percent, self.score["success_ci95"])
-        return f"{percent(self.score['success_rate'])} % ({low} to {high})"
-
-    @property
-    def reward_text(self) -> str:
-        """The mean max reward with its 95 % interval."""
-        low, high = map(thousandths, self.score["mean_max_reward_ci95"])
-        return f"{thousandths(self.score['mean_max_reward'])} ({low} to {high})"
-
-    @property
     def effort(self) -> str:
         """What the training took."""
         batch = self.cfg.dataloader.batch_size * self.cfg.training.gradient_accumulate_every

@@ -8,6 +8,7 @@ from pathlib import Path
 from diffusion_policy.common.errors import UserError
 from diffusion_policy.results.published import SETTINGS, Figure, Measure, Setting
 from diffusion_policy.results.result import INFO_FILE, Result
+from diffusion_policy.results.seeds import SeedGroup, group_by_seed
 
 _HEADER = (
     "setting",
@@ -21,9 +22,11 @@ _HEADER = (
 )
 _TEXT = """# Results
 
-PushT, ours beside published. Each row of ours is one run with one seed, scored on {n_episodes}
-fresh starts; brackets hold 95 % intervals. Our figures are rounded down, and a published one is
-reached only if ours, unrounded, is no smaller. The page of a run tells command, commit and machine.
+PushT, ours beside published. Each run of ours is the last checkpoint of one training, scored on
+{n_episodes} fresh starts; brackets hold 95 % intervals. Where several seeds were trained, a figure
+is their mean, and the brackets reach from the lowest to the highest end of their intervals. Our
+figures are rounded down, and a published one is reached only if ours, unrounded, is no smaller.
+The page of a run tells command, commit and machine.
 
 {table}
 
@@ -71,22 +74,25 @@ def _rows(results: Sequence[Result]) -> Iterable[Sequence[str]]:
             if result.cfg.name in setting.configs and result.demonstrations == "human"
         ]
         left = [result for result in left if result not in ours]
-        for result in ours:
-            yield _row(setting, result)
+        for group in group_by_seed(ours):
+            yield _row(setting, group)
         if not ours:
             yield _row(setting, None)
-    for result in left:
-        named = [setting.name for setting in SETTINGS if result.cfg.name in setting.configs]
-        name = f"{(named or [result.cfg.name])[0]}, {result.demonstrations} demonstrations"
-        yield _row(Setting(name, (), ()), result)
+    for group in group_by_seed(left):
+        first = group.results[0]
+        named = [setting.name for setting in SETTINGS if first.cfg.name in setting.configs]
+        name = f"{(named or [first.cfg.name])[0]}, {first.demonstrations} demonstrations"
+        yield _row(Setting(name, (), ()), group)
 
 
-def _row(setting: Setting, result: Result | None) -> Sequence[str]:
-    ours = ["none yet", "", "", ""]
-    if result is not None:
-        link = f"[{result.name}](docs/results/{result.name}/README.md)"
-        ours = [link, result.effort, result.success_text, result.reward_text]
-    run, training, success, reward = ours
+def _row(setting: Setting, ours: SeedGroup | None) -> Sequence[str]:
+    run, training, success, reward = "none yet", "", "", ""
+    if ours is not None:
+        run = ", ".join(
+            f"[{result.name}](docs/results/{result.name}/README.md)" for result in ours.results
+        )
+        training = ours.effort
+        success, reward = ours.text("success_rate"), ours.text("mean_max_reward")
     published_success, published_reward = (
         _published(setting.figures, measure) for measure in ("success_rate", "mean_max_reward")
     )
@@ -98,7 +104,7 @@ def _row(setting: Setting, result: Result | None) -> Sequence[str]:
         published_success,
         reward,
         published_reward,
-        _verdict(setting.figures, result),
+        _verdict(setting.figures, ours),
     )
 
 
@@ -116,14 +122,13 @@ def _shown(figure: Figure) -> str:
     )
 
 
-def _verdict(figures: Sequence[Figure], result: Result | None) -> str:
+def _verdict(figures: Sequence[Figure], ours: SeedGroup | None) -> str:
     if not figures:
         return "nothing published"
-    reached = [
-        result is not None and result.score[figure.measure] >= figure.value for figure in figures
-    ]
+    reached = [ours is not None and ours.mean(figure.measure) >= figure.value for figure in figures]
     if all(reached):
-        return "**reached**"
+        above = all(ours.interval(figure.measure)[0] > figure.value for figure in figures)
+        return "**reached**, the intervals lie above" if above else "**reached**"
     if not any(reached):
         return "not reached"
     missed = (figure for figure, done in zip(figures, reached, strict=True) if not done)

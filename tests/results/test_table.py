@@ -13,22 +13,26 @@ ROOT = Path(__file__).parents[2]
 HUMAN = "data/pusht/pusht_cchi_v7_replay.zarr"
 
 
-def result(success_rate, reward, *, config="train_dot_pusht", data=HUMAN) -> Result:
+def result(
+    success_rate, reward, *, config="train_dot_pusht", data=HUMAN, name="mine", margin=0.1, seed=42
+) -> Result:
     cfg = OmegaConf.create(
         {
             "name": config,
-            "task": {"dataset": {"path": data}},
+            "task": {"dataset": {"path": data, "seed": seed}},
+            "policy": {"stall_skip": 0},
             "dataloader": {"batch_size": 64},
-            "training": {"gradient_accumulate_every": 1},
+            "training": {"gradient_accumulate_every": 1, "seed": seed},
         }
     )
     score = {
         "success_rate": success_rate,
-        "success_ci95": [0.1, 0.9],
+        "success_ci95": [success_rate - margin, success_rate + margin],
         "mean_max_reward": reward,
-        "mean_max_reward_ci95": [0.2, 0.8],
+        "mean_max_reward_ci95": [reward - margin, reward + margin],
     }
-    return Result("mine", cfg, {"aggregated": score}, [{"steps": [0, 10], "seconds": 60}])
+    info = {"aggregated": score, "overrides": [], "precision": "fp32", "seed_range": [0, 9]}
+    return Result(name, cfg, info, [{"steps": [0, 10 + seed], "seconds": 60 * seed}])
 
 
 def row(ours: Result) -> list[str]:
@@ -65,6 +69,26 @@ def test_a_figure_is_reached_only_if_ours_is_no_smaller(success_rate, reward, ve
     assert (found[0], found[-1]) == ("DOT, keypoints", verdict)
     assert found[3].startswith("84.5" if success_rate == 0.845 else "84.4")
     assert found[5].startswith("0.964" if reward == 0.964 else "0.963")
+
+
+@pytest.mark.parametrize(
+    ("margin", "verdict"), [(0.01, "**reached**, the intervals lie above"), (0.06, "**reached**")]
+)
+def test_an_interval_lies_above_when_its_lower_end_does(margin, verdict):
+    assert row(result(0.9, 0.99, margin=margin))[-1] == verdict
+
+
+def test_seeds_of_the_same_settings_share_a_row():
+    second = result(0.8, 0.95, name="second", seed=43)
+    first = result(0.9, 0.98, name="first", margin=0.05)
+    other = result(0.7, 0.96, name="other", seed=43)
+    other.info["overrides"] = ["policy.stall_skip=17"]
+    rows = [list(found) for found in _rows([second, other, first]) if found[0] == "DOT, keypoints"]
+    assert [found[1].count("README") for found in rows] == [2, 1]
+    assert rows[0][1].index("first") < rows[0][1].index("second")
+    assert rows[0][2:4] == ["each at most 53 steps of 64 in 43 min", "85.0 % (70.0 to 95.0)"]
+    assert rows[0][5] == "0.965 (0.850 to 1.050)"
+    assert rows[0][-1] == "**reached**"
 
 
 def test_only_the_human_demonstrations_compare():
