@@ -293,7 +293,7 @@ IMAGE_META = {
 
 def make_image_policy(**settings) -> DOTPolicy:
     torch.manual_seed(0)
-    policy = DOTPolicy(IMAGE_META, backbone_weights=None, **{"lora_rank": 2, **TINY, **settings})
+    policy = DOTPolicy(IMAGE_META, **{"lora_rank": 2, **TINY, **settings})
     normalizer = LinearNormalizer()
     for key in ("front", "wrist"):
         normalizer[key] = SingleFieldLinearNormalizer.create_identity((3, 1, 1))
@@ -406,12 +406,30 @@ def test_pictures_are_encoded_once_until_the_weights_change():
         ({"n_heads": 3}, "policy.n_heads is 3"),
         ({"dropout": 2}, "policy.dropout is 2"),
         ({"image_tokens": "spatail"}, "policy.image_tokens is 'spatail'"),
-        ({"backbone": "resnet17"}, "policy.backbone is 'resnet17'; use one of"),
     ],
 )
 def test_settings_that_do_not_fit_are_refused(settings, message):
     with pytest.raises(UserError, match=message):
         make_policy(**settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"backbone": "resnet17"}, "policy.backbone is 'resnet17'; use one of"),
+        (
+            {"backbone": "keypoint_cnn", "backbone_weights": "IMAGENET1K_V1"},
+            "policy.backbone is 'keypoint_cnn', which has no pretrained weights 'IMAGENET1K_V1'",
+        ),
+        (
+            {"backbone": "keypoint_cnn", "image_tokens": "spatial"},
+            "policy.image_tokens is 'spatial', which takes one of resnet18.*; use pooled",
+        ),
+    ],
+)
+def test_backbones_that_do_not_fit_are_refused(settings, message):
+    with pytest.raises(UserError, match=message):
+        make_image_policy(**settings)
 
 
 def test_plans_are_averaged_in_full_precision_whatever_the_products_have():

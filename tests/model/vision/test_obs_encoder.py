@@ -37,6 +37,7 @@ def test_low_dim_keys_lie_side_by_side_in_config_order():
         ({}, 512),
         ({"backbone": "resnet34", "group_norm": False}, 512),
         ({"backbone": "resnet50", "share_backbone": True}, 2048),
+        ({"backbone": "keypoint_cnn"}, 128),
         ({"resize": [32, 40], "crop": [32, 32], "imagenet_norm": False}, 512),
     ],
 )
