@@ -71,12 +71,16 @@ class Result:
         return sum(launch["seconds"] for launch in self.launches)
 
     @property
+    def batch_size(self) -> int:
+        """Samples of an optimiser step."""
+        return self.cfg.dataloader.batch_size * self.cfg.training.gradient_accumulate_every
+
+    @property
     def effort(self) -> str:
         """What the training took."""
-        batch = self.cfg.dataloader.batch_size * self.cfg.training.gradient_accumulate_every
         # The first launches of a run may be older than the record of launches.
         more = "more than " if self.launches[0]["steps"][0] > 0 else ""
-        return f"{self.n_steps:,} steps of {batch} in {more}{duration(self.seconds)}"
+        return f"{self.n_steps:,} steps of {self.batch_size} in {more}{duration(self.seconds)}"
 
 
 def percent(share: float) -> str:

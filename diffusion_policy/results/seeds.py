@@ -10,7 +10,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from diffusion_policy.results.published import Measure
-from diffusion_policy.results.result import Result, percent, thousandths
+from diffusion_policy.results.result import Result, duration, percent, thousandths
 
 
 @dataclass(frozen=True)
@@ -46,9 +46,13 @@ class SeedGroup:
 
     @property
     def effort(self) -> str:
-        """What the longest of the trainings took."""
-        text = max(self.results, key=lambda result: result.seconds).effort
-        return text if len(self.results) == 1 else f"each at most {text}"
+        """What a training took."""
+        first = self.results[0]
+        if len(self.results) == 1:
+            return first.effort
+        steps = max(result.n_steps for result in self.results)
+        longest = duration(max(result.seconds for result in self.results))
+        return f"each up to {steps:,} steps of {first.batch_size} in up to {longest}"
 
 
 def group_by_seed(results: Iterable[Result]) -> list[SeedGroup]:

@@ -32,7 +32,7 @@ def result(
         "mean_max_reward_ci95": [reward - margin, reward + margin],
     }
     info = {"aggregated": score, "overrides": [], "precision": "fp32", "seed_range": [0, 9]}
-    return Result(name, cfg, info, [{"steps": [0, 10 + seed], "seconds": 60 * seed}])
+    return Result(name, cfg, info, [{"steps": [0, 95 - seed], "seconds": 60 * seed}])
 
 
 def row(ours: Result) -> list[str]:
@@ -86,7 +86,7 @@ def test_seeds_of_the_same_settings_share_a_row():
     rows = [list(found) for found in _rows([second, other, first]) if found[0] == "DOT, keypoints"]
     assert [found[1].count("README") for found in rows] == [2, 1]
     assert rows[0][1].index("first") < rows[0][1].index("second")
-    assert rows[0][2:4] == ["each at most 53 steps of 64 in 43 min", "85.0 % (70.0 to 95.0)"]
+    assert rows[0][2:4] == ["each up to 53 steps of 64 in up to 43 min", "85.0 % (70.0 to 95.0)"]
     assert rows[0][5] == "0.965 (0.850 to 1.050)"
     assert rows[0][-1] == "**reached**"
 
