@@ -16,7 +16,8 @@ TINY_DOT = [
 ]
 NO_WEIGHTS = ["policy.backbone_weights=null", "policy.lora_rank=2"]
 _TINY_NOISE = ["policy.noise_scheduler.num_inference_steps=3"]
-_TINY = {
+_TINY = {  # the first whose name the config's begins with
+    "train_dot_pusht_image_human": TINY_DOT,
     "train_dot": [*TINY_DOT, *NO_WEIGHTS],
     "train_diffusion_unet": [
         *_TINY_NOISE,

@@ -83,7 +83,7 @@ def comparison(histories: Sequence[History], source: str, videos_per_run: int) -
 def _groups(histories: Sequence[History]) -> list[Group]:
     groups = [
         sorted(group, key=_merit, reverse=True)
-        for group in same_but_seed(histories, lambda history: history.run)
+        for group in same_but_seed(histories, lambda history: history.run.settings)
     ]
     groups.sort(key=_mean_merit, reverse=True)
     styles = group_styles(len(groups))

@@ -26,11 +26,13 @@ def tells_apart(key: str) -> bool:
     return not is_among(key, WITHOUT_EFFECT)
 
 
-def same_but_seed(items: Sequence[T], run_of: Callable[[T], Run]) -> list[list[T]]:
+def same_but_seed(
+    items: Sequence[T], settings_of: Callable[[T], Mapping[str, Any]]
+) -> list[list[T]]:
     """``items``, of one run each, in groups of one experiment, in the order of their first ones."""
     groups: dict[str, list[T]] = {}
     for item in items:
-        groups.setdefault(_experiment(run_of(item).settings), []).append(item)
+        groups.setdefault(_experiment(settings_of(item)), []).append(item)
     return list(groups.values())
 
 

@@ -82,7 +82,7 @@ def require_one_experiment(sweep: Sequence[Progress]) -> None:
     Raises:
         UserError: names the settings.
     """
-    if len(same_but_seed(sweep, lambda progress: progress.run)) > 1:
+    if len(same_but_seed(sweep, lambda progress: progress.run.settings)) > 1:
         runs = [progress.run for progress in sweep]
         keys = ", ".join(filter(tells_apart, differences(runs)))
         raise UserError(

@@ -42,7 +42,7 @@ def tabulate_sweeps(
         require_runs(found, directory)
         runs += found
     require_scores(runs, keys)
-    experiments = same_but_seed(runs, lambda progress: progress.run)
+    experiments = same_but_seed(runs, lambda progress: progress.run.settings)
     for key in keys:
         for experiment in experiments:
             for line in remarks(experiment, key):

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Sequence
+import copy
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from omegaconf import OmegaConf
-
+from diffusion_policy.common.statistics import mean_and_half_width
+from diffusion_policy.multirun.settings import same_but_seed
 from diffusion_policy.results.published import Measure
 from diffusion_policy.results.result import Result, duration, percent, thousandths
+from diffusion_policy.workspace.base_workspace import change_settings
+from diffusion_policy.workspace.changed_settings import config_leaves
 
 
 @dataclass(frozen=True)
@@ -25,17 +27,17 @@ class SeedGroup:
 
     def mean(self, measure: Measure) -> float:
         """Over the seeds, each of which counts the same."""
-        return sum(result.score[measure] for result in self.results) / len(self.results)
+        return float(mean_and_half_width([result.score[measure] for result in self.results])[0])
 
     def interval(self, measure: Measure) -> tuple[float, float]:
-        """From the lowest to the highest end of the seeds' 95 % intervals.
-
-        Wider than an interval of the mean, and so whatever the seeds share: they are scored on the
-        same starts.
-        """
-        name = {"success_rate": "success_ci95", "mean_max_reward": "mean_max_reward_ci95"}[measure]
-        lows, highs = zip(*(result.score[name] for result in self.results), strict=True)
-        return min(lows), max(highs)
+        """A 95 % interval: over seeds by Student's t, or over the episodes of the only one."""
+        values = [result.score[measure] for result in self.results]
+        if len(values) == 1:
+            ends = {"success_rate": "success_ci95", "mean_max_reward": "mean_max_reward_ci95"}
+            low, high = self.results[0].score[ends[measure]]
+            return low, high
+        mean, half_width = mean_and_half_width(values)
+        return max(0.0, float(mean - half_width)), min(1.0, float(mean + half_width))
 
     def text(self, measure: Measure) -> str:
         """The mean and the interval, rounded down."""
@@ -46,36 +48,32 @@ class SeedGroup:
 
     @property
     def effort(self) -> str:
-        """What a training took."""
-        first = self.results[0]
+        """What each training took."""
         if len(self.results) == 1:
-            return first.effort
-        steps = max(result.n_steps for result in self.results)
-        longest = duration(max(result.seconds for result in self.results))
-        return f"each up to {steps:,} steps of {first.batch_size} in up to {longest}"
+            return self.results[0].effort
+        steps = _range(sorted(result.n_steps for result in self.results), "{:,}".format)
+        times = _range(sorted(result.seconds for result in self.results), duration)
+        return f"each {steps} steps of {self.results[0].batch_size} in {times}"
 
 
-def group_by_seed(results: Iterable[Result]) -> list[SeedGroup]:
+def _range(values: Sequence[float], shown: Callable[[float], str]) -> str:
+    ends = list(dict.fromkeys([shown(values[0]), shown(values[-1])]))
+    return " to ".join(ends)
+
+
+def group_by_seed(results: Sequence[Result]) -> list[SeedGroup]:
     """Runs of the same settings, those of the evaluation included, in the order of the first."""
-    groups: dict[str, list[Result]] = {}
-    for result in results:
-        groups.setdefault(_settings(result), []).append(result)
     return [
         SeedGroup(sorted(group, key=lambda result: result.cfg.training.seed))
-        for group in groups.values()
+        for group in same_but_seed(results, _settings)
     ]
 
 
-def _settings(result: Result) -> str:
-    """All settings that a run was trained and evaluated with, but for seeds, as a key."""
-    changes = [override.lstrip("+") for override in result.info.get("overrides", [])]
-    cfg = OmegaConf.merge(result.cfg, OmegaConf.from_dotlist(changes))
-    evaluation = [result.info.get(key) for key in ("precision", "seed_range")]
-    settings = _without_seeds(OmegaConf.to_container(cfg))
-    return json.dumps([settings, evaluation], sort_keys=True)
-
-
-def _without_seeds(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _without_seeds(item) for key, item in value.items() if key != "seed"}
-    return [_without_seeds(item) for item in value] if isinstance(value, list) else value
+def _settings(result: Result) -> Mapping[str, Any]:
+    cfg = copy.deepcopy(result.cfg)
+    change_settings(cfg, result.info.get("overrides", []))
+    evaluation = {
+        "evaluation.seeds": result.info["seed_range"],
+        "evaluation.precision": result.info.get("precision", "fp32"),
+    }
+    return {**config_leaves(cfg), **evaluation}

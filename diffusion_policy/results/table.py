@@ -23,10 +23,11 @@ _HEADER = (
 _TEXT = """# Results
 
 PushT, ours beside published. Each run of ours is the last checkpoint of one training, scored on
-{n_episodes} fresh starts; brackets hold 95 % intervals. Where several seeds were trained, a figure
-is their mean, and the brackets reach from the lowest to the highest end of their intervals. Our
-figures are rounded down, and a published one is reached only if ours, unrounded, is no smaller.
-The page of a run tells command, commit and machine.
+{n_episodes} fresh starts. Brackets hold 95 % intervals: over the episodes of a single run, and over
+seeds (Student's t) where several were trained, whose mean then stands before them. Our figures are
+rounded down, and a published one is reached only if ours, unrounded, is no smaller; *clearly*, if
+the lower end of our interval is above it. The published ones came without intervals. The page of a
+run tells command, commit and machine.
 
 {table}
 
@@ -128,7 +129,7 @@ def _verdict(figures: Sequence[Figure], ours: SeedGroup | None) -> str:
     reached = [ours is not None and ours.mean(figure.measure) >= figure.value for figure in figures]
     if all(reached):
         above = all(ours.interval(figure.measure)[0] > figure.value for figure in figures)
-        return "**reached**, the intervals lie above" if above else "**reached**"
+        return "**clearly reached**" if above else "**reached**"
     if not any(reached):
         return "not reached"
     missed = (figure for figure, done in zip(figures, reached, strict=True) if not done)

@@ -13,7 +13,7 @@ def runs(*settings):
 
 
 def grouped(found):
-    return [[run.name for run in group] for group in same_but_seed(found, lambda run: run)]
+    return [[run.name for run in group] for group in same_but_seed(found, lambda run: run.settings)]
 
 
 def test_differences_have_a_value_for_each_run():
@@ -55,5 +55,5 @@ values = st.fixed_dictionaries({"a": st.integers(0, 2), "b": st.integers(0, 2), 
 
 @given(st.lists(values, min_size=1, max_size=8))
 def test_labels_of_one_name_are_all_different(settings):
-    groups = same_but_seed(runs(*settings), lambda run: run)
+    groups = same_but_seed(runs(*settings), lambda run: run.settings)
     assert len(set(labels(groups, ["same"] * len(groups)))) == len(groups)

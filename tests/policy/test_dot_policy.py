@@ -419,12 +419,13 @@ def test_settings_that_do_not_fit_are_refused(settings, message):
         ({"backbone": "resnet17"}, "policy.backbone is 'resnet17'; use one of"),
         (
             {"backbone": "keypoint_cnn", "backbone_weights": "IMAGENET1K_V1"},
-            "policy.backbone is 'keypoint_cnn', which has no pretrained weights 'IMAGENET1K_V1'",
+            "policy.backbone_weights is 'IMAGENET1K_V1', but keypoint_cnn has no .*; use null",
         ),
         (
-            {"backbone": "keypoint_cnn", "image_tokens": "spatial"},
-            "policy.image_tokens is 'spatial', which takes one of resnet18.*; use pooled",
+            {"backbone": "keypoint_cnn", "image_tokens": "spatial", "lora_rank": 0},
+            "policy.image_tokens is 'spatial', .* use pooled, or one of resnet18",
         ),
+        ({"backbone": "keypoint_cnn", "lora_rank": 4}, "policy.lora_rank is 4, .*; use 0"),
     ],
 )
 def test_backbones_that_do_not_fit_are_refused(settings, message):

@@ -72,7 +72,7 @@ def test_a_figure_is_reached_only_if_ours_is_no_smaller(success_rate, reward, ve
 
 
 @pytest.mark.parametrize(
-    ("margin", "verdict"), [(0.01, "**reached**, the intervals lie above"), (0.06, "**reached**")]
+    ("margin", "verdict"), [(0.01, "**clearly reached**"), (0.06, "**reached**")]
 )
 def test_an_interval_lies_above_when_its_lower_end_does(margin, verdict):
     assert row(result(0.9, 0.99, margin=margin))[-1] == verdict
@@ -80,14 +80,21 @@ def test_an_interval_lies_above_when_its_lower_end_does(margin, verdict):
 
 def test_seeds_of_the_same_settings_share_a_row():
     second = result(0.8, 0.95, name="second", seed=43)
-    first = result(0.9, 0.98, name="first", margin=0.05)
+    first = result(0.9, 0.98, name="first")
+    # Trained with another value, scored with the same; on another machine.
+    second.cfg.policy.stall_skip = 14
+    second.info["overrides"] = ["policy.stall_skip=0"]
+    second.cfg.training.num_threads = 1
     other = result(0.7, 0.96, name="other", seed=43)
     other.info["overrides"] = ["policy.stall_skip=17"]
     rows = [list(found) for found in _rows([second, other, first]) if found[0] == "DOT, keypoints"]
     assert [found[1].count("README") for found in rows] == [2, 1]
     assert rows[0][1].index("first") < rows[0][1].index("second")
-    assert rows[0][2:4] == ["each up to 53 steps of 64 in up to 43 min", "85.0 % (70.0 to 95.0)"]
-    assert rows[0][5] == "0.965 (0.850 to 1.050)"
+    assert rows[0][2:4] == [
+        "each 52 to 53 steps of 64 in 42 min to 43 min",
+        "85.0 % (21.4 to 100.0)",
+    ]
+    assert rows[0][5] == "0.965 (0.774 to 1.000)"
     assert rows[0][-1] == "**reached**"
 
 

@@ -240,10 +240,16 @@ def test_checkpoint_deploys_alone(tmp_path, overrides):
 
 
 @pytest.mark.parametrize(
-    "name", ["train_dot_pusht_lerobot", "train_dot_pusht_image", "train_dot_pusht_image_only"]
+    ("name", "changes"),
+    [
+        ("train_dot_pusht_lerobot", []),
+        ("train_dot_pusht_image", NO_WEIGHTS),
+        ("train_dot_pusht_image_only", NO_WEIGHTS),
+        ("train_dot_pusht_image_human", []),
+    ],
 )
-def test_other_tasks_train_and_resume(tmp_path, overrides, name):
-    short = [*overrides, *(NO_WEIGHTS if "image" in name else [])]
+def test_other_tasks_train_and_resume(tmp_path, overrides, name, changes):
+    short = [*overrides, *changes]
     short += [*SMALL_BATCHES, "training.num_epochs=1", "training.max_train_steps=2"]
     train(tmp_path / "run", short, name)
     longer = [*short, "training.num_epochs=2"]

@@ -60,6 +60,20 @@ class ScalarTokens(nn.Module):
         return x[..., None] * self.weight + self.bias
 
 
+def _require_trained_from_random(backbone: str, lora_rank: int, image_tokens: str) -> None:
+    """Refuse what is for ResNets alone."""
+    if lora_rank:
+        raise UserError(
+            f"policy.lora_rank is {lora_rank}, but {backbone} has no pretrained weights that "
+            "adapters could leave as they are; use 0"
+        )
+    if image_tokens == "spatial":
+        raise UserError(
+            f"policy.image_tokens is 'spatial', which {backbone} has no cells for; use pooled, or "
+            f"one of {', '.join(RESNETS)} as policy.backbone"
+        )
+
+
 class DOTNetwork(nn.Module):
     """Observations of S times in, Q actions out, everything normalised.
 
@@ -127,13 +141,12 @@ class DOTNetwork(nn.Module):
                 )
                 tokens_per_step[name] = size if spatial else 1
         if n_cameras:
-            encoder = build_backbone("policy.backbone", backbone, backbone_weights)
+            encoder = build_backbone(
+                "policy.backbone", "policy.backbone_weights", backbone, backbone_weights
+            )
+            if backbone not in RESNETS:
+                _require_trained_from_random(backbone, lora_rank, image_tokens)
             if spatial:
-                if backbone not in RESNETS:
-                    raise UserError(
-                        f"policy.image_tokens is 'spatial', which takes one of "
-                        f"{', '.join(RESNETS)}; use pooled with {backbone}"
-                    )
                 encoder = SpatialTokens(encoder, dim)
                 cells = math.prod(math.ceil(side / STRIDE) for side in image_size)
             else:

@@ -17,6 +17,7 @@ BACKBONES = (*RESNETS, KEYPOINT_CNN)
 
 def build_backbone(
     field: str,
+    weights_field: str,
     name: str,
     weights: str | None,
     norm_layer: Callable[[int], nn.Module] = FrozenBatchNorm2d,
@@ -24,10 +25,10 @@ def build_backbone(
     """(N, 3, H, W) images to (N, ...), the last layer a linear one called ``fc``.
 
     Args:
-        field: setting that names it, for errors.
+        field, weights_field: settings that name it and its weights, for errors.
         name: ``resnet18``, ``resnet34``, ``resnet50`` or ``keypoint_cnn``.
         weights: ``IMAGENET1K_V1``, or None for random ones; see :func:`build_resnet`.
-        norm_layer: of a ResNet; the keypoint CNN has group norms.
+        norm_layer: of a ResNet; the keypoint CNN always has group norms.
 
     Raises:
         UserError: ``name`` is unknown, or has no pretrained weights and ``weights`` is given.
@@ -38,7 +39,7 @@ def build_backbone(
         return build_resnet(name, weights, norm_layer)
     if weights is not None:
         raise UserError(
-            f"{field} is {name!r}, which has no pretrained weights {weights!r}; set its weights "
-            f"to null or use one of {', '.join(RESNETS)}"
+            f"{weights_field} is {weights!r}, but {name} has no pretrained weights; use null, or "
+            f"one of {', '.join(RESNETS)} as {field}"
         )
     return KeypointCNN()

@@ -18,6 +18,8 @@ from diffusion_policy.model.vision.crop import Crop
 from diffusion_policy.model.vision.group_norm import replace_batch_norm
 from diffusion_policy.model.vision.resnet import IMAGENET_MEAN, IMAGENET_STD
 
+_FIELD = "policy.obs_encoder"  # for errors
+
 
 class ObsEncoder(nn.Module, ABC):
     """Maps N observations {key: (N, ...)} to features (N, output_dim).
@@ -84,7 +86,8 @@ class ImageObsEncoder(ObsEncoder):
         resize: [h, w] that images are resized to, bilinear with antialiasing; None keeps them.
         crop: [h, w] of a :class:`Crop`; None takes the whole image.
         imagenet_norm: give the network ImageNet's mean and standard deviation instead of [-1, 1].
-        group_norm: GroupNorm instead of BatchNorm, as weights averaged over training need.
+        group_norm: GroupNorm instead of BatchNorm, as weights averaged over training need; the
+            keypoint CNN has no other.
 
     Raises:
         UserError: there is no image, the backbone is unknown, or a size is impossible.
@@ -152,9 +155,7 @@ def check_size(field: str, size: Sequence[int]) -> tuple[int, int]:
     is_pair = isinstance(size, Sequence) and not isinstance(size, str) and len(size) == 2
     if not is_pair or not all(isinstance(side, int) and side >= 1 for side in size):
         shown = list(size) if isinstance(size, Sequence) and not isinstance(size, str) else size
-        raise UserError(
-            f"policy.obs_encoder.{field} is {shown!r}; use [height, width], whole numbers from 1"
-        )
+        raise UserError(f"{_FIELD}.{field} is {shown!r}; use [height, width], whole numbers from 1")
     return int(size[0]), int(size[1])
 
 
@@ -162,13 +163,14 @@ def check_crop(crop: tuple[int, int], image: Sequence[int]) -> None:
     """Refuse a crop (h, w) larger than the image (H, W)."""
     if crop[0] > image[0] or crop[1] > image[1]:
         raise UserError(
-            f"policy.obs_encoder.crop is {list(crop)}; use at most {list(image)}, "
-            "the size of the image"
+            f"{_FIELD}.crop is {list(crop)}; use at most {list(image)}, the size of the image"
         )
 
 
 def _backbone(name: str, weights: str | None, group_norm: bool) -> nn.Module:
-    backbone = build_backbone("policy.obs_encoder.backbone", name, weights, nn.BatchNorm2d)
+    backbone = build_backbone(
+        f"{_FIELD}.backbone", f"{_FIELD}.weights", name, weights, nn.BatchNorm2d
+    )
     if group_norm:
         replace_batch_norm(backbone)
     backbone.n_features = backbone.fc.in_features

@@ -4,6 +4,14 @@ import torch
 from diffusion_policy.model.vision.keypoint_cnn import KeypointCNN, SpatialSoftmax
 
 
+def test_places_are_in_full_precision_under_autocast():
+    network = KeypointCNN()
+    with torch.autocast("cpu", torch.bfloat16):
+        features = network(torch.randn(2, 3, 32, 32))
+    assert features.dtype == torch.float32
+    assert (features - features.bfloat16()).any()
+
+
 def test_softmax_gives_the_place_of_a_peak_whatever_autocast_says():
     maps = torch.zeros(1, 2, 5, 9)
     maps[0, 0, 1, 6] = 30
@@ -20,7 +28,7 @@ def test_pictures_of_any_size(size):
     features = network(torch.randn(3, 3, *size))
     assert features.shape == (3, 20)
     features.square().sum().backward()
-    assert all(p.grad.isfinite().all() and p.grad.any() for p in network.parameters())
+    assert all(1e-4 < p.grad.norm() < 1e4 for p in network.parameters())
 
 
 def test_finds_a_dot_after_a_few_steps():
