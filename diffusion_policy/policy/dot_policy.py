@@ -48,7 +48,7 @@ class DOTPolicy(BasePolicy):
         inference_horizon: actions from now on that are predicted at inference, and the number of
             past chunks that are averaged.
         train_alpha: loss weight of a future action by its distance in steps.
-        alpha: weight of a past chunk by its age in steps.
+        alpha: weight of a past chunk by its age in steps; 0 follows the newest one alone.
         predict_every_n: run the network only every n-th step; the last chunk is followed between.
         return_every_n: steps of the plan to advance a control step; more moves faster.
         stall_skip: steps of a new plan to skip when the low-dim inputs are where they were in the
@@ -105,6 +105,7 @@ class DOTPolicy(BasePolicy):
             return_every_n,
         )
         _check_augmentation(state_noise, crop_scale, noise_decay, image_size)
+        _require(0 <= alpha <= 1, "alpha", alpha, "use 0..1")
         recent = tuple(range(-(n_obs_steps - 2), 1)) if n_obs_steps > 1 else (0,)
         oldest = (-lookback_obs_steps,) if n_obs_steps > 1 else ()
         obs_offsets = oldest + recent

@@ -55,7 +55,7 @@ MAY_CHANGE = (
     "policy.obs_encoder.weights",
     *(  # how DOT follows its plans
         f"policy.{name}"
-        for name in ("predict_every_n", "return_every_n", "stall_skip", "stall_tolerance")
+        for name in ("alpha", "predict_every_n", "return_every_n", "stall_skip", "stall_tolerance")
     ),
     "policy.noise_scheduler.sampler",  # every sampler trains alike
     "policy.noise_scheduler.num_inference_steps",

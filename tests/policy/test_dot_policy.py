@@ -162,10 +162,10 @@ def test_plans_are_followed_like_the_published_implementation(
 def follow_counting(steps: int, moves, **settings) -> tuple[DOTPolicy, torch.Tensor]:
     """Actions (steps, 3) of three environments whose plans say to be at t + k in k steps.
 
-    ``moves(step, env)`` is how far an environment has come since the oldest observation. Alpha is
-    next to nothing, so the newest plan decides.
+    ``moves(step, env)`` is how far an environment has come since the oldest observation. Alpha
+    is 0, so the newest plan decides.
     """
-    settings = {"lookback_obs_steps": 4, "lookback_aug": 0, "alpha": 1e-6, **settings}
+    settings = {"lookback_obs_steps": 4, "lookback_aug": 0, "alpha": 0, **settings}
     policy = make_policy(**settings, stall_tolerance=0.01).eval()
     parameter = policy.model.prefix_input
     network = CountingNetwork(len(policy.window.action_offsets), 20)
@@ -398,6 +398,7 @@ def test_pictures_are_encoded_once_until_the_weights_change():
         ({"stall_tolerance": -0.1}, "policy.stall_tolerance is -0.1"),
         ({"stall_skip": 5, "n_obs_steps": 1}, "policy.stall_skip is 5; use 0, or low-dim"),
         ({"lookback_aug": 9}, "policy.lookback_aug is 9"),
+        ({"alpha": -0.5}, "policy.alpha is -0.5; use 0..1"),
         ({"n_obs_steps": 0}, "policy.n_obs_steps is 0"),
         ({"crop_scale": 1.5}, "policy.crop_scale is 1.5; use more than 0 and at most 1"),
         ({"crop_scale": 0.5}, "policy.crop_scale is 0.5; use more than 0.68"),
