@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
+from diffusion_policy.common.errors import UserError
 from diffusion_policy.multirun.runs import Run
 from diffusion_policy.workspace.changed_settings import ABSENT, WITHOUT_EFFECT, is_among
 
@@ -34,6 +35,25 @@ def same_but_seed(
     for item in items:
         groups.setdefault(_experiment(settings_of(item)), []).append(item)
     return list(groups.values())
+
+
+def require_other_seeds(runs: Iterable[tuple[Any, object]]) -> None:
+    """Refuse runs of one experiment that are no independent samples.
+
+    Args:
+        runs: seed and place of each.
+
+    Raises:
+        UserError: two have the same seed.
+    """
+    first_of: dict[str, object] = {}
+    for seed, place in runs:
+        if str(seed) in first_of:
+            raise UserError(
+                f"{first_of[str(seed)]} and {place} have the same settings and seed ({seed}), so "
+                "they are no independent runs; give one of them"
+            )
+        first_of[str(seed)] = place
 
 
 def _experiment(settings: Mapping[str, Any]) -> str:

@@ -11,7 +11,7 @@ from diffusion_policy.common.errors import UserError
 from diffusion_policy.common.statistics import mean_and_half_width
 from diffusion_policy.multirun.metrics import METRICS, Evaluations, common_length
 from diffusion_policy.multirun.runs import Run
-from diffusion_policy.multirun.settings import labels, same_but_seed
+from diffusion_policy.multirun.settings import labels, require_other_seeds, same_but_seed
 from diffusion_policy.multirun.sweep import (
     Progress,
     Sweep,
@@ -73,7 +73,7 @@ def method_table(
     groups = [[progress.run for progress in experiment] for experiment in scored]
     names = [_method_and_task(group[0]) for group in groups]
     for group in groups:
-        _require_other_seeds(group)
+        require_other_seeds([(run.seed, run.directory) for run in group])
     cells: dict[str, dict[str, str]] = {}
     for experiment, (method, task), label in zip(scored, names, labels(groups, names), strict=True):
         row = f"{method}, {label}" if label else method
@@ -85,17 +85,6 @@ def method_table(
         *([row, *(of_row.get(task, "") for task in tasks)] for row, of_row in cells.items()),
     ]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def _require_other_seeds(group: Sequence[Run]) -> None:
-    first_of: dict[str, Run] = {}
-    for run in group:
-        first = first_of.setdefault(str(run.seed), run)
-        if first is not run:
-            raise UserError(
-                f"{first.directory} and {run.directory} have the same settings and seed "
-                f"({run.seed}), so they are no independent runs; give one of them"
-            )
 
 
 def _method_and_task(run: Run) -> tuple[str, str]:

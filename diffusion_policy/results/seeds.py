@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from diffusion_policy.common.statistics import mean_and_half_width
-from diffusion_policy.multirun.settings import same_but_seed
+from diffusion_policy.multirun.settings import require_other_seeds, same_but_seed
 from diffusion_policy.results.published import Measure
 from diffusion_policy.results.result import Result, duration, percent, thousandths
 from diffusion_policy.workspace.base_workspace import change_settings
@@ -62,10 +62,16 @@ def _range(values: Sequence[float], shown: Callable[[float], str]) -> str:
 
 
 def group_by_seed(results: Sequence[Result]) -> list[SeedGroup]:
-    """Runs of the same settings, those of the evaluation included, in the order of the first."""
+    """Runs of the same settings, those of the evaluation included, in the order of the first.
+
+    Raises:
+        UserError: two are of the same seed as well.
+    """
+    groups = same_but_seed(results, _settings)
+    for group in groups:
+        require_other_seeds([(result.cfg.training.seed, result.name) for result in group])
     return [
-        SeedGroup(sorted(group, key=lambda result: result.cfg.training.seed))
-        for group in same_but_seed(results, _settings)
+        SeedGroup(sorted(group, key=lambda result: result.cfg.training.seed)) for group in groups
     ]
 
 

@@ -98,6 +98,11 @@ def test_seeds_of_the_same_settings_share_a_row():
     assert rows[0][-1] == "**reached**"
 
 
+def test_one_seed_is_no_second_sample():
+    with pytest.raises(UserError, match=r"^first and second have the same settings and seed \(42"):
+        list(_rows([result(0.9, 0.98, name="first"), result(0.8, 0.95, name="second")]))
+
+
 def test_only_the_human_demonstrations_compare():
     found = row(result(1.0, 1.0, data="data/demonstrations/pusht_scripted.zarr.zip"))
     assert found[0] == "DOT, keypoints, scripted demonstrations"

@@ -60,12 +60,12 @@ class ScalarTokens(nn.Module):
         return x[..., None] * self.weight + self.bias
 
 
-def _require_trained_from_random(backbone: str, lora_rank: int, image_tokens: str) -> None:
+def _require_plain(backbone: str, lora_rank: int, image_tokens: str) -> None:
     """Refuse what is for ResNets alone."""
     if lora_rank:
         raise UserError(
-            f"policy.lora_rank is {lora_rank}, but {backbone} has no pretrained weights that "
-            "adapters could leave as they are; use 0"
+            f"policy.lora_rank is {lora_rank}, but {backbone} takes no adapters; use 0, and "
+            "policy.freeze_backbone=true to leave its weights as they are"
         )
     if image_tokens == "spatial":
         raise UserError(
@@ -89,6 +89,7 @@ class DOTNetwork(nn.Module):
         dim, n_heads, dim_feedforward, n_layers, dropout: size of the decoder.
         backbone, backbone_weights: name and weights, see :func:`build_backbone`.
         lora_rank: rank of the backbone's adapters; 0 trains the backbone itself.
+        freeze_backbone: train nothing of the backbone but its last layer, and adapters if any.
         image_tokens: ``pooled`` (one token an image) or ``spatial`` (one a feature-map cell, and
             one a scalar of each low-dim input).
         image_size: (height, width) of the images, for the number of spatial tokens.
@@ -116,6 +117,7 @@ class DOTNetwork(nn.Module):
         backbone: str = "resnet18",
         backbone_weights: str | None = None,
         lora_rank: int = 20,
+        freeze_backbone: bool = False,
         image_tokens: str = "pooled",
         image_size: tuple[int, int] = (96, 96),
         use_prefix: bool = True,
@@ -145,7 +147,9 @@ class DOTNetwork(nn.Module):
                 "policy.backbone", "policy.backbone_weights", backbone, backbone_weights
             )
             if backbone not in RESNETS:
-                _require_trained_from_random(backbone, lora_rank, image_tokens)
+                _require_plain(backbone, lora_rank, image_tokens)
+            if freeze_backbone:
+                encoder.requires_grad_(False)
             if spatial:
                 encoder = SpatialTokens(encoder, dim)
                 cells = math.prod(math.ceil(side / STRIDE) for side in image_size)

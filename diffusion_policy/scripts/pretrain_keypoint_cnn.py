@@ -1,0 +1,129 @@
+"""Teach the keypoint CNN to see PushT, from pictures of random scenes instead of ImageNet.
+
+    python -m diffusion_policy.scripts.pretrain_keypoint_cnn --output data/keypoint_cnn.safetensors
+
+It learns to tell where the keypoints of the block and the agent are. No demonstration is looked
+at, and nothing is known of actions; a policy takes the weights by policy.backbone_weights.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers.optimization import get_cosine_schedule_with_warmup
+from torch import Tensor, nn
+from tqdm import tqdm, trange
+
+from diffusion_policy.common.errors import UserError, reports_user_errors
+from diffusion_policy.common.pytorch_util import AUTOCAST_DTYPES, resolve_device, resolve_precision
+from diffusion_policy.env.pusht.observations import agent_pos, image, keypoint
+from diffusion_policy.env.pusht.scenes import random_scenes
+from diffusion_policy.env.pusht.simulation import WORLD_SIZE
+from diffusion_policy.model.vision.backbone import SUFFIX, save_backbone
+from diffusion_policy.model.vision.keypoint_cnn import KeypointCNN
+from diffusion_policy.model.vision.resnet import IMAGENET_MEAN, IMAGENET_STD
+
+_N_HELD_OUT = 2000
+_LEARNING_RATE = 2e-3
+_WARMUP_STEPS = 100
+
+
+def draw_scenes(n: int, random: np.random.Generator) -> tuple[Tensor, Tensor]:
+    """Pictures of ``n`` scenes and what is where in them.
+
+    Returns:
+        (n, 3, 96, 96) uint8, and (n, 20) float32: x, y of 9 keypoints and the agent, 0..512.
+    """
+    states = random_scenes(n, random)
+    pictures = [image(state) for state in tqdm(states, "Drawing", unit="picture")]
+    places = np.concatenate([keypoint(states), agent_pos(states)], axis=-1)
+    return torch.from_numpy(np.stack(pictures)), torch.from_numpy(places)
+
+
+class Locator(nn.Module):
+    """The backbone, and a linear layer that tells places: (N, 3, H, W) uint8 -> (N, K), 0..512."""
+
+    def __init__(self, backbone: KeypointCNN, n_numbers: int) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.backbone.fc = nn.Linear(backbone.fc.in_features, n_numbers)
+        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(3, 1, 1))
+        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(3, 1, 1))
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        # As a policy normalises them.
+        places = self.backbone((pictures / 255 - self.mean) / self.std)
+        return (places + 1) * (WORLD_SIZE / 2)
+
+
+def train(locator: Locator, pictures: Tensor, places: Tensor, steps: int, batch_size: int) -> None:
+    """Minimise the L1 error; pictures and places are on the CPU."""
+    device = locator.mean.device
+    dtype = AUTOCAST_DTYPES[resolve_precision("auto", device)]
+    optimizer = torch.optim.AdamW(locator.parameters(), lr=_LEARNING_RATE, betas=(0.9, 0.95))
+    scheduler = get_cosine_schedule_with_warmup(optimizer, _WARMUP_STEPS, steps)
+    progress = trange(steps, desc="Training", unit="step")
+    for _ in progress:
+        rows = torch.randint(len(pictures), (batch_size,))
+        with torch.autocast(device.type, dtype, enabled=dtype is not None):
+            found = locator(pictures[rows].to(device))
+        error = (found.float() - places[rows].to(device)).abs().mean()
+        optimizer.zero_grad()
+        (error / WORLD_SIZE).backward()
+        optimizer.step()
+        scheduler.step()
+        progress.set_postfix_str(f"error {error.item():.2f} of {WORLD_SIZE}", refresh=False)
+
+
+@torch.no_grad()
+def errors(locator: Locator, pictures: Tensor, places: Tensor) -> Tensor:
+    """(n,) mean distance of a number from the truth, in world units."""
+    device = locator.mean.device
+    found = torch.cat([locator(part.to(device)).cpu() for part in pictures.split(256)])
+    return (found - places).abs().mean(-1)
+
+
+def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--output", type=Path, required=True, help=f"{SUFFIX} file to write")
+    parser.add_argument("--scenes", type=int, default=40_000)
+    parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--batch-size", type=int, default=192)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, ...")
+    parser.add_argument("--overwrite", action="store_true", help="replace the file")
+    return parser.parse_args(arguments)
+
+
+@reports_user_errors
+def main(arguments: Sequence[str] | None = None) -> None:
+    options = parse_arguments(arguments)
+    for name in ("scenes", "steps", "batch_size"):
+        if getattr(options, name) < 1:
+            flag = name.replace("_", "-")
+            raise UserError(f"--{flag} is {getattr(options, name)}; use at least 1")
+    if options.output.suffix != SUFFIX:
+        raise UserError(f"--output is {options.output}; give it a name that ends with {SUFFIX}")
+    if options.output.exists() and not options.overwrite:
+        raise UserError(f"{options.output} exists; choose another --output, or --overwrite it")
+    torch.manual_seed(options.seed)
+    random = np.random.default_rng(options.seed)
+    held_out = draw_scenes(_N_HELD_OUT, random)
+    scenes = draw_scenes(options.scenes, random)
+    locator = Locator(KeypointCNN(), n_numbers=scenes[1].shape[1])
+    locator.to(resolve_device(options.device))
+    train(locator, *scenes, options.steps, options.batch_size)
+    error = errors(locator.eval(), *held_out)
+    told = (
+        f"{error.mean():.2f} of {WORLD_SIZE} units, 95 % of them below {error.quantile(0.95):.2f}"
+    )
+    save_backbone(locator.backbone, options.output, {"error on new scenes": told})
+    print(f"wrote {options.output}; mean error on {_N_HELD_OUT} new scenes {told}")
+
+
+if __name__ == "__main__":
+    main()
