@@ -29,7 +29,6 @@ from diffusion_policy.model.vision.resnet import IMAGENET_MEAN, IMAGENET_STD
 
 _N_HELD_OUT = 2000
 _LEARNING_RATE = 2e-3
-_WARMUP_STEPS = 100
 
 
 def draw_scenes(n: int, random: np.random.Generator) -> tuple[Tensor, Tensor]:
@@ -64,8 +63,10 @@ def train(locator: Locator, pictures: Tensor, places: Tensor, steps: int, batch_
     """Minimise the L1 error; pictures and places are on the CPU."""
     device = locator.mean.device
     dtype = AUTOCAST_DTYPES[resolve_precision("auto", device)]
-    optimizer = torch.optim.AdamW(locator.parameters(), lr=_LEARNING_RATE, betas=(0.9, 0.95))
-    scheduler = get_cosine_schedule_with_warmup(optimizer, _WARMUP_STEPS, steps)
+    optimizer = torch.optim.AdamW(
+        locator.parameters(), lr=_LEARNING_RATE, betas=(0.9, 0.95), fused=True
+    )
+    scheduler = get_cosine_schedule_with_warmup(optimizer, steps // 15, steps)
     progress = trange(steps, desc="Training", unit="step")
     for _ in progress:
         rows = torch.randint(len(pictures), (batch_size,))

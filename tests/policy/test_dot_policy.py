@@ -310,6 +310,21 @@ def images(n: int) -> dict[str, torch.Tensor]:
     }
 
 
+@pytest.mark.parametrize("backbone", ["keypoint_cnn", "resnet18"])
+def test_of_a_frozen_backbone_the_last_layer_alone_trains(backbone):
+    policy = make_image_policy(backbone=backbone, lora_rank=0, freeze_backbone=True)
+    encoder = policy.model.projections["images"]
+    steps = len(policy.window.action_offsets)
+    batch = {
+        "obs": images(2),
+        "action": torch.rand(2, steps, 2),
+        "action_is_pad": torch.zeros(2, steps, dtype=torch.bool),
+    }
+    policy.compute_loss(batch)[0].backward()
+    trained = {name for name, weight in encoder.named_parameters() if weight.grad is not None}
+    assert trained == {"fc.weight", "fc.bias"}
+
+
 def test_cameras_are_resized_and_cropped_in_training_alone():
     policy = make_image_policy(crop_scale=0.8, noise_decay=1.0)
     evaluated = policy.eval()._network_inputs(images(2))["images"]
