@@ -12,12 +12,14 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+import matplotlib as mpl
 import numpy as np
 import torch
 from diffusers.optimization import get_cosine_schedule_with_warmup
 from torch import Tensor, nn
 from tqdm import tqdm, trange
 
+from diffusion_policy.common.atomic_file import replacing
 from diffusion_policy.common.errors import UserError, reports_user_errors
 from diffusion_policy.common.pytorch_util import AUTOCAST_DTYPES, resolve_device, resolve_precision
 from diffusion_policy.env.pusht.observations import agent_pos, image, keypoint
@@ -26,6 +28,9 @@ from diffusion_policy.env.pusht.simulation import WORLD_SIZE
 from diffusion_policy.model.vision.backbone import SUFFIX, save_backbone
 from diffusion_policy.model.vision.keypoint_cnn import KeypointCNN
 from diffusion_policy.model.vision.resnet import IMAGENET_MEAN, IMAGENET_STD
+
+mpl.use("Agg")
+import matplotlib.pyplot as plt
 
 _N_HELD_OUT = 2000
 _LEARNING_RATE = 2e-3
@@ -81,11 +86,26 @@ def train(locator: Locator, pictures: Tensor, places: Tensor, steps: int, batch_
 
 
 @torch.no_grad()
-def errors(locator: Locator, pictures: Tensor, places: Tensor) -> Tensor:
-    """(n,) mean distance of a number from the truth, in world units."""
+def locate(locator: Locator, pictures: Tensor) -> Tensor:
+    """(n, K) places on the CPU, in world units."""
     device = locator.mean.device
-    found = torch.cat([locator(part.to(device)).cpu() for part in pictures.split(256)])
-    return (found - places).abs().mean(-1)
+    return torch.cat([locator(part.to(device)).cpu() for part in pictures.split(256)])
+
+
+def draw_sheet(pictures: Tensor, places: Tensor, found: Tensor, path: Path) -> None:
+    """Pictures with a ring where each place is and a cross where it was found, as a PNG."""
+    figure, axes = plt.subplots(2, 6, figsize=(15, 5), layout="constrained")
+    to_pixels = pictures.shape[-1] / WORLD_SIZE
+    for axis, picture, *points in zip(axes.flat, pictures, places, found, strict=False):
+        true, told = ((p.unflatten(0, (-1, 2)) * to_pixels - 0.5).T.numpy() for p in points)
+        axis.imshow(picture.permute(1, 2, 0).numpy())
+        axis.scatter(*true, s=40, facecolors="none", edgecolors="black", linewidths=0.7)
+        axis.scatter(*told, s=25, marker="x", color="tab:red", linewidths=0.9)
+    for axis in axes.flat:
+        axis.axis("off")
+    with replacing(path) as partial:
+        figure.savefig(partial, format="png", dpi=100)
+    plt.close(figure)
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -118,12 +138,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     locator = Locator(KeypointCNN(), n_numbers=scenes[1].shape[1])
     locator.to(resolve_device(options.device))
     train(locator, *scenes, options.steps, options.batch_size)
-    error = errors(locator.eval(), *held_out)
+    pictures, places = held_out
+    found = locate(locator.eval(), pictures)
+    error = (found - places).abs().mean(-1)
     told = (
         f"{error.mean():.2f} of {WORLD_SIZE} units, 95 % of them below {error.quantile(0.95):.2f}"
     )
     save_backbone(locator.backbone, options.output, {"error on new scenes": told})
-    print(f"wrote {options.output}; mean error on {_N_HELD_OUT} new scenes {told}")
+    sheet = options.output.with_suffix(".png")
+    draw_sheet(pictures, places, found, sheet)
+    print(f"wrote {options.output}; mean error on {_N_HELD_OUT} new scenes {told}; look at {sheet}")
 
 
 if __name__ == "__main__":

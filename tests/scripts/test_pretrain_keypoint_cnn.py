@@ -8,18 +8,22 @@ from safetensors import safe_open
 from diffusion_policy.model.vision.backbone import build_backbone
 from diffusion_policy.model.vision.keypoint_cnn import KeypointCNN
 from diffusion_policy.scripts import pretrain_keypoint_cnn
-from diffusion_policy.scripts.pretrain_keypoint_cnn import Locator, draw_scenes, errors, train
+from diffusion_policy.scripts.pretrain_keypoint_cnn import Locator, draw_scenes, locate, train
 
 PRETRAINED = Path(__file__).parents[2] / "data/pretrained/keypoint_cnn_pusht/model.safetensors"
 
 
 def test_steps_bring_the_answers_closer():
     torch.manual_seed(0)
-    scenes = draw_scenes(64, np.random.default_rng(0))
+    pictures, places = draw_scenes(64, np.random.default_rng(0))
     locator = Locator(KeypointCNN(), 20)
-    before = errors(locator, *scenes).mean()
-    train(locator, *scenes, steps=80, batch_size=8)
-    assert errors(locator, *scenes).mean() < 0.8 * before
+
+    def error() -> torch.Tensor:
+        return (locate(locator, pictures) - places).abs().mean()
+
+    before = error()
+    train(locator, pictures, places, steps=80, batch_size=8)
+    assert error() < 0.8 * before
 
 
 def test_writes_what_a_policy_takes(tmp_path, monkeypatch, capsys):
@@ -28,6 +32,7 @@ def test_writes_what_a_policy_takes(tmp_path, monkeypatch, capsys):
     arguments = [f"--output={path}", "--scenes=8", "--steps=1", "--batch-size=4", "--device=cpu"]
     pretrain_keypoint_cnn.main(arguments)
     build_backbone("policy.backbone", "policy.backbone_weights", "keypoint_cnn", str(path))
+    assert path.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
     with safe_open(path, "pt") as file:
         told = file.metadata()["error on new scenes"]
     assert told in capsys.readouterr().out
@@ -52,8 +57,7 @@ def test_the_weights_in_the_repository_tell_places():
     locator = Locator(backbone, 20)
     locator.backbone.fc = torch.nn.Identity()
     pictures, places = draw_scenes(400, np.random.default_rng(1))
-    with torch.no_grad():
-        features = torch.cat([locator(pictures), torch.ones(400, 1)], dim=1).double()
+    features = torch.cat([locate(locator, pictures), torch.ones(400, 1)], dim=1).double()
     found = torch.linalg.lstsq(features[:300], places[:300].double()).solution
     error = (features[300:] @ found - places[300:]).abs().mean()
     assert error < 4  # of 512 units
