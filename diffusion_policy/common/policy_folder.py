@@ -11,16 +11,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from omegaconf import OmegaConf
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
 from torch import Tensor
 from yaml import YAMLError
 
 from diffusion_policy.common.atomic_file import replacing
 from diffusion_policy.common.errors import UserError
 from diffusion_policy.common.output_dir import writing
+from diffusion_policy.common.weights_file import read_weights, weights_bytes
 
 CONFIG_FILE, WEIGHTS_FILE, README_FILE = "config.yaml", "model.safetensors", "README.md"
 
@@ -40,9 +38,7 @@ def save_policy_folder(folder: Path, config: str, weights: Mapping[str, Tensor])
     with writing(folder), replacing(folder) as partial:
         partial.mkdir()
         (partial / CONFIG_FILE).write_text(config)
-        # Copied: safetensors takes neither views nor other memory formats.
-        own = {k: v.clone(memory_format=torch.contiguous_format) for k, v in weights.items()}
-        (partial / WEIGHTS_FILE).write_bytes(save(own))
+        (partial / WEIGHTS_FILE).write_bytes(weights_bytes(weights))
         if (folder / README_FILE).is_file():
             shutil.copy(folder / README_FILE, partial)
 
@@ -82,10 +78,4 @@ def load_policy_folder(folder: Path) -> dict[str, Any]:
         raise UserError(
             f"{folder / CONFIG_FILE} is damaged ({reason}); get the folder again"
         ) from None
-    try:
-        weights = load_file(folder / WEIGHTS_FILE)
-    except (OSError, SafetensorError) as error:
-        raise UserError(
-            f"{folder / WEIGHTS_FILE} is damaged ({error}); get the folder again"
-        ) from None
-    return {"config": config, "state": {"model": weights}}
+    return {"config": config, "state": {"model": read_weights(folder / WEIGHTS_FILE)}}

@@ -150,7 +150,7 @@ class ReplayDataset(Dataset):
             mode = modes.get(field.modality, "MIN_MAX")
             array = self.action if key == "action" else self.obs[key]
             if field.modality == "VISUAL":
-                normalizer[key] = _image_normalizer(mode)
+                normalizer[key] = image_normalizer(mode)
             else:
                 normalizer[key] = _low_dim_normalizer(key, mode, field, array[rows])
         return normalizer
@@ -214,7 +214,7 @@ def _pick(batch: dict[str, Any], i: int) -> dict[str, Any]:
     return {k: _pick(v, i) if isinstance(v, dict) else v[i] for k, v in batch.items()}
 
 
-def _image_normalizer(mode: str) -> SingleFieldLinearNormalizer:
+def image_normalizer(mode: str) -> SingleFieldLinearNormalizer:
     """For (..., 3, H, W) raw 0..255: scale and offset of shape (3, 1, 1)."""
     mean = torch.tensor(IMAGENET_MEAN).view(3, 1, 1)
     std = torch.tensor(IMAGENET_STD).view(3, 1, 1)

@@ -8,15 +8,16 @@ from typing import Any, TypeVar
 
 from diffusion_policy.common.errors import UserError
 from diffusion_policy.multirun.runs import Run
-from diffusion_policy.workspace.changed_settings import ABSENT, WITHOUT_EFFECT, is_among
+from diffusion_policy.workspace.changed_settings import ABSENT, WITHOUT_EFFECT, is_among, since_then
 
 T = TypeVar("T")
 
 
 def differences(runs: Sequence[Run]) -> dict[str, list[Any]]:
     """The settings that are not the same in all ``runs``: a value a run, or :data:`ABSENT`."""
-    keys = dict.fromkeys(key for run in runs for key in run.settings)
-    table = {key: [run.settings.get(key, ABSENT) for run in runs] for key in keys}
+    settings = [since_then(run.settings) for run in runs]
+    keys = dict.fromkeys(key for run in settings for key in run)
+    table = {key: [run.get(key, ABSENT) for run in settings] for key in keys}
     return {key: row for key, row in table.items() if any(value != row[0] for value in row)}
 
 
@@ -51,13 +52,13 @@ def require_other_seeds(runs: Iterable[tuple[Any, object]]) -> None:
         if str(seed) in first_of:
             raise UserError(
                 f"{first_of[str(seed)]} and {place} have the same settings and seed ({seed}), so "
-                "they are no independent runs; give one of them"
+                "they are no independent runs; leave one of them out"
             )
         first_of[str(seed)] = place
 
 
 def _experiment(settings: Mapping[str, Any]) -> str:
-    telling = {key: value for key, value in settings.items() if tells_apart(key)}
+    telling = {key: value for key, value in since_then(settings).items() if tells_apart(key)}
     return json.dumps(telling, sort_keys=True, default=str)
 
 

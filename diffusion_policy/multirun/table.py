@@ -73,7 +73,7 @@ def method_table(
     groups = [[progress.run for progress in experiment] for experiment in scored]
     names = [_method_and_task(group[0]) for group in groups]
     for group in groups:
-        require_other_seeds([(run.seed, run.directory) for run in group])
+        require_other_seeds((run.seed, run.directory) for run in group)
     cells: dict[str, dict[str, str]] = {}
     for experiment, (method, task), label in zip(scored, names, labels(groups, names), strict=True):
         row = f"{method}, {label}" if label else method

@@ -63,7 +63,7 @@ SETTINGS = (
     ),
     Setting(
         "Diffusion Policy, transformer, keypoints",
-        ("train_diffusion_transformer_pusht",),
+        ("train_diffusion_transformer_pusht", "train_diffusion_transformer_small_pusht"),
         _diffusion(best=0.95, last=0.79),
     ),
     Setting(

@@ -69,7 +69,9 @@ def group_by_seed(results: Sequence[Result]) -> list[SeedGroup]:
     """
     groups = same_but_seed(results, _settings)
     for group in groups:
-        require_other_seeds([(result.cfg.training.seed, result.name) for result in group])
+        require_other_seeds(
+            (result.cfg.training.seed, f"docs/results/{result.name}") for result in group
+        )
     return [
         SeedGroup(sorted(group, key=lambda result: result.cfg.training.seed)) for group in groups
     ]

@@ -21,13 +21,15 @@ from tqdm import tqdm, trange
 
 from diffusion_policy.common.atomic_file import replacing
 from diffusion_policy.common.errors import UserError, reports_user_errors
+from diffusion_policy.common.output_dir import writing
 from diffusion_policy.common.pytorch_util import AUTOCAST_DTYPES, resolve_device, resolve_precision
+from diffusion_policy.common.weights_file import WEIGHTS_SUFFIX
+from diffusion_policy.dataset.replay_dataset import image_normalizer
 from diffusion_policy.env.pusht.observations import agent_pos, image, keypoint
 from diffusion_policy.env.pusht.scenes import random_scenes
 from diffusion_policy.env.pusht.simulation import WORLD_SIZE
-from diffusion_policy.model.vision.backbone import SUFFIX, save_backbone
+from diffusion_policy.model.vision.backbone import save_backbone
 from diffusion_policy.model.vision.keypoint_cnn import KeypointCNN
-from diffusion_policy.model.vision.resnet import IMAGENET_MEAN, IMAGENET_STD
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
@@ -40,7 +42,8 @@ def draw_scenes(n: int, random: np.random.Generator) -> tuple[Tensor, Tensor]:
     """Pictures of ``n`` scenes and what is where in them.
 
     Returns:
-        (n, 3, 96, 96) uint8, and (n, 20) float32: x, y of 9 keypoints and the agent, 0..512.
+        (n, 3, 96, 96) uint8, and (n, 20) float32: x, y of 9 keypoints and the agent in world
+        units, about 0..512.
     """
     states = random_scenes(n, random)
     pictures = [image(state) for state in tqdm(states, "Drawing", unit="picture")]
@@ -49,24 +52,22 @@ def draw_scenes(n: int, random: np.random.Generator) -> tuple[Tensor, Tensor]:
 
 
 class Locator(nn.Module):
-    """The backbone, and a linear layer that tells places: (N, 3, H, W) uint8 -> (N, K), 0..512."""
+    """The backbone and a linear layer: (N, 3, H, W) uint8 -> (N, K) places in world units."""
 
     def __init__(self, backbone: KeypointCNN, n_numbers: int) -> None:
         super().__init__()
         self.backbone = backbone
         self.backbone.fc = nn.Linear(backbone.fc.in_features, n_numbers)
-        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(3, 1, 1))
-        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(3, 1, 1))
+        self.normalizer = image_normalizer("MEAN_STD")
 
     def forward(self, pictures: Tensor) -> Tensor:
-        # As a policy normalises them.
-        places = self.backbone((pictures / 255 - self.mean) / self.std)
+        places = self.backbone(self.normalizer.normalize(pictures))
         return (places + 1) * (WORLD_SIZE / 2)
 
 
 def train(locator: Locator, pictures: Tensor, places: Tensor, steps: int, batch_size: int) -> None:
     """Minimise the L1 error; pictures and places are on the CPU."""
-    device = locator.mean.device
+    device = next(locator.parameters()).device
     dtype = AUTOCAST_DTYPES[resolve_precision("auto", device)]
     optimizer = torch.optim.AdamW(
         locator.parameters(), lr=_LEARNING_RATE, betas=(0.9, 0.95), fused=True
@@ -88,7 +89,7 @@ def train(locator: Locator, pictures: Tensor, places: Tensor, steps: int, batch_
 @torch.no_grad()
 def locate(locator: Locator, pictures: Tensor) -> Tensor:
     """(n, K) places on the CPU, in world units."""
-    device = locator.mean.device
+    device = next(locator.parameters()).device
     return torch.cat([locator(part.to(device)).cpu() for part in pictures.split(256)])
 
 
@@ -103,20 +104,25 @@ def draw_sheet(pictures: Tensor, places: Tensor, found: Tensor, path: Path) -> N
         axis.scatter(*told, s=25, marker="x", color="tab:red", linewidths=0.9)
     for axis in axes.flat:
         axis.axis("off")
-    with replacing(path) as partial:
+    with writing(path), replacing(path) as partial:
         figure.savefig(partial, format="png", dpi=100)
     plt.close(figure)
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--output", type=Path, required=True, help=f"{SUFFIX} file to write")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        required=True,
+        help=f"{WEIGHTS_SUFFIX} file to write; a picture (.png) of what it sees goes beside it",
+    )
     parser.add_argument("--scenes", type=int, default=40_000)
     parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--batch-size", type=int, default=192)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, ...")
-    parser.add_argument("--overwrite", action="store_true", help="replace the file")
+    parser.add_argument("--overwrite", action="store_true", help="replace the files")
     return parser.parse_args(arguments)
 
 
@@ -127,27 +133,36 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if getattr(options, name) < 1:
             flag = name.replace("_", "-")
             raise UserError(f"--{flag} is {getattr(options, name)}; use at least 1")
-    if options.output.suffix != SUFFIX:
-        raise UserError(f"--output is {options.output}; give it a name that ends with {SUFFIX}")
-    if options.output.exists() and not options.overwrite:
-        raise UserError(f"{options.output} exists; choose another --output, or --overwrite it")
+    if options.seed < 0:
+        raise UserError(f"--seed is {options.seed}; use 0 or more")
+    if options.output.suffix != WEIGHTS_SUFFIX:
+        raise UserError(
+            f"--output is {options.output}; give it a name that ends with {WEIGHTS_SUFFIX}"
+        )
+    sheet = options.output.with_suffix(".png")
+    for path in (options.output, sheet):
+        if path.is_dir() or (path.exists() and not options.overwrite):
+            raise UserError(f"{path} exists; choose another --output, or --overwrite a file")
+    with writing(options.output):  # before it has cost minutes
+        options.output.parent.mkdir(parents=True, exist_ok=True)
+    device = resolve_device(options.device)
     torch.manual_seed(options.seed)
     random = np.random.default_rng(options.seed)
     held_out = draw_scenes(_N_HELD_OUT, random)
     scenes = draw_scenes(options.scenes, random)
     locator = Locator(KeypointCNN(), n_numbers=scenes[1].shape[1])
-    locator.to(resolve_device(options.device))
+    locator.to(device)
     train(locator, *scenes, options.steps, options.batch_size)
     pictures, places = held_out
     found = locate(locator.eval(), pictures)
     error = (found - places).abs().mean(-1)
     told = (
-        f"{error.mean():.2f} of {WORLD_SIZE} units, 95 % of them below {error.quantile(0.95):.2f}"
+        f"{error.mean():.2f} of {WORLD_SIZE} units a coordinate, "
+        f"below {error.quantile(0.95):.2f} in 95 % of the scenes"
     )
     save_backbone(locator.backbone, options.output, {"error on new scenes": told})
-    sheet = options.output.with_suffix(".png")
     draw_sheet(pictures, places, found, sheet)
-    print(f"wrote {options.output}; mean error on {_N_HELD_OUT} new scenes {told}; look at {sheet}")
+    print(f"wrote {options.output}; error on {_N_HELD_OUT} new scenes {told}; look at {sheet}")
 
 
 if __name__ == "__main__":

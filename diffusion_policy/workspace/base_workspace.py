@@ -202,11 +202,15 @@ def load_policy(
     change_settings(cfg, overrides)
     if not trust:
         check_trusted(cfg, "policy")
-    # The weights are about to be loaded, so none need to be fetched.
+    # The weights are about to be loaded: none need to be fetched, nor kept from training.
     policy_cfg = copy.deepcopy(cfg.policy)
-    for key in ("backbone_weights", "obs_encoder.weights"):
+    for key, value in (
+        ("backbone_weights", None),
+        ("obs_encoder.weights", None),
+        ("freeze_backbone", False),
+    ):
         if OmegaConf.select(policy_cfg, key) is not None:
-            OmegaConf.update(policy_cfg, key, None)
+            OmegaConf.update(policy_cfg, key, value)
     policy = hydra.utils.instantiate(policy_cfg)
     try:
         policy.load_state_dict(weights)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from omegaconf import DictConfig
@@ -63,7 +63,7 @@ MAY_CHANGE = (
 )
 ABSENT = "absent"
 # Settings that earlier versions did not know, and the value at which nothing is different.
-_SINCE = {"task.dataset.mirrored": False}
+_SINCE = {"task.dataset.mirrored": False, "policy.freeze_backbone": False}
 
 
 class Change(NamedTuple):
@@ -76,12 +76,17 @@ class Change(NamedTuple):
 
 def changed_settings(saved: DictConfig, current: DictConfig) -> list[Change]:
     """The settings that differ and should not, in the order of their keys."""
-    before, now = ({**_SINCE, **config_leaves(config)} for config in (saved, current))
+    before, now = (since_then(config_leaves(config)) for config in (saved, current))
     return [
         Change(key, before.get(key, ABSENT), now.get(key, ABSENT))
         for key in sorted(before.keys() | now.keys())
         if before.get(key, ABSENT) != now.get(key, ABSENT) and not is_among(key, MAY_CHANGE)
     ]
+
+
+def since_then(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """``settings`` by key, with those that an earlier version did not know."""
+    return {**_SINCE, **settings}
 
 
 def is_among(key: str, settings: Sequence[str]) -> bool:

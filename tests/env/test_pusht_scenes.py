@@ -7,7 +7,7 @@ from diffusion_policy.env.pusht.simulation import GOAL_POSE
 
 
 @given(st.integers(0, 300), st.integers(0, 2**32))
-def test_scenes_are_states_of_the_world_and_follow_from_the_seed(n, seed):
+def test_the_agent_is_in_the_world_and_all_follows_from_the_seed(n, seed):
     scenes = random_scenes(n, np.random.default_rng(seed))
     assert scenes.shape == (n, 5)
     assert np.isfinite(scenes).all()

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from diffusion_policy.model.common.normalizer import (
     LinearNormalizer,
     SingleFieldLinearNormalizer,
 )
+from diffusion_policy.model.vision.backbone import build_backbone, save_backbone
 from diffusion_policy.policy.dot_policy import DOTPolicy, loss_weights, plan_weights
 from tests.reference import golden
 
@@ -310,9 +312,31 @@ def images(n: int) -> dict[str, torch.Tensor]:
     }
 
 
-@pytest.mark.parametrize("backbone", ["keypoint_cnn", "resnet18"])
-def test_of_a_frozen_backbone_the_last_layer_alone_trains(backbone):
-    policy = make_image_policy(backbone=backbone, lora_rank=0, freeze_backbone=True)
+def backbone_file(folder: Path, name: str) -> str:
+    path = folder / "backbone.safetensors"
+    save_backbone(build_backbone("", "", name, None), path, {})
+    return str(path)
+
+
+def test_adapters_do_not_leave_a_backbone_frozen(tmp_path):
+    weights = backbone_file(tmp_path, "resnet18")
+    with pytest.raises(UserError, match=r"but policy.lora_rank is 2, .*; use 0"):
+        make_image_policy(backbone_weights=weights, freeze_backbone=True)
+
+
+@pytest.mark.parametrize(
+    ("backbone", "tokens"),
+    [("keypoint_cnn", "pooled"), ("resnet18", "pooled"), ("resnet18", "spatial")],
+)
+def test_of_a_frozen_backbone_the_last_layer_alone_trains(backbone, tokens, tmp_path):
+    weights = backbone_file(tmp_path, backbone)
+    policy = make_image_policy(
+        backbone=backbone,
+        backbone_weights=weights,
+        image_tokens=tokens,
+        lora_rank=0,
+        freeze_backbone=True,
+    )
     encoder = policy.model.projections["images"]
     steps = len(policy.window.action_offsets)
     batch = {
@@ -435,13 +459,18 @@ def test_settings_that_do_not_fit_are_refused(settings, message):
         ({"backbone": "resnet17"}, "policy.backbone is 'resnet17'; use one of"),
         (
             {"backbone": "keypoint_cnn", "backbone_weights": "IMAGENET1K_V1"},
-            "policy.backbone_weights is 'IMAGENET1K_V1', which keypoint_cnn does not have; use",
+            "policy.backbone_weights is 'IMAGENET1K_V1'; for keypoint_cnn use null, or",
         ),
         (
             {"backbone": "keypoint_cnn", "image_tokens": "spatial", "lora_rank": 0},
             "policy.image_tokens is 'spatial', .* use pooled, or one of resnet18",
         ),
         ({"backbone": "keypoint_cnn", "lora_rank": 4}, "policy.lora_rank is 4, .*; use 0"),
+        ({"freeze_backbone": True, "lora_rank": 0}, "freeze_backbone .* is null; give weights"),
+        (
+            {"freeze_backbone": True, "lora_rank": 2, "backbone_weights": "x.safetensors"},
+            "x.safetensors does not exist",
+        ),
     ],
 )
 def test_backbones_that_do_not_fit_are_refused(settings, message):

@@ -10,7 +10,7 @@ from diffusion_policy.model.vision.keypoint_cnn import KeypointCNN
 from diffusion_policy.scripts import pretrain_keypoint_cnn
 from diffusion_policy.scripts.pretrain_keypoint_cnn import Locator, draw_scenes, locate, train
 
-PRETRAINED = Path(__file__).parents[2] / "data/pretrained/keypoint_cnn_pusht/model.safetensors"
+PRETRAINED = Path(__file__).parents[2] / "data/pretrained/keypoint_cnn_pusht/backbone.safetensors"
 
 
 def test_steps_bring_the_answers_closer():
@@ -43,7 +43,11 @@ def test_writes_what_a_policy_takes(tmp_path, monkeypatch, capsys):
 
 @pytest.mark.parametrize(
     ("option", "message"),
-    [("--steps=0", "--steps is 0; use at least 1"), ("--output=x.pt", "ends with .safetensors")],
+    [
+        ("--steps=0", "--steps is 0; use at least 1"),
+        ("--output=x.pt", "ends with .safetensors"),
+        ("--seed=-1", "--seed is -1; use 0"),
+    ],
 )
 def test_impossible_options_are_refused(option, message, tmp_path, capsys):
     with pytest.raises(SystemExit):

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from omegaconf import OmegaConf
@@ -9,6 +11,8 @@ from diffusion_policy.workspace.changed_settings import Change, changed_settings
 from diffusion_policy.workspace.train_workspace import TrainWorkspace
 from tests.configs import compose_config, tiny_overrides
 from tests.demos import make_demos
+
+RECORDS = Path(__file__).parents[2] / "docs/results"
 
 
 @pytest.fixture(scope="module")
@@ -85,6 +89,14 @@ def test_a_run_from_before_the_mirror_goes_on_without_it():
     assert changed_settings(saved, same) == []
     other = OmegaConf.create({"task": {"dataset": {"path": "a", "mirrored": True, **mirror}}})
     assert changed_settings(saved, other) == [Change("task.dataset.mirrored", False, True)]
+
+
+@pytest.mark.parametrize("record", ["dot_pusht_human_seed43", "dot_pusht_human_seed44"])
+def test_recorded_runs_could_go_on_with_the_config_of_today(record):
+    saved = OmegaConf.load(RECORDS / record / "config.yaml")
+    current = compose_config(saved.name, f"training.seed={saved.training.seed}")
+    OmegaConf.resolve(current)
+    assert changed_settings(saved, current) == []
 
 
 def test_a_checkpoint_brings_its_workspace_along(workspace, tmp_path):

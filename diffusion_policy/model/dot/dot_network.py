@@ -60,17 +60,27 @@ class ScalarTokens(nn.Module):
         return x[..., None] * self.weight + self.bias
 
 
-def _require_plain(backbone: str, lora_rank: int, image_tokens: str) -> None:
+def _refuse_what_resnets_take(backbone: str, lora_rank: int, image_tokens: str) -> None:
     """Refuse what is for ResNets alone."""
     if lora_rank:
-        raise UserError(
-            f"policy.lora_rank is {lora_rank}, but {backbone} takes no adapters; use 0, and "
-            "policy.freeze_backbone=true to leave its weights as they are"
-        )
+        raise UserError(f"policy.lora_rank is {lora_rank}, but {backbone} takes no adapters; use 0")
     if image_tokens == "spatial":
         raise UserError(
             f"policy.image_tokens is 'spatial', which {backbone} has no cells for; use pooled, or "
             f"one of {', '.join(RESNETS)} as policy.backbone"
+        )
+
+
+def _require_worth_freezing(weights: str | None, lora_rank: int) -> None:
+    if weights is None:
+        raise UserError(
+            "policy.freeze_backbone is true, but policy.backbone_weights is null; give weights, or "
+            "use false to train random ones"
+        )
+    if lora_rank:
+        raise UserError(
+            f"policy.freeze_backbone is true, but policy.lora_rank is {lora_rank}, and adapters "
+            "change a backbone; use 0 to leave it as it is"
         )
 
 
@@ -89,7 +99,7 @@ class DOTNetwork(nn.Module):
         dim, n_heads, dim_feedforward, n_layers, dropout: size of the decoder.
         backbone, backbone_weights: name and weights, see :func:`build_backbone`.
         lora_rank: rank of the backbone's adapters; 0 trains the backbone itself.
-        freeze_backbone: train nothing of the backbone but its last layer, and adapters if any.
+        freeze_backbone: train nothing of the backbone but its last layer.
         image_tokens: ``pooled`` (one token an image) or ``spatial`` (one a feature-map cell, and
             one a scalar of each low-dim input).
         image_size: (height, width) of the images, for the number of spatial tokens.
@@ -147,8 +157,9 @@ class DOTNetwork(nn.Module):
                 "policy.backbone", "policy.backbone_weights", backbone, backbone_weights
             )
             if backbone not in RESNETS:
-                _require_plain(backbone, lora_rank, image_tokens)
+                _refuse_what_resnets_take(backbone, lora_rank, image_tokens)
             if freeze_backbone:
+                _require_worth_freezing(backbone_weights, lora_rank)
                 encoder.requires_grad_(False)
             if spatial:
                 encoder = SpatialTokens(encoder, dim)

@@ -6,20 +6,19 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
 from torch import Tensor, nn
+from torchvision.models import get_model_weights
 from torchvision.ops.misc import FrozenBatchNorm2d
 
-from diffusion_policy.common.atomic_file import replacing
 from diffusion_policy.common.errors import UserError
+from diffusion_policy.common.output_dir import write_atomically
+from diffusion_policy.common.weights_file import WEIGHTS_SUFFIX, read_weights, weights_bytes
+from diffusion_policy.model.vision.group_norm import replace_batch_norm
 from diffusion_policy.model.vision.keypoint_cnn import KeypointCNN
 from diffusion_policy.model.vision.resnet import RESNETS, build_resnet
 
 KEYPOINT_CNN = "keypoint_cnn"
 BACKBONES = (*RESNETS, KEYPOINT_CNN)
-SUFFIX = ".safetensors"
-"""Of a file of weights."""
 
 
 def build_backbone(
@@ -28,6 +27,7 @@ def build_backbone(
     name: str,
     weights: str | None,
     norm_layer: Callable[[int], nn.Module] = FrozenBatchNorm2d,
+    group_norm: bool = False,
 ) -> nn.Module:
     """(N, 3, H, W) images to (N, ...), the last layer a linear one called ``fc``.
 
@@ -37,26 +37,27 @@ def build_backbone(
         weights: path of a ``.safetensors`` file of its state_dict, in which ``fc`` may lack;
             ``IMAGENET1K_V1`` for a ResNet, see :func:`build_resnet`; None for random ones.
         norm_layer: of a ResNet; the keypoint CNN always has group norms.
+        group_norm: put fresh group norms in place of a ResNet's batch norms. Those of a file are
+            its own: it is to be of such a network.
 
     Raises:
         UserError: ``name`` is unknown, or ``weights`` are not there or another network's.
     """
     if name not in BACKBONES:
         raise UserError(f"{field} is {name!r}; use one of {', '.join(BACKBONES)}")
-    path = Path(weights) if weights is not None and weights.endswith(SUFFIX) else None
-    if path is not None:
-        weights = None
-    if name in RESNETS:
-        backbone = build_resnet(name, weights, norm_layer)
-    elif weights is None:
-        backbone = KeypointCNN()
-    else:
+    file = weights if weights is not None and weights.endswith(WEIGHTS_SUFFIX) else None
+    named = weights if file is None else None
+    known = tuple(get_model_weights(name).__members__) if name in RESNETS else ()
+    if named is not None and named not in known:
+        choice = ", ".join((*known, "null"))
         raise UserError(
-            f"{weights_field} is {weights!r}, which {name} does not have; use null, a {SUFFIX} "
-            f"file, or one of {', '.join(RESNETS)} as {field}"
+            f"{weights_field} is {named!r}; for {name} use {choice}, or a {WEIGHTS_SUFFIX} file"
         )
-    if path is not None:
-        _load(backbone, path, f"{weights_field} is {str(path)!r}")
+    backbone = build_resnet(name, named, norm_layer) if name in RESNETS else KeypointCNN()
+    if group_norm:
+        replace_batch_norm(backbone)
+    if file is not None:
+        _load(backbone, Path(file), f"{weights_field} is {file!r}")
     return backbone
 
 
@@ -66,24 +67,23 @@ def save_backbone(backbone: nn.Module, path: Path, facts: Mapping[str, str]) -> 
     Args:
         path: of a ``.safetensors`` file, replaced as a whole.
         facts: about the weights, kept in the file.
+
+    Raises:
+        UserError: the file cannot be written.
     """
-    weights = {
-        key: value.detach().cpu().clone(memory_format=torch.contiguous_format)
-        for key, value in _body(backbone.state_dict()).items()
-    }
-    with replacing(path) as partial:
-        partial.write_bytes(save(weights, metadata=dict(facts)))
+    write_atomically(path, weights_bytes(_body(backbone.state_dict()), facts))
 
 
 def _load(backbone: nn.Module, path: Path, setting: str) -> None:
     try:
-        weights = _body(load_file(path))
-    except FileNotFoundError:
-        raise UserError(f"{setting}, which does not exist; give the path of a file") from None
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"{setting}, which cannot be read ({error}); get it again") from None
+        weights = _body(read_weights(path))
+    except UserError as error:
+        raise UserError(f"{setting}: {error}") from None
     if _shapes(weights) != _shapes(_body(backbone.state_dict())):
-        raise UserError(f"{setting}, the weights of another network; give those of this backbone")
+        raise UserError(
+            f"{setting}, the weights of another network; give those of this backbone, with the "
+            "same norms"
+        )
     backbone.load_state_dict(weights, strict=False)
 
 

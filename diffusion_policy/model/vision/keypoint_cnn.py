@@ -1,4 +1,4 @@
-"""A small convolutional network that tells where things are, for training from random weights."""
+"""A small convolutional network that tells where things are."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ class SpatialSoftmax(nn.Module):
 
     def __init__(self, inverse_temperature: float = 4.0) -> None:
         super().__init__()
-        self.inverse_temperature = nn.Parameter(torch.tensor(inverse_temperature))
+        # One number in an axis of its own: FSDP takes no scalars.
+        self.inverse_temperature = nn.Parameter(torch.tensor([inverse_temperature]))
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, K, H, W) -> (N, 2 K) float32: K abscissas, then K ordinates, -1..1 over the map."""

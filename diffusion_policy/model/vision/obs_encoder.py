@@ -15,7 +15,6 @@ from diffusion_policy.common.errors import UserError
 from diffusion_policy.common.shape_meta import ShapeMeta
 from diffusion_policy.model.vision.backbone import build_backbone
 from diffusion_policy.model.vision.crop import Crop
-from diffusion_policy.model.vision.group_norm import replace_batch_norm
 from diffusion_policy.model.vision.resnet import IMAGENET_MEAN, IMAGENET_STD
 
 _FIELD = "policy.obs_encoder"  # for errors
@@ -169,10 +168,8 @@ def check_crop(crop: tuple[int, int], image: Sequence[int]) -> None:
 
 def _backbone(name: str, weights: str | None, group_norm: bool) -> nn.Module:
     backbone = build_backbone(
-        f"{_FIELD}.backbone", f"{_FIELD}.weights", name, weights, nn.BatchNorm2d
+        f"{_FIELD}.backbone", f"{_FIELD}.weights", name, weights, nn.BatchNorm2d, group_norm
     )
-    if group_norm:
-        replace_batch_norm(backbone)
     backbone.n_features = backbone.fc.in_features
     backbone.fc = nn.Identity()
     return backbone
