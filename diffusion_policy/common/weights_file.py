@@ -36,6 +36,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         UserError: it is missing or damaged.
     """
     try:
+        if path.is_dir():
+            raise UserError(f"{path} is a folder; give the path of a file of weights")
         return load_file(path)
     except FileNotFoundError:
         raise UserError(f"{path} does not exist; give the path of a file of weights") from None

@@ -160,7 +160,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         f"{error.mean():.2f} of {WORLD_SIZE} units a coordinate, "
         f"below {error.quantile(0.95):.2f} in 95 % of the scenes"
     )
-    save_backbone(locator.backbone, options.output, {"error on new scenes": told})
+    used = {name: str(getattr(options, name)) for name in ("scenes", "steps", "batch_size", "seed")}
+    save_backbone(locator.backbone, options.output, {**used, "error on new scenes": told})
     draw_sheet(pictures, places, found, sheet)
     print(f"wrote {options.output}; error on {_N_HELD_OUT} new scenes {told}; look at {sheet}")
 

@@ -466,6 +466,9 @@ def test_settings_that_do_not_fit_are_refused(settings, message):
             "policy.image_tokens is 'spatial', .* use pooled, or one of resnet18",
         ),
         ({"backbone": "keypoint_cnn", "lora_rank": 4}, "policy.lora_rank is 4, .*; use 0"),
+        ({"lora_rank": -1}, "policy.lora_rank is -1; use a whole number from 0"),
+        ({"backbone_weights": 5}, "policy.backbone_weights is 5; for resnet18 use IMAGENET1K_V1, "),
+        ({"freeze_backbone": "no"}, "policy.freeze_backbone is 'no'; use true or false"),
         ({"freeze_backbone": True, "lora_rank": 0}, "freeze_backbone .* is null; give weights"),
         (
             {"freeze_backbone": True, "lora_rank": 2, "backbone_weights": "x.safetensors"},

@@ -156,8 +156,13 @@ class DOTNetwork(nn.Module):
             encoder = build_backbone(
                 "policy.backbone", "policy.backbone_weights", backbone, backbone_weights
             )
+            # Not isinstance: True is an int.
+            if type(lora_rank) is not int or lora_rank < 0:
+                raise UserError(f"policy.lora_rank is {lora_rank!r}; use a whole number from 0")
             if backbone not in RESNETS:
                 _refuse_what_resnets_take(backbone, lora_rank, image_tokens)
+            if not isinstance(freeze_backbone, bool):
+                raise UserError(f"policy.freeze_backbone is {freeze_backbone!r}; use true or false")
             if freeze_backbone:
                 _require_worth_freezing(backbone_weights, lora_rank)
                 encoder.requires_grad_(False)

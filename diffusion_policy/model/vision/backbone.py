@@ -45,7 +45,8 @@ def build_backbone(
     """
     if name not in BACKBONES:
         raise UserError(f"{field} is {name!r}; use one of {', '.join(BACKBONES)}")
-    file = weights if weights is not None and weights.endswith(WEIGHTS_SUFFIX) else None
+    is_file = isinstance(weights, str) and weights.endswith(WEIGHTS_SUFFIX)
+    file = weights if is_file else None
     named = weights if file is None else None
     known = tuple(get_model_weights(name).__members__) if name in RESNETS else ()
     if named is not None and named not in known:
