@@ -27,8 +27,7 @@ PushT, ours beside published. Each run of ours is the last checkpoint of one tra
 seeds (Student's t) where several were trained, whose mean then stands before them. Our figures are
 rounded down, and a published one is reached only if ours, unrounded, is no smaller; *clearly*, if
 the lower end of our interval is above it. The published ones came without intervals. The page of a
-run tells command, commit and machine, what it was given that the published one was not, and by what
-starts its settings were chosen.
+run tells command, commit and machine, and what to bear in mind beside the published figure.
 
 {table}
 
