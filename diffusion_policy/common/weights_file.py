@@ -41,5 +41,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         return load_file(path)
     except FileNotFoundError:
         raise UserError(f"{path} does not exist; give the path of a file of weights") from None
+    except PermissionError:
+        raise UserError(f"{path} may not be read; ask its owner, or copy it") from None
     except (OSError, SafetensorError) as error:
         raise UserError(f"{path} is damaged ({error}); get it again") from None

@@ -30,13 +30,17 @@ from diffusion_policy.common.statistics import bootstrap_interval, wilson_interv
 from diffusion_policy.env_runner.env_runner import EnvRunner
 from diffusion_policy.env_runner.episode import Episode
 from diffusion_policy.env_runner.failures import count_failures, failure_kind
-from diffusion_policy.env_runner.report import CONTACT_SHEET_FILE, REPORT_FILE, write_report
+from diffusion_policy.env_runner.report import (
+    CONTACT_SHEET_FILE,
+    INFO_FILE,
+    REPORT_FILE,
+    write_report,
+)
 from diffusion_policy.env_runner.score_text import score_text
 from diffusion_policy.gym_util.vector_env import WorkerError
-from diffusion_policy.workspace.base_workspace import load_policy
+from diffusion_policy.workspace.base_workspace import load_policy, trained_steps
 from diffusion_policy.workspace.trust import check_trusted
 
-INFO_FILE = "eval_info.json"
 VIDEO_LABEL = "eval"
 EVALUATIONS = Path("data/eval")
 MAX_SEED = 2**32 - 1
@@ -102,6 +106,7 @@ def evaluate_checkpoint(
     dtype = AUTOCAST_DTYPES[precision]
     # Before the lock, which would leave a folder for a checkpoint that there is not.
     policy, cfg = load_policy(checkpoint, torch_device, overrides=overrides, trust=trust)
+    steps = trained_steps(checkpoint)
     if not trust:
         check_trusted(cfg, "task.env_runner")
     output_dir = output_dir or EVALUATIONS / _name(checkpoint)
@@ -131,6 +136,7 @@ def evaluate_checkpoint(
             info = {
                 "command": command_line(),
                 "checkpoint": str(checkpoint),
+                "global_step": steps,
                 "config_name": cfg.name,
                 "overrides": list(overrides),
                 "precision": precision,

@@ -14,6 +14,7 @@ from diffusion_policy.common.html_page import Html, data_url, escaped, page, png
 from diffusion_policy.env_runner.failures import MEANINGS, count_failures
 from diffusion_policy.gym_util.video_writer import read_video
 
+INFO_FILE = "eval_info.json"
 CONTACT_SHEET_FILE = "contact_sheet.png"
 REPORT_FILE = "report.html"
 FRAMES_PER_EPISODE = 6

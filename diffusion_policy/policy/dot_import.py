@@ -10,11 +10,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from diffusion_policy.common.errors import UserError
+from diffusion_policy.common.weights_file import read_weights
 from diffusion_policy.model.common.normalizer import SingleFieldLinearNormalizer
 from diffusion_policy.policy.dot_policy import DOTPolicy
 
@@ -29,10 +28,7 @@ def load_dot_checkpoint(policy: DOTPolicy, path: str | Path) -> None:
     Raises:
         UserError: the file cannot be read, or an entry has no place or another shape in the policy.
     """
-    try:
-        entries = load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"{path} is not a safetensors file ({error}); check the download") from None
+    entries = read_weights(Path(path))
     network = {
         name.removeprefix("model."): value
         for name, value in entries.items()

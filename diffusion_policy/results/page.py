@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from diffusion_policy.env_runner.failures import LAST_STEPS, MEANINGS, count_failures, failure_kind
@@ -24,7 +25,7 @@ _TEXT = """# {title}
 
 {failures}
 
-The first kind that applies counts. {stuck}
+The first kind that applies counts. {near_misses}
 
 ## The first successes and failures
 
@@ -37,29 +38,46 @@ that of the training. Published scores beside this one: [RESULTS.md](../../../RE
 """
 
 
-def result_page(result: Result, title: str, remarks: str = "") -> str:
+README_FILE, NOTES_FILE = "README.md", "notes.md"
+
+
+def result_page(folder: Path, title: str | None = None) -> str:
     """The README of a folder of results, whose videos are relative to it.
 
+    What people wrote in its ``notes.md`` follows the commands.
+
     Args:
-        remarks: Markdown that follows the commands.
+        title: None is :func:`title_of` the folder.
+
+    Raises:
+        UserError: the folder does not tell how the run came about.
     """
+    result, notes = Result.read(folder), folder / NOTES_FILE
+    remarks = notes.read_text().strip() if notes.is_file() else ""
     commands = [launch["command"] for launch in result.launches] + [result.info["command"]]
     failures = count_failures(result.info["per_episode"])
     return _TEXT.format(
-        title=title,
+        title=title or title_of(folder),
         facts=markdown_table(("", ""), _facts(result)),
         commands="\n".join(dict.fromkeys(commands)),
-        remarks=f"{remarks.strip()}\n\n" if remarks.strip() else "",
+        remarks=f"{remarks}\n\n" if remarks else "",
         failures=markdown_table(
             ("", "episodes", "which is"),
             [(kind, count, MEANINGS[kind]) for kind, count in failures.items()],
         ),
-        stuck=_stuck(result.info["per_episode"]),
+        near_misses=_near_misses(result.info["per_episode"]),
         episodes=markdown_table(
             ("seed", "outcome", "max reward", "reached at step", "steps", "video"),
             [_episode(episode) for episode in result.info["per_episode"] if episode["video"]],
         ),
     )
+
+
+def title_of(folder: Path) -> str:
+    """The heading of the README that is there, or else the folder's name."""
+    readme = folder / README_FILE
+    first = readme.read_text().partition("\n")[0] if readme.is_file() else ""
+    return first.removeprefix("# ") if first.startswith("# ") else folder.name
 
 
 def _facts(result: Result) -> list[tuple[str, str]]:
@@ -104,7 +122,7 @@ def _each(result: Result, key: str) -> str:
     return trained if trained == evaluated else f"{trained}; evaluation {evaluated}"
 
 
-def _stuck(episodes: Iterable[Mapping[str, Any]]) -> str:
+def _near_misses(episodes: Iterable[Mapping[str, Any]]) -> str:
     """Whether near misses would have needed more time, or did no more with it."""
     near_misses = [
         episode
@@ -113,8 +131,8 @@ def _stuck(episodes: Iterable[Mapping[str, Any]]) -> str:
     ]
     early = sum(episode["best_step"] <= episode["length"] - LAST_STEPS for episode in near_misses)
     return (
-        f"{early} of the {len(near_misses)} near misses were stuck: their best reward came "
-        f"{LAST_STEPS} steps or more before the end."
+        f"{early} of the {len(near_misses)} near misses had stopped getting better: their "
+        f"best reward came {LAST_STEPS} steps or more before the end."
     )
 
 

@@ -5,28 +5,27 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
 
-from diffusion_policy.common.atomic_file import replacing
+from diffusion_policy.common.atomic_file import replacing, set_aside_path
 from diffusion_policy.common.errors import UserError
 from diffusion_policy.common.launches import LAUNCHES_FILE, read_launches
 from diffusion_policy.common.loggers import LOG_FILE
 from diffusion_policy.common.output_dir import writing
 from diffusion_policy.common.plots import plot_curves
 from diffusion_policy.common.run_config import RUN_CONFIG
-from diffusion_policy.env_runner.report import CONTACT_SHEET_FILE
-from diffusion_policy.results.page import result_page
-from diffusion_policy.results.result import CONFIG_FILE, INFO_FILE, Result
+from diffusion_policy.env_runner.report import CONTACT_SHEET_FILE, INFO_FILE
+from diffusion_policy.results.page import NOTES_FILE, README_FILE, result_page, title_of
+from diffusion_policy.results.result import CONFIG_FILE
 
 _VIDEOS = "videos"
-_README = "README.md"
-_NOTES = "notes.md"
 _CONTENTS = {
-    _README,
-    _NOTES,
+    README_FILE,
+    NOTES_FILE,
     CONFIG_FILE,
     INFO_FILE,
     LAUNCHES_FILE,
@@ -47,7 +46,7 @@ def record_result(
     Args:
         run: output directory of train.py.
         evaluation: output directory of eval.py.
-        title: of the README; None is the name of ``output``.
+        title: of the README; None is that of the earlier record, or the name of ``output``.
         overwrite: replace an earlier record, all but its ``notes.md``: what people wrote stands
             in that file, and the README shows it.
 
@@ -60,13 +59,12 @@ def record_result(
     _check_output(output, overwrite)
     launches = _neutral(read_launches(run), run, evaluation)
     info = json.loads((evaluation / INFO_FILE).read_text())
-    _check_together(run, evaluation, info["checkpoint"])
-    info = _neutral(info, run, evaluation)
-    cfg = OmegaConf.load(run / RUN_CONFIG)
     if "command" not in info:
         raise UserError(f"{evaluation} is of an earlier version; evaluate the checkpoint again")
-    notes = output / _NOTES
-    remarks = notes.read_text() if notes.is_file() else ""
+    _check_together(run, evaluation, info, launches[-1]["steps"][1])
+    _require(evaluation, *(episode["video"] for episode in info["per_episode"] if episode["video"]))
+    info = _neutral(info, run, evaluation)
+    cfg = OmegaConf.load(run / RUN_CONFIG)
     with writing(output), replacing(output) as folder:
         (folder / _VIDEOS).mkdir(parents=True)
         for episode in info["per_episode"]:
@@ -80,10 +78,9 @@ def record_result(
         OmegaConf.save(OmegaConf.create(config), folder / CONFIG_FILE)
         for name, content in ((INFO_FILE, info), (LAUNCHES_FILE, launches)):
             (folder / name).write_text(json.dumps(content, indent=2) + "\n")
-        if remarks:
-            (folder / _NOTES).write_text(remarks)
-        text = result_page(Result.read(folder), title or output.name, remarks)
-        (folder / _README).write_text(text)
+        if (output / NOTES_FILE).is_file():
+            shutil.copyfile(output / NOTES_FILE, folder / NOTES_FILE)
+        (folder / README_FILE).write_text(result_page(folder, title or title_of(output)))
 
 
 def _require(folder: Path, *names: str) -> None:
@@ -95,17 +92,28 @@ def _require(folder: Path, *names: str) -> None:
             )
 
 
-def _check_together(run: Path, evaluation: Path, checkpoint: str) -> None:
+def _check_together(run: Path, evaluation: Path, info: Mapping[str, Any], n_steps: int) -> None:
     """An exported folder is refused as well: it does not tell which run it came from."""
-    checkpoints = run / "checkpoints"
+    checkpoint, checkpoints = info["checkpoint"], run / "checkpoints"
     if not Path(checkpoint).resolve().is_relative_to(checkpoints.resolve()):
         raise UserError(
             f"{evaluation} is of {checkpoint}, which does not lie in {checkpoints}; give the "
             "evaluation of a checkpoint of that run, in the folder where it was evaluated"
         )
+    evaluated = info.get("global_step")
+    if evaluated not in (None, n_steps):  # earlier versions did not tell
+        raise UserError(
+            f"{evaluation} is of step {evaluated:,} of {run}, which went on to {n_steps:,}; "
+            "evaluate the last checkpoint"
+        )
 
 
 def _check_output(output: Path, overwrite: bool) -> None:
+    aside = set_aside_path(output)
+    if aside.exists():
+        raise UserError(
+            f"{aside} is what an interrupted record left of {output}; move it back, or delete it"
+        )
     if not output.exists():
         return
     if not output.is_dir():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,9 +13,10 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from diffusion_policy.common.launches import read_launches
+from diffusion_policy.env_runner.report import INFO_FILE
+from diffusion_policy.workspace.base_workspace import change_settings
 
 CONFIG_FILE = "config.yaml"
-INFO_FILE = "eval_info.json"
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,13 @@ class Result:
         return self.info["aggregated"]
 
     @property
+    def evaluated_cfg(self) -> DictConfig:
+        """The config with what the evaluation changed."""
+        cfg = copy.deepcopy(self.cfg)
+        change_settings(cfg, self.info.get("overrides", []))
+        return cfg
+
+    @property
     def demonstrations(self) -> str:
         """``human`` or ``scripted`` for those that docs/data.md names, else the file's name."""
         name = Path(self.cfg.task.dataset.path).name
@@ -59,6 +68,23 @@ class Result:
             if any(mark in name for mark in marks):
                 return kind
         return name
+
+    @property
+    def sees_pictures(self) -> bool:
+        """Whether one of the observations is a picture."""
+        return any(obs.get("type") == "rgb" for obs in self.cfg.task.shape_meta.obs.values())
+
+    @property
+    def scored_as_published(self) -> bool:
+        """The run's last checkpoint, on PushT as published, from 1000 starts of the usual seeds."""
+        runner = self.evaluated_cfg.task.env_runner
+        return (
+            runner.env.id == "diffusion_policy/PushT-v0"
+            and runner.env.kwargs.legacy
+            and (runner.max_steps, runner.n_latency_steps) == (300, 0)
+            and Path(self.info["checkpoint"]).name == "latest.ckpt"
+            and self.info["seed_range"] == [100_000, 100_999]
+        )
 
     @property
     def n_steps(self) -> int:

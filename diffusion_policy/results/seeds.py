@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +10,6 @@ from diffusion_policy.common.statistics import mean_and_half_width
 from diffusion_policy.multirun.settings import require_other_seeds, same_but_seed
 from diffusion_policy.results.published import Measure
 from diffusion_policy.results.result import Result, duration, percent, thousandths
-from diffusion_policy.workspace.base_workspace import change_settings
 from diffusion_policy.workspace.changed_settings import config_leaves
 
 
@@ -78,10 +76,8 @@ def group_by_seed(results: Sequence[Result]) -> list[SeedGroup]:
 
 
 def _settings(result: Result) -> Mapping[str, Any]:
-    cfg = copy.deepcopy(result.cfg)
-    change_settings(cfg, result.info.get("overrides", []))
     evaluation = {
         "evaluation.seeds": result.info["seed_range"],
         "evaluation.precision": result.info.get("precision", "fp32"),
     }
-    return {**config_leaves(cfg), **evaluation}
+    return {**config_leaves(result.evaluated_cfg), **evaluation}

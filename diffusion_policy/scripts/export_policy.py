@@ -29,7 +29,14 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         metavar="key=value",
         help="settings to change, as eval.py takes them: policy.return_every_n=2",
     )
-    return parser.parse_args(arguments)
+    parser.add_argument(
+        "--trust-checkpoint",
+        dest="trust",
+        action="store_true",
+        help="with settings: also build a policy from outside diffusion_policy to try them on, "
+        "which lets the checkpoint run any code with your rights",
+    )
+    return parser.parse_intermixed_args(arguments)
 
 
 @reports_user_errors
@@ -38,12 +45,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from omegaconf import OmegaConf
 
     from diffusion_policy.common.policy_folder import WEIGHTS_FILE, save_policy_folder
-    from diffusion_policy.workspace.base_workspace import change_settings, load_weights
+    from diffusion_policy.workspace.base_workspace import change_settings, load_policy, load_weights
 
     if options.output.exists() and not options.overwrite:
         raise UserError(f"{options.output} exists; choose another --output, or --overwrite it")
     cfg, weights = load_weights(options.checkpoint)
     change_settings(cfg, options.overrides)
+    if options.overrides:  # what does not fit is to be refused here, not by whoever gets the folder
+        load_policy(options.checkpoint, overrides=options.overrides, trust=options.trust)
     save_policy_folder(options.output, OmegaConf.to_yaml(cfg), weights)
     megabytes = (options.output / WEIGHTS_FILE).stat().st_size / 1e6
     print(

@@ -25,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("target", type=Path, help="checkpoint to write (.ckpt)")
     parser.add_argument("--config-name", default="train_dot_pusht_lerobot")
     parser.add_argument("overrides", nargs="*", help="Hydra overrides of that config")
-    options = parser.parse_args(arguments)
+    options = parser.parse_intermixed_args(arguments)
     if options.target.exists():
         raise UserError(f"{options.target} exists; choose another name or delete it")
     with hydra.initialize_config_module("diffusion_policy.config", version_base="1.3"):

@@ -1,8 +1,9 @@
-"""Write RESULTS.md, the table of all recorded runs, anew.
+"""Write RESULTS.md, the table of all recorded runs, and the page of each, anew.
 
     python -m diffusion_policy.scripts.results_table
 
-is to be run in the root of the repository, after record_result has written to docs/results.
+is to be run in the root of the repository, after record_result has written to docs/results, or
+someone to a notes.md there.
 """
 
 from __future__ import annotations
@@ -12,13 +13,20 @@ from pathlib import Path
 
 from diffusion_policy.common.errors import reports_user_errors
 from diffusion_policy.common.output_dir import write_atomically
-from diffusion_policy.results.table import results_page
+from diffusion_policy.results.page import README_FILE, result_page
+from diffusion_policy.results.table import recorded, results_page
 
 
 @reports_user_errors
 def main() -> None:
     argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
-    write_atomically(Path("RESULTS.md"), results_page(Path()).encode())
+    root = Path()
+    table = results_page(root)
+    folders = recorded(root)
+    for folder in folders:
+        write_atomically(folder / README_FILE, result_page(folder).encode())
+    write_atomically(root / "RESULTS.md", table.encode())
+    print(f"wrote RESULTS.md and the pages of {len(folders)} recorded runs in docs/results")
 
 
 if __name__ == "__main__":

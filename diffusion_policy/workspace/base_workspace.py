@@ -175,6 +175,17 @@ def load_weights(checkpoint: str | Path) -> tuple[DictConfig, dict[str, torch.Te
     return cfg, weights
 
 
+def trained_steps(checkpoint: str | Path) -> int | None:
+    """The optimiser steps of a checkpoint; None of an exported folder and of an import.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    path = Path(checkpoint)
+    # On "meta" the weights stay in the file.
+    return None if path.is_dir() else load_checkpoint(path, "meta")["state"].get("global_step")
+
+
 def load_policy(
     checkpoint: str | Path,
     device: torch.device | str = "cpu",

@@ -71,8 +71,11 @@ def test_imported_policy_predicts_like_the_reference(tmp_path, case, meta):
 
 def test_script_writes_a_checkpoint_that_deploys(tmp_path, capsys):
     source = public_checkpoint(tmp_path / "model.safetensors", "keypoints")
-    main([str(source), str(tmp_path / "dot.ckpt"), "--config-name", "train_dot_pusht_lerobot"])
+    name = ["--config-name", "train_dot_pusht_lerobot"]
+    main([str(source), str(tmp_path / "dot.ckpt"), *name, "policy.predict_every_n=2"])
     policy, cfg = load_policy(tmp_path / "dot.ckpt")
+    # As published, but for what was asked for.
+    assert (cfg.policy.alpha, policy.stall_skip, policy.predict_every_n) == (0.75, 0, 2)
     assert cfg.task.name == "pusht_lerobot"
     weight = reference_weights("dot/keypoints")["action_head.weight"]
     assert torch.equal(policy.model.action_head.weight, weight)
@@ -88,5 +91,5 @@ def test_file_of_other_settings_is_refused(tmp_path):
 def test_damaged_file_is_refused(tmp_path):
     source = public_checkpoint(tmp_path / "model.safetensors", "keypoints")
     source.write_bytes(source.read_bytes()[:5000])
-    with pytest.raises(UserError, match="is not a safetensors file"):
+    with pytest.raises(UserError, match="is damaged"):
         load_dot_checkpoint(DOTPolicy(LEROBOT_META), source)

@@ -79,6 +79,9 @@ def test_an_earlier_record_is_kept_unless_told_otherwise(run, evaluation, tmp_pa
     assert (output / "README.md").read_text() == "mine"
     record_result(run, evaluation, output, overwrite=True)
     assert (output / "README.md").read_text().startswith("# tiny\n")
+    record_result(run, evaluation, output, title="Mine", overwrite=True)
+    record_result(run, evaluation, output, overwrite=True)
+    assert (output / "README.md").read_text().startswith("# Mine\n")
     with pytest.raises(UserError, match="is a file; choose another --output"):
         record_result(run, evaluation, output / "README.md", overwrite=True)
     (output / "thesis.tex").touch()
@@ -118,3 +121,28 @@ def test_run_and_evaluation_belong_together(run, evaluation, tmp_path):
     with pytest.raises(UserError, match=r"holds no eval_info\.json; give the folder of a run"):
         record_result(run, run, tmp_path / "tiny")
     assert not (tmp_path / "tiny").exists()
+
+
+def test_the_evaluation_is_of_the_end_of_the_run(run, evaluation, tmp_path):
+    launches = json.loads((run / "launches.json").read_text())
+    info = json.loads((evaluation / "eval_info.json").read_text())
+    assert info["global_step"] == launches[-1]["steps"][1]
+    earlier = tmp_path / "evaluation"
+    shutil.copytree(evaluation, earlier)
+    (earlier / "eval_info.json").write_text(json.dumps({**info, "global_step": 3}))
+    with pytest.raises(UserError, match=r"is of step 3 of .*run, which went on to 4; evaluate"):
+        record_result(run, earlier, tmp_path / "tiny")
+
+
+def test_nothing_is_begun_without_all_videos(run, evaluation, tmp_path):
+    broken = tmp_path / "evaluation"
+    shutil.copytree(evaluation, broken)
+    next(broken.rglob("*.mp4")).unlink()
+    with pytest.raises(UserError, match=r"evaluation holds no media/.*\.mp4"):
+        record_result(run, broken, tmp_path / "tiny")
+
+
+def test_what_an_interruption_left_is_told(run, evaluation, tmp_path):
+    (tmp_path / ".tiny.old").mkdir()
+    with pytest.raises(UserError, match=r"\.tiny\.old is what an interrupted record left of"):
+        record_result(run, evaluation, tmp_path / "tiny")

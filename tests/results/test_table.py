@@ -1,12 +1,14 @@
+import shutil
 from pathlib import Path
 
 import pytest
 from omegaconf import OmegaConf
 
 from diffusion_policy.common.errors import UserError
+from diffusion_policy.results.page import result_page
 from diffusion_policy.results.published import SETTINGS
 from diffusion_policy.results.result import Result
-from diffusion_policy.results.table import _rows, results_page
+from diffusion_policy.results.table import _rows, recorded, results_page
 from tests.policy.test_contract import CONFIGS
 
 ROOT = Path(__file__).parents[2]
@@ -19,7 +21,15 @@ def result(
     cfg = OmegaConf.create(
         {
             "name": config,
-            "task": {"dataset": {"path": data, "seed": seed}},
+            "task": {
+                "shape_meta": {"obs": {"agent_pos": {"shape": [2]}}},
+                "dataset": {"path": data, "seed": seed},
+                "env_runner": {
+                    "env": {"id": "diffusion_policy/PushT-v0", "kwargs": {"legacy": True}},
+                    "max_steps": 300,
+                    "n_latency_steps": 0,
+                },
+            },
             "policy": {"stall_skip": 0},
             "dataloader": {"batch_size": 64},
             "training": {"gradient_accumulate_every": 1, "seed": seed},
@@ -31,7 +41,13 @@ def result(
         "mean_max_reward": reward,
         "mean_max_reward_ci95": [reward - margin, reward + margin],
     }
-    info = {"aggregated": score, "overrides": [], "precision": "fp32", "seed_range": [0, 9]}
+    info = {
+        "aggregated": score,
+        "checkpoint": "data/outputs/<run>/checkpoints/latest.ckpt",
+        "overrides": [],
+        "precision": "fp32",
+        "seed_range": [100_000, 100_999],
+    }
     return Result(name, cfg, info, [{"steps": [0, 95 - seed], "seconds": 60 * seed}])
 
 
@@ -42,6 +58,18 @@ def row(ours: Result) -> list[str]:
 
 def test_the_page_in_the_repository_is_up_to_date():
     assert (ROOT / "RESULTS.md").read_text() == results_page(ROOT)
+
+
+@pytest.mark.parametrize("folder", recorded(ROOT), ids=lambda folder: folder.name)
+def test_the_pages_of_the_runs_are_up_to_date(folder):
+    assert (folder / "README.md").read_text() == result_page(folder)
+
+
+def test_what_an_interrupted_record_left_is_no_run(tmp_path):
+    source = recorded(ROOT)[0]
+    for name in (source.name, f".{source.name}.old", f".{source.name}.host.1.partial"):
+        shutil.copytree(source, tmp_path / "docs/results" / name)
+    assert [folder.name for folder in recorded(tmp_path)] == [source.name]
 
 
 def test_elsewhere_there_is_nothing_to_tabulate(tmp_path):
@@ -109,7 +137,35 @@ def test_only_the_human_demonstrations_compare():
     assert (found[4], found[6], found[7]) == ("", "", "nothing published")
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        ("cfg.task.env_runner.env.id", "my/Reach-v0"),
+        ("cfg.task.env_runner.env.kwargs.legacy", False),
+        ("cfg.task.env_runner.max_steps", 1000),
+        ("info.overrides", ["task.env_runner.n_latency_steps=1"]),
+        ("info.checkpoint", "data/outputs/<run>/checkpoints/epoch=0007-test_mean_score=0.9.ckpt"),
+        ("info.seed_range", [0, 999]),
+    ],
+    ids=str,
+)
+def test_only_what_was_scored_as_published_compares(change):
+    ours = result(1.0, 1.0)
+    key, value = change
+    part, _, key = key.partition(".")
+    OmegaConf.update(ours.cfg, key, value) if part == "cfg" else ours.info.update({key: value})
+    found = row(ours)
+    assert found[0] == "DOT, keypoints, human demonstrations, scored otherwise"
+    assert (found[4], found[6], found[7]) == ("", "", "nothing published")
+
+
+def test_a_policy_that_sees_pictures_is_not_one_on_keypoints():
+    ours = result(1.0, 1.0)
+    ours.cfg.task.shape_meta.obs = {"image": {"shape": [3, 96, 96], "type": "rgb"}}
+    assert row(ours)[-1] == "nothing published"
+
+
 def test_every_published_setting_has_a_row():
     rows = list(_rows([]))
     assert [row[0] for row in rows] == [setting.name for setting in SETTINGS]
-    assert all((row[1], row[-1]) == ("none yet", "not reached") for row in rows)
+    assert all((row[1], row[-1]) == ("none yet", "not tried") for row in rows)

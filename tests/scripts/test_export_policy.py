@@ -58,14 +58,20 @@ def test_acts_as_its_checkpoint_does(workspace, tmp_path):
 
 def test_settings_become_part_of_the_policy(workspace, tmp_path, capsys):
     checkpoint, folder = workspace.get_checkpoint_path(), tmp_path / "policy"
-    export(checkpoint, folder, "policy.return_every_n=2", "+policy.stall_tolerance=0.5")
+    before, after = "policy.return_every_n=2", "+policy.stall_tolerance=0.5"
+    export_policy.main([before, f"--checkpoint={checkpoint}", f"--output={folder}", after])
     policy, cfg = load_policy(folder)
     assert (policy.return_every_n, policy.stall_tolerance) == (2, 0.5)
     assert cfg.policy.return_every_n == 2
-    with pytest.raises(SystemExit):
-        export(checkpoint, tmp_path / "other", "policy.return_every=2")
-    assert "names no setting of the checkpoint" in capsys.readouterr().err
-    assert not (tmp_path / "other").exists()
+    for setting, reason in {
+        "policy.return_every=2": "names no setting of the checkpoint",
+        "policy.dim=48": "does not fit its config",
+        "policy.return_every_n=99": "policy.return_every_n is 99",
+    }.items():
+        with pytest.raises(SystemExit):
+            export(checkpoint, tmp_path / "other", setting)
+        assert reason in capsys.readouterr().err
+        assert not (tmp_path / "other").exists()
 
 
 def test_replaces_a_policy_on_request_and_keeps_its_readme(workspace, tmp_path, capsys):
