@@ -7,6 +7,7 @@ import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +28,10 @@ ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "RESULTS.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
-def commands() -> list[str]:
+def commands(pages: Sequence[Path] = PAGES) -> list[str]:
     """Every ``python``, ``torchrun`` and ``make`` line or inline command of the pages."""
     found = set()
-    for page in PAGES:
+    for page in pages:
         text = page.read_text()
         blocks = re.findall(r"```(?:\w*)\n(.*?)```", text, flags=re.DOTALL)
         lines = [line.strip() for block in blocks for line in block.splitlines()]
@@ -74,14 +75,14 @@ def test_other_commands_exist_and_know_their_options(module):
 
 
 @pytest.mark.parametrize(
-    ("setting", "name"),
+    ("page", "setting", "name"),
     [
-        ("noise_scheduler.sampler", "train_diffusion_unet_pusht"),
-        ("stall_skip", "train_dot_pusht"),
+        ("diffusion_policy.md", "noise_scheduler.sampler", "train_diffusion_unet_pusht"),
+        ("dot.md", "stall_skip", "train_dot_pusht"),
     ],
 )
-def test_a_trained_policy_acts_with_the_settings_of_the_page(tmp_path, setting, name):
-    command = next(c for c in OTHER if f"policy.{setting}=" in c)
+def test_a_trained_policy_acts_with_the_settings_of_the_page(tmp_path, page, setting, name):
+    command = next(c for c in commands([ROOT / "docs" / page]) if f"policy.{setting}=" in c)
     overrides = [w for w in shlex.split(command) if w.lstrip("+").startswith("policy.")]
     cfg, trained = compose_config(name, *tiny_policy(name)), make_policy(name)
     checkpoint = tmp_path / "latest.ckpt"
