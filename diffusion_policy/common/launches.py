@@ -62,7 +62,7 @@ def read_launches(output_dir: Path) -> list[dict[str, Any]]:
         launches = json.loads(path.read_text())
     except ValueError:
         launches = None
-    if not isinstance(launches, list) or not all(map(_is_whole, launches)):
+    if not isinstance(launches, list) or not launches or not all(map(_is_whole, launches)):
         raise UserError(
             f"{path} is damaged; correct it, or move it away to go on without these records"
         )

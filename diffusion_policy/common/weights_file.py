@@ -44,4 +44,6 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     except PermissionError:
         raise UserError(f"{path} may not be read; ask its owner, or copy it") from None
     except (OSError, SafetensorError) as error:
-        raise UserError(f"{path} is damaged ({error}); get it again") from None
+        raise UserError(
+            f"{path} is damaged or no safetensors file ({error}); get it again"
+        ) from None

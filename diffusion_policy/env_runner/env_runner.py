@@ -305,8 +305,7 @@ class EnvRunner(BaseRunner):
             raise UserError(
                 f"task.env_runner.n_latency_steps is {self.n_latency_steps}; use at most {most}, "
                 f"since the policy plans {policy.n_actions_ahead} actions from its observation on "
-                f"and executes {policy.n_action_steps} at a time (DOT has "
-                "more of its plan left with policy.stall_skip=0 or a smaller policy.return_every_n)"
+                f"and executes {policy.n_action_steps} at a time"
             )
 
     def close(self) -> None:

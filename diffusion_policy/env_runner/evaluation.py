@@ -38,7 +38,7 @@ from diffusion_policy.env_runner.report import (
 )
 from diffusion_policy.env_runner.score_text import score_text
 from diffusion_policy.gym_util.vector_env import WorkerError
-from diffusion_policy.workspace.base_workspace import load_policy, trained_steps
+from diffusion_policy.workspace.saved_policy import SavedPolicy, change_settings
 from diffusion_policy.workspace.trust import check_trusted
 
 VIDEO_LABEL = "eval"
@@ -85,7 +85,7 @@ def evaluate_checkpoint(
         output_dir: None is a folder of :data:`EVALUATIONS` that is named after the checkpoint.
         precision: of the policy's matrix products: fp32, bf16, fp16, or auto for bf16 where the
             device has it and fp32 elsewhere.
-        overrides: ``key=value`` changes to the checkpoint's config, see :func:`load_policy`.
+        overrides: ``key=value`` changes to the checkpoint's config, see :func:`change_settings`.
         overwrite: replace earlier results in ``output_dir``, once nothing stands in the way.
         trust: also build policies and environments from outside this package that the checkpoint
             names, which runs any code that its maker chose.
@@ -105,8 +105,10 @@ def evaluate_checkpoint(
     precision = resolve_precision(precision, torch_device)
     dtype = AUTOCAST_DTYPES[precision]
     # Before the lock, which would leave a folder for a checkpoint that there is not.
-    policy, cfg = load_policy(checkpoint, torch_device, overrides=overrides, trust=trust)
-    steps = trained_steps(checkpoint)
+    saved = SavedPolicy.read(checkpoint)
+    cfg = saved.cfg
+    change_settings(cfg, overrides)
+    policy = saved.build(torch_device, trust=trust)
     if not trust:
         check_trusted(cfg, "task.env_runner")
     output_dir = output_dir or EVALUATIONS / _name(checkpoint)
@@ -136,7 +138,7 @@ def evaluate_checkpoint(
             info = {
                 "command": command_line(),
                 "checkpoint": str(checkpoint),
-                "global_step": steps,
+                "global_step": saved.n_steps,
                 "config_name": cfg.name,
                 "overrides": list(overrides),
                 "precision": precision,

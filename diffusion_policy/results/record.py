@@ -12,12 +12,12 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from diffusion_policy.common.atomic_file import replacing, set_aside_path
+from diffusion_policy.common.checkpoint import load_checkpoint
 from diffusion_policy.common.errors import UserError
 from diffusion_policy.common.launches import LAUNCHES_FILE, read_launches
 from diffusion_policy.common.loggers import LOG_FILE
 from diffusion_policy.common.output_dir import writing
 from diffusion_policy.common.plots import plot_curves
-from diffusion_policy.common.run_config import RUN_CONFIG
 from diffusion_policy.env_runner.report import CONTACT_SHEET_FILE, INFO_FILE
 from diffusion_policy.results.page import NOTES_FILE, README_FILE, result_page, title_of
 from diffusion_policy.results.result import CONFIG_FILE
@@ -54,17 +54,19 @@ def record_result(
         UserError: something is missing, run and evaluation do not belong together, or ``output``
             exists or holds other things.
     """
-    _require(run, str(RUN_CONFIG), LOG_FILE)
+    _require(run, LOG_FILE)
     _require(evaluation, INFO_FILE, CONTACT_SHEET_FILE)
     _check_output(output, overwrite)
     launches = _neutral(read_launches(run), run, evaluation)
     info = json.loads((evaluation / INFO_FILE).read_text())
     if "command" not in info:
         raise UserError(f"{evaluation} is of an earlier version; evaluate the checkpoint again")
+    checkpoint = Path(info["checkpoint"])
     _check_together(run, evaluation, info, launches[-1]["steps"][1])
     _require(evaluation, *(episode["video"] for episode in info["per_episode"] if episode["video"]))
     info = _neutral(info, run, evaluation)
-    cfg = OmegaConf.load(run / RUN_CONFIG)
+    # Not that of the run's folder, which a later launch may have written.
+    cfg = OmegaConf.create(load_checkpoint(checkpoint, "meta")["config"])
     with writing(output), replacing(output) as folder:
         (folder / _VIDEOS).mkdir(parents=True)
         for episode in info["per_episode"]:

@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from diffusion_policy.common.launches import read_launches
 from diffusion_policy.env_runner.report import INFO_FILE
-from diffusion_policy.workspace.base_workspace import change_settings
+from diffusion_policy.workspace.saved_policy import change_settings
 
 CONFIG_FILE = "config.yaml"
 
@@ -76,15 +76,29 @@ class Result:
 
     @property
     def scored_as_published(self) -> bool:
-        """The run's last checkpoint, on PushT as published, from 1000 starts of the usual seeds."""
-        runner = self.evaluated_cfg.task.env_runner
+        """The end of the run, on PushT as published, from 1000 starts of the usual seeds."""
+        cfg = self.evaluated_cfg
+        expected = {  # and what it is where a config does not tell
+            "env.id": ("diffusion_policy/PushT-v0", None),
+            "env.kwargs.legacy": (True, True),
+            "max_steps": (300, None),
+            "n_latency_steps": (0, 0),
+        }
         return (
-            runner.env.id == "diffusion_policy/PushT-v0"
-            and runner.env.kwargs.legacy
-            and (runner.max_steps, runner.n_latency_steps) == (300, 0)
-            and Path(self.info["checkpoint"]).name == "latest.ckpt"
+            all(
+                OmegaConf.select(cfg, f"task.env_runner.{key}", default=default) == value
+                for key, (value, default) in expected.items()
+            )
+            and self._is_of_the_end
             and self.info["seed_range"] == [100_000, 100_999]
         )
+
+    @property
+    def _is_of_the_end(self) -> bool:
+        step = self.info.get("global_step")
+        if step is None:  # earlier versions did not tell
+            return Path(self.info["checkpoint"]).name == "latest.ckpt"
+        return step == self.n_steps
 
     @property
     def n_steps(self) -> int:

@@ -78,6 +78,7 @@ def group_by_seed(results: Sequence[Result]) -> list[SeedGroup]:
 def _settings(result: Result) -> Mapping[str, Any]:
     evaluation = {
         "evaluation.seeds": result.info["seed_range"],
+        "evaluation.as_published": result.scored_as_published,
         "evaluation.precision": result.info.get("precision", "fp32"),
     }
     return {**config_leaves(result.evaluated_cfg), **evaluation}

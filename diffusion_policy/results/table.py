@@ -24,8 +24,9 @@ _HEADER = (
 _TEXT = """# Results
 
 PushT, ours beside published. Each run of ours is the last checkpoint of one training, scored on
-the starts of seeds 100000 to 100999. Brackets hold 95 % intervals: over the episodes of a single
-run, and over seeds (Student's t) where several were trained, whose mean then stands before them.
+the starts of seeds 100000 to 100999 unless its row says otherwise. Brackets hold 95 % intervals:
+over the episodes of a single run, and over seeds (Student's t) where several were trained, whose
+mean then stands before them.
 Our figures are rounded down, and a published one is reached only if ours, unrounded, is no smaller;
 *clearly*, if the lower end of our interval is above it. The published ones came without intervals.
 The page of a run tells command, commit and machine, and what to bear in mind beside the published
@@ -88,29 +89,30 @@ def _rows(results: Sequence[Result]) -> Iterable[Sequence[str]]:
         ours = [result for result in left if _compares(result, setting)]
         left = [result for result in left if result not in ours]
         for group in group_by_seed(ours):
-            yield _row(setting, group)
+            yield _row(setting.name, setting.figures, group)
         if not ours:
-            yield _row(setting, None)
+            yield _row(setting.name, setting.figures, None)
     for group in group_by_seed(left):
         first = group.results[0]
-        named = [setting.name for setting in SETTINGS if first.cfg.name in setting.configs]
+        named = [setting.name for setting in SETTINGS if _is_of(first, setting)]
         remarks = [(named or [first.cfg.name])[0], f"{first.demonstrations} demonstrations"]
         if not first.scored_as_published:
             remarks.append("scored otherwise")
-        yield _row(Setting(", ".join(remarks), (), pictures=False, figures=()), group)
+        yield _row(", ".join(remarks), (), group)
+
+
+def _is_of(result: Result, setting: Setting) -> bool:
+    return result.cfg.name in setting.configs and result.sees_pictures == setting.pictures
 
 
 def _compares(result: Result, setting: Setting) -> bool:
     """Whether the published figures of ``setting`` may stand beside ``result``."""
     return (
-        result.cfg.name in setting.configs
-        and result.sees_pictures == setting.pictures
-        and result.demonstrations == "human"
-        and result.scored_as_published
+        _is_of(result, setting) and result.demonstrations == "human" and result.scored_as_published
     )
 
 
-def _row(setting: Setting, ours: SeedGroup | None) -> Sequence[str]:
+def _row(name: str, figures: Sequence[Figure], ours: SeedGroup | None) -> Sequence[str]:
     run, training, success, reward = "none yet", "", "", ""
     if ours is not None:
         run = ", ".join(
@@ -119,17 +121,17 @@ def _row(setting: Setting, ours: SeedGroup | None) -> Sequence[str]:
         training = ours.effort
         success, reward = ours.text("success_rate"), ours.text("mean_max_reward")
     published_success, published_reward = (
-        _published(setting.figures, measure) for measure in ("success_rate", "mean_max_reward")
+        _published(figures, measure) for measure in ("success_rate", "mean_max_reward")
     )
     return (
-        setting.name,
+        name,
         run,
         training,
         success,
         published_success,
         reward,
         published_reward,
-        _verdict(setting.figures, ours),
+        _verdict(figures, ours),
     )
 
 

@@ -33,7 +33,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         "--trust-checkpoint",
         dest="trust",
         action="store_true",
-        help="with settings: also build a policy from outside diffusion_policy to try them on, "
+        help="with policy.*=...: also build a policy from outside diffusion_policy to try them on, "
         "which lets the checkpoint run any code with your rights",
     )
     return parser.parse_intermixed_args(arguments)
@@ -45,15 +45,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from omegaconf import OmegaConf
 
     from diffusion_policy.common.policy_folder import WEIGHTS_FILE, save_policy_folder
-    from diffusion_policy.workspace.base_workspace import change_settings, load_policy, load_weights
+    from diffusion_policy.workspace.saved_policy import SavedPolicy, change_settings
 
     if options.output.exists() and not options.overwrite:
         raise UserError(f"{options.output} exists; choose another --output, or --overwrite it")
-    cfg, weights = load_weights(options.checkpoint)
-    change_settings(cfg, options.overrides)
-    if options.overrides:  # what does not fit is to be refused here, not by whoever gets the folder
-        load_policy(options.checkpoint, overrides=options.overrides, trust=options.trust)
-    save_policy_folder(options.output, OmegaConf.to_yaml(cfg), weights)
+    saved = SavedPolicy.read(options.checkpoint)
+    change_settings(saved.cfg, options.overrides)
+    if any(setting.lstrip("+").startswith("policy.") for setting in options.overrides):
+        saved.build(trust=options.trust)  # what does not fit is refused here, not at every reader
+    save_policy_folder(options.output, OmegaConf.to_yaml(saved.cfg), saved.weights)
     megabytes = (options.output / WEIGHTS_FILE).stat().st_size / 1e6
     print(
         f"wrote {options.output} ({megabytes:.1f} MB); "

@@ -23,7 +23,10 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument("--run", type=Path, required=True, help="output directory of train.py")
     parser.add_argument("--evaluation", type=Path, required=True, help="that of eval.py")
     parser.add_argument("--output", type=Path, required=True, help="docs/results/NAME")
-    parser.add_argument("--title", help="of the README (default: the name of the output)")
+    parser.add_argument(
+        "--title",
+        help="of the README (default: that of the earlier record, or the name of the output)",
+    )
     parser.add_argument(
         "--overwrite", action="store_true", help="replace an earlier record, all but its notes.md"
     )

@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
-import copy
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import hydra
-import torch
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
 from diffusion_policy.common import distributed
 from diffusion_policy.common.checkpoint import load_checkpoint, save_checkpoint
 from diffusion_policy.common.errors import UserError
-from diffusion_policy.common.policy_folder import load_policy_folder
-from diffusion_policy.policy.base_policy import BasePolicy
 from diffusion_policy.workspace.changed_settings import changed_settings
-from diffusion_policy.workspace.trust import check_trusted
 
 
 class BaseWorkspace(ABC):
@@ -152,118 +143,3 @@ def require_same_settings(path: Path, saved: DictConfig, cfg: DictConfig) -> Non
             f"{path} does not fit this config: {told}{more}; "
             "go on with the settings it was trained with, or choose another output directory"
         )
-
-
-def load_weights(checkpoint: str | Path) -> tuple[DictConfig, dict[str, torch.Tensor]]:
-    """The resolved config of a checkpoint's run, and the state_dict of its policy.
-
-    It is that of the averaged policy where the run kept one.
-
-    Args:
-        checkpoint: a file written by train.py or by an import, or an exported folder.
-
-    Raises:
-        UserError: it cannot be read, or holds no policy.
-    """
-    path = Path(checkpoint)
-    payload = load_policy_folder(path) if path.is_dir() else load_checkpoint(path)
-    weights = payload["state"].get("ema_model") or payload["state"].get("model")
-    if weights is None:
-        raise UserError(f"{checkpoint} holds no policy; use a checkpoint written by train.py")
-    cfg = OmegaConf.create(payload["config"])
-    OmegaConf.resolve(cfg)
-    return cfg, weights
-
-
-def trained_steps(checkpoint: str | Path) -> int | None:
-    """The optimiser steps of a checkpoint; None of an exported folder and of an import.
-
-    Raises:
-        UserError: it cannot be read.
-    """
-    path = Path(checkpoint)
-    # On "meta" the weights stay in the file.
-    return None if path.is_dir() else load_checkpoint(path, "meta")["state"].get("global_step")
-
-
-def load_policy(
-    checkpoint: str | Path,
-    device: torch.device | str = "cpu",
-    *,
-    overrides: Sequence[str] = (),
-    trust: bool = False,
-) -> tuple[BasePolicy, DictConfig]:
-    """The policy of a checkpoint, ready to act, and the resolved config of its run.
-
-    Nothing but the checkpoint is needed.
-
-    Args:
-        checkpoint: see :func:`load_weights`.
-        overrides: ``key=value`` changes to settings of that config that leave the weights as they
-            are: ``policy.noise_scheduler.num_inference_steps=10``; ``+key=value`` adds one that
-            the run did not name, such as one that came later.
-        trust: build whatever the file's config names, and not this package's policies alone. That
-            runs any code that the maker of the file chose.
-
-    Raises:
-        UserError: the checkpoint cannot be read, holds no policy, names a foreign one untrusted,
-            or has no setting of an override's name.
-    """
-    cfg, weights = load_weights(checkpoint)
-    change_settings(cfg, overrides)
-    if not trust:
-        check_trusted(cfg, "policy")
-    # The weights are about to be loaded: none need to be fetched, nor kept from training.
-    policy_cfg = copy.deepcopy(cfg.policy)
-    for key, value in (
-        ("backbone_weights", None),
-        ("obs_encoder.weights", None),
-        ("freeze_backbone", False),
-    ):
-        if OmegaConf.select(policy_cfg, key) is not None:
-            OmegaConf.update(policy_cfg, key, value)
-    policy = hydra.utils.instantiate(policy_cfg)
-    try:
-        policy.load_state_dict(weights)
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())[:300]
-        cause = (
-            f"leave out the overrides that change its network ({' '.join(overrides)})"
-            if overrides
-            else "it was written by another version of the policy"
-        )
-        raise UserError(f"{checkpoint} does not fit its config ({reason}); {cause}") from error
-    policy.to(device).eval()
-    policy.prepare_for_inference()
-    return policy, cfg
-
-
-def change_settings(cfg: DictConfig, overrides: Sequence[str]) -> None:
-    """Set, in place, ``key=value`` of the policy or its runner; ``+key=value`` may be a new one.
-
-    Raises:
-        UserError: there is no such setting, or its value cannot be read.
-    """
-    remedy = "give key=value as in policy.noise_scheduler.num_inference_steps=10"
-    for override in overrides:
-        key, equals, value = override.lstrip("+").partition("=")
-        section = OmegaConf.select(cfg, key.rpartition(".")[0] or "?")
-        exists = OmegaConf.is_dict(section) and key.rpartition(".")[2] in section
-        adds = OmegaConf.is_dict(section) and override.startswith("+")
-        if not equals or not (exists or adds):
-            raise UserError(
-                f"override {override!r} names no setting of the checkpoint; {remedy}, or "
-                "+key=value for one that its config leaves at the default"
-            )
-        if not key.startswith(("policy.", "task.env_runner.")):
-            raise UserError(f"override {override!r} changes nothing here; {remedy}")
-        try:
-            (parsed,) = OverridesParser.create().parse_overrides([f"{key}={value}"])
-        except HydraException as error:
-            raise UserError(
-                f"override {override!r} cannot be read ({str(error).splitlines()[0]}); {remedy}"
-            ) from None
-        new = parsed.value()
-        if exists and OmegaConf.is_dict(OmegaConf.select(cfg, key)) != isinstance(new, dict):
-            raise UserError(f"override {override!r} gives a value to a section; {remedy}")
-        OmegaConf.update(cfg, key, new, force_add=True)

@@ -26,7 +26,7 @@ from diffusion_policy.env_runner.evaluation import (
 )
 from diffusion_policy.env_runner.report import FRAMES_PER_EPISODE, contact_sheet, write_report
 from diffusion_policy.scripts import export_policy
-from diffusion_policy.workspace.base_workspace import load_policy
+from diffusion_policy.workspace.saved_policy import load_policy
 from tests.configs import TINY_DOT, compose_config
 
 ROOT = Path(__file__).parents[2]

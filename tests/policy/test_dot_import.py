@@ -8,7 +8,7 @@ from diffusion_policy.common.errors import UserError
 from diffusion_policy.policy.dot_import import load_dot_checkpoint
 from diffusion_policy.policy.dot_policy import DOTPolicy
 from diffusion_policy.scripts.import_dot_checkpoint import main
-from diffusion_policy.workspace.base_workspace import load_policy
+from diffusion_policy.workspace.saved_policy import load_policy
 from tests.reference import golden, reference_shapes, reference_weights
 
 LEROBOT_META = {

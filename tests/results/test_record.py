@@ -140,6 +140,19 @@ def test_nothing_is_begun_without_all_videos(run, evaluation, tmp_path):
     next(broken.rglob("*.mp4")).unlink()
     with pytest.raises(UserError, match=r"evaluation holds no media/.*\.mp4"):
         record_result(run, broken, tmp_path / "tiny")
+    assert not (tmp_path / "tiny").exists()
+
+
+def test_the_config_is_that_of_the_checkpoint(run, evaluation, tmp_path):
+    config = run / ".hydra" / "config.yaml"  # written again by every launch
+    before = config.read_text()
+    assert "  alpha: 0.0\n" in before
+    config.write_text(before.replace("  alpha: 0.0\n", "  alpha: 0.5\n"))
+    try:
+        record_result(run, evaluation, tmp_path / "tiny")
+    finally:
+        config.write_text(before)
+    assert "  alpha: 0.0\n" in (tmp_path / "tiny" / "config.yaml").read_text()
 
 
 def test_what_an_interruption_left_is_told(run, evaluation, tmp_path):

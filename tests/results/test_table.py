@@ -9,6 +9,7 @@ from diffusion_policy.results.page import result_page
 from diffusion_policy.results.published import SETTINGS
 from diffusion_policy.results.result import Result
 from diffusion_policy.results.table import _rows, recorded, results_page
+from diffusion_policy.scripts import results_table
 from tests.policy.test_contract import CONFIGS
 
 ROOT = Path(__file__).parents[2]
@@ -63,6 +64,25 @@ def test_the_page_in_the_repository_is_up_to_date():
 @pytest.mark.parametrize("folder", recorded(ROOT), ids=lambda folder: folder.name)
 def test_the_pages_of_the_runs_are_up_to_date(folder):
     assert (folder / "README.md").read_text() == result_page(folder)
+
+
+def test_the_command_writes_table_and_pages_from_the_notes(tmp_path, monkeypatch, capsys):
+    source = recorded(ROOT)[0]
+    folder = tmp_path / "docs/results" / source.name
+    shutil.copytree(source, folder)
+    (folder / "notes.md").write_text("It rained.\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["results_table"])
+    written = []
+    for _ in range(2):
+        results_table.main()
+        written.append([(tmp_path / "RESULTS.md").read_text(), (folder / "README.md").read_text()])
+    assert written[0] == written[1]
+    table, page = written[0]
+    assert source.name in table
+    assert "It rained." in page
+    assert page.partition("\n")[0] == (source / "README.md").read_text().partition("\n")[0]
+    assert "wrote RESULTS.md and the pages of 1 recorded runs" in capsys.readouterr().out
 
 
 def test_what_an_interrupted_record_left_is_no_run(tmp_path):
@@ -146,6 +166,7 @@ def test_only_the_human_demonstrations_compare():
         ("info.overrides", ["task.env_runner.n_latency_steps=1"]),
         ("info.checkpoint", "data/outputs/<run>/checkpoints/epoch=0007-test_mean_score=0.9.ckpt"),
         ("info.seed_range", [0, 999]),
+        ("info.global_step", 52),
     ],
     ids=str,
 )
@@ -153,7 +174,10 @@ def test_only_what_was_scored_as_published_compares(change):
     ours = result(1.0, 1.0)
     key, value = change
     part, _, key = key.partition(".")
-    OmegaConf.update(ours.cfg, key, value) if part == "cfg" else ours.info.update({key: value})
+    if part == "cfg":
+        OmegaConf.update(ours.cfg, key, value)
+    else:
+        ours.info[key] = value
     found = row(ours)
     assert found[0] == "DOT, keypoints, human demonstrations, scored otherwise"
     assert (found[4], found[6], found[7]) == ("", "", "nothing published")
@@ -162,7 +186,30 @@ def test_only_what_was_scored_as_published_compares(change):
 def test_a_policy_that_sees_pictures_is_not_one_on_keypoints():
     ours = result(1.0, 1.0)
     ours.cfg.task.shape_meta.obs = {"image": {"shape": [3, 96, 96], "type": "rgb"}}
-    assert row(ours)[-1] == "nothing published"
+    found = row(ours)
+    assert found[0] == "train_dot_pusht, human demonstrations"
+    assert found[-1] == "nothing published"
+
+
+@pytest.mark.parametrize(
+    ("runner", "comparable"),
+    [
+        ({"env": {"id": "diffusion_policy/PushT-v0"}, "max_steps": 300}, True),
+        ({"env": {"factory": "my.make_env"}, "max_steps": 300}, False),
+    ],
+)
+def test_a_config_may_leave_out_what_is_the_default(runner, comparable):
+    ours = result(1.0, 1.0)
+    ours.cfg.task.env_runner = runner
+    assert ours.scored_as_published is comparable
+
+
+def test_runs_scored_in_two_ways_share_no_row():
+    first, second = result(0.9, 0.9, name="first"), result(0.5, 0.5, name="second", seed=43)
+    for ours in (first, second):
+        ours.cfg.name = "mine"  # published figures stand beside neither
+    second.info["checkpoint"] = "checkpoints/epoch=0001.ckpt"
+    assert sum("README" in found[1] for found in _rows([first, second])) == 2
 
 
 def test_every_published_setting_has_a_row():

@@ -4,12 +4,19 @@ from pathlib import Path
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 from safetensors.torch import load_file
 from torch.testing import assert_close
 
-from diffusion_policy.common.policy_folder import CONFIG_FILE, README_FILE, WEIGHTS_FILE
+from diffusion_policy.common.policy_folder import (
+    CONFIG_FILE,
+    README_FILE,
+    WEIGHTS_FILE,
+    save_policy_folder,
+)
+from diffusion_policy.policy.dot_policy import DOTPolicy
 from diffusion_policy.scripts import export_policy
-from diffusion_policy.workspace.base_workspace import load_policy
+from diffusion_policy.workspace.saved_policy import SavedPolicy, load_policy
 from diffusion_policy.workspace.train_workspace import TrainWorkspace
 from tests.configs import compose_config, tiny_overrides
 from tests.demos import make_demos
@@ -72,6 +79,24 @@ def test_settings_become_part_of_the_policy(workspace, tmp_path, capsys):
             export(checkpoint, tmp_path / "other", setting)
         assert reason in capsys.readouterr().err
         assert not (tmp_path / "other").exists()
+
+
+def test_a_foreign_policy_is_built_on_request_alone(workspace, tmp_path, capsys):
+    saved = SavedPolicy.read(workspace.get_checkpoint_path())
+    saved.cfg.policy._target_ = "tests.scripts.test_export_policy.MyPolicy"
+    foreign = tmp_path / "foreign"
+    save_policy_folder(foreign, OmegaConf.to_yaml(saved.cfg), saved.weights)
+    export(foreign, tmp_path / "plain")
+    export(foreign, tmp_path / "slow", "task.env_runner.max_steps=10")
+    with pytest.raises(SystemExit):
+        export(foreign, tmp_path / "changed", "policy.return_every_n=2")
+    assert "--trust-checkpoint" in capsys.readouterr().err
+    export(foreign, tmp_path / "changed", "policy.return_every_n=2", "--trust-checkpoint")
+    assert SavedPolicy.read(tmp_path / "changed").cfg.policy.return_every_n == 2
+
+
+class MyPolicy(DOTPolicy):
+    """A method of one's own."""
 
 
 def test_replaces_a_policy_on_request_and_keeps_its_readme(workspace, tmp_path, capsys):

@@ -11,7 +11,7 @@ from diffusion_policy.model.vision.robomimic_encoder import RobomimicObsEncoder
 from diffusion_policy.policy.published_config import our_config
 from diffusion_policy.policy.published_weights import load_published_weights
 from diffusion_policy.scripts.import_checkpoint import main
-from diffusion_policy.workspace.base_workspace import load_policy
+from diffusion_policy.workspace.saved_policy import load_policy
 from tests.policy.published import (
     NETWORKS,
     field,

@@ -17,7 +17,7 @@ from diffusion_policy.common.checkpoint import load_checkpoint
 from diffusion_policy.common.errors import UserError, user_message
 from diffusion_policy.common.json_logger import read_log
 from diffusion_policy.common.output_dir import OutputLock
-from diffusion_policy.workspace.base_workspace import load_policy
+from diffusion_policy.workspace.saved_policy import load_policy
 from diffusion_policy.workspace.train_workspace import TrainWorkspace
 from tests.configs import NO_WEIGHTS, compose_config, tiny_overrides, tiny_policy
 from tests.demos import make_demos

@@ -5,7 +5,7 @@ from omegaconf import OmegaConf
 
 from diffusion_policy.common.checkpoint import save_checkpoint
 from diffusion_policy.common.errors import UserError
-from diffusion_policy.workspace.base_workspace import load_policy
+from diffusion_policy.workspace.saved_policy import load_policy
 from diffusion_policy.workspace.trust import check_trusted
 from tests.configs import compose_config
 
