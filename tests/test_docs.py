@@ -124,6 +124,7 @@ def test_the_pretrained_policy_pushes_the_t(tmp_path):
     # Of 1000 starts, 96 % succeed; one of six may not.
     assert info["aggregated"]["mean_max_reward"] > 0.8
     assert info["aggregated"]["success_rate"] >= 0.5
+    assert info["global_step"] is None  # a folder does not tell
 
 
 def test_make_targets_exist():

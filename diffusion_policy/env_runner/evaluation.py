@@ -106,9 +106,10 @@ def evaluate_checkpoint(
     dtype = AUTOCAST_DTYPES[precision]
     # Before the lock, which would leave a folder for a checkpoint that there is not.
     saved = SavedPolicy.read(checkpoint)
-    cfg = saved.cfg
+    cfg, n_steps = saved.cfg, saved.n_steps
     change_settings(cfg, overrides)
     policy = saved.build(torch_device, trust=trust)
+    del saved  # a second copy of the weights
     if not trust:
         check_trusted(cfg, "task.env_runner")
     output_dir = output_dir or EVALUATIONS / _name(checkpoint)
@@ -138,7 +139,7 @@ def evaluate_checkpoint(
             info = {
                 "command": command_line(),
                 "checkpoint": str(checkpoint),
-                "global_step": saved.n_steps,
+                "global_step": n_steps,
                 "config_name": cfg.name,
                 "overrides": list(overrides),
                 "precision": precision,

@@ -41,7 +41,9 @@ def test_a_run_that_begins_anew_forgets_earlier_launches(tmp_path):
     assert steps(tmp_path) == [[0, 5]]
 
 
-@pytest.mark.parametrize("text", ["[{", "{}", "[1]", NO_LAST_STEP, '[{"steps": [0, 5]}]', "\udcff"])
+@pytest.mark.parametrize(
+    "text", ["[{", "{}", "[]", "[1]", NO_LAST_STEP, '[{"steps": [0, 5]}]', "\udcff"]
+)
 def test_damaged_records_are_told(tmp_path, text):
     (tmp_path / LAUNCHES_FILE).write_text(text, errors="surrogateescape")
     with pytest.raises(UserError, match=r"launches\.json is damaged; correct it, or move it away"):
