@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from diffusion_policy.common.errors import reports_user_errors
+from diffusion_policy.util.errors import reports_user_errors
 
 
 def parse_arguments() -> argparse.Namespace:

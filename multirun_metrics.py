@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from diffusion_policy.common.errors import reports_user_errors
+from diffusion_policy.util.errors import reports_user_errors
 
 KEYS = ["test/mean_score", "train/mean_score"]
 DEFAULT_WATCH_S = 30.0
@@ -78,8 +78,8 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     arguments = parse_arguments()
     # Imported late: --help and a mistyped option should not wait for matplotlib and scipy.
-    from diffusion_policy.multirun.aggregate import aggregate_sweeps
-    from diffusion_policy.multirun.table import tabulate_sweeps
+    from diffusion_policy.runs.aggregate import aggregate_sweeps
+    from diffusion_policy.runs.method_table import tabulate_sweeps
 
     if arguments.table:
         keys = arguments.keys or KEYS[:1]

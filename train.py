@@ -7,7 +7,7 @@ import os
 import hydra
 from omegaconf import DictConfig
 
-from diffusion_policy.common.errors import UserError, reports_user_errors, user_message
+from diffusion_policy.util.errors import UserError, reports_user_errors, user_message
 
 # Let Hydra's errors reach reports_user_errors, which tells them in one line.
 os.environ["HYDRA_FULL_ERROR"] = "1"

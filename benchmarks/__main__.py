@@ -13,7 +13,7 @@ from benchmarks import report
 from benchmarks.case import CASES, Case, Options
 from benchmarks.runner import Result, run_case
 from benchmarks.suite import SUBJECTS
-from diffusion_policy.common.errors import UserError, reports_user_errors
+from diffusion_policy.util.errors import UserError, reports_user_errors
 
 
 def chosen(names: Sequence[str]) -> list[Case]:

@@ -11,12 +11,12 @@ import numpy as np
 from benchmarks.case import Options, Work, case, each
 from benchmarks.demonstrations import demonstrations
 from benchmarks.memory import resident_mb
-from diffusion_policy.common.replay_buffer import ReplayBuffer
-from diffusion_policy.common.window import Window
-from diffusion_policy.dataset.batches import BatchIndex
+from diffusion_policy.dataset.batch_order import BatchIndex
 from diffusion_policy.dataset.pusht_reader import PushTReader
-from diffusion_policy.dataset.replay_dataset import ReplayDataset
+from diffusion_policy.dataset.stores.replay_buffer import ReplayBuffer
+from diffusion_policy.dataset.window_dataset import WindowDataset
 from diffusion_policy.env.pusht.observations import OBSERVATIONS
+from diffusion_policy.spec.window import Window
 
 _HORIZON = 16
 WHOLE = Window(tuple(range(1 - _HORIZON, 1)), tuple(range(1 - _HORIZON, 1)))
@@ -29,7 +29,7 @@ LOW_DIM_KEYS = ("agent_pos", "keypoint")
 
 def open_dataset(
     options: Options, path: Path, keys: tuple[str, ...], window: Window
-) -> ReplayDataset:
+) -> WindowDataset:
     """Every episode of a data set, seen through these observations."""
     obs = {
         key: {
@@ -40,7 +40,7 @@ def open_dataset(
     }
     meta = {"obs": obs, "action": {"shape": [2]}}
     reader = PushTReader(options.scratch / "cache")
-    return ReplayDataset(path, meta, window, reader=reader, val_ratio=0)
+    return WindowDataset(path, meta, window, reader=reader, val_ratio=0)
 
 
 @each(
@@ -105,7 +105,7 @@ def read_windows(
     return Work(run, check, n_batches * batch_size)
 
 
-def slow_reader(dataset: ReplayDataset, path: Path) -> Callable[..., np.ndarray]:
+def slow_reader(dataset: WindowDataset, path: Path) -> Callable[..., np.ndarray]:
     """A function of key, number of the sample and offsets: plain slices of the stored episodes."""
     buffer = ReplayBuffer.create_from_path(path)
     ends = buffer.episode_ends
@@ -148,7 +148,7 @@ def slow_reader(dataset: ReplayDataset, path: Path) -> Callable[..., np.ndarray]
 def loading(options: Options, keys: tuple[str, ...]) -> Iterator[Work]:
     path = demonstrations(options)
 
-    def check(dataset: ReplayDataset) -> None:
+    def check(dataset: WindowDataset) -> None:
         expected = slow_reader(dataset, path)
         for sample in np.linspace(0, len(dataset) - 1, 5).astype(int).tolist():
             for key in keys:

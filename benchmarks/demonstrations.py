@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.case import Options
-from diffusion_policy.common.replay_buffer import ReplayBuffer
+from diffusion_policy.dataset.stores.replay_buffer import ReplayBuffer
 
 SCRIPTED = Path(__file__).parents[1] / "data" / "demonstrations" / "pusht_scripted.zarr.zip"
 HUMAN_EPISODES = 206

@@ -22,11 +22,11 @@ from benchmarks.data import (
 )
 from benchmarks.demonstrations import HUMAN_EPISODES, copies, demonstrations
 from benchmarks.memory import resident_mb
-from diffusion_policy.common.window import Window
-from diffusion_policy.dataset.batches import BatchIndex
-from diffusion_policy.dataset.replay_dataset import ReplayDataset
+from diffusion_policy.dataset.batch_order import BatchIndex
+from diffusion_policy.dataset.window_dataset import WindowDataset
 from diffusion_policy.gym_util.vector_env import VectorEnv
 from diffusion_policy.policy.base_policy import Batch
+from diffusion_policy.spec.window import Window
 
 _SIZES = (1, 10, 100)
 
@@ -54,7 +54,7 @@ def _series(name: str, what: str, unit: str, sizes: tuple[int, ...] = _SIZES, **
 def loading(options: Options, size: int) -> Iterator[Work]:
     path = copies(options, size * options.size(HUMAN_EPISODES, 2))
 
-    def check(dataset: ReplayDataset) -> None:
+    def check(dataset: WindowDataset) -> None:
         assert len(dataset) == dataset.episode_ends[-1]
 
     yield Work(lambda: open_dataset(options, path, LOW_DIM_KEYS, WHOLE), check)

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from benchmarks.case import Options, Work, case, each
 from benchmarks.policies import DOT, SMALL_UNET, TRANSFORMER, UNET, learner
+from diffusion_policy.checkpoint.saved_policy import load_policy
 from diffusion_policy.env.pusht.simulation import CONTROL_HZ
 from diffusion_policy.policy.base_policy import BasePolicy
-from diffusion_policy.workspace.saved_policy import load_policy
 
 _PRETRAINED = Path(__file__).parents[1] / "data" / "pretrained" / "dot_pusht"
 _N_CHECKED = 2  # rows that are also computed alone

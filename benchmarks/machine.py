@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import torch
 
 from benchmarks.case import Options, Work, case, each
-from diffusion_policy.common.cores import usable_cores
-from diffusion_policy.common.provenance import cpu_name
+from diffusion_policy.util.cores import usable_cores
+from diffusion_policy.util.provenance import cpu_name
 
 _SIDE = 2048  # of the matrices
 

@@ -11,8 +11,8 @@ from omegaconf import DictConfig
 
 from benchmarks.case import Options
 from benchmarks.demonstrations import demonstrations
-from diffusion_policy.dataset.batches import BatchIndex
-from diffusion_policy.dataset.replay_dataset import ReplayDataset
+from diffusion_policy.dataset.batch_order import BatchIndex
+from diffusion_policy.dataset.window_dataset import WindowDataset
 from diffusion_policy.policy.base_policy import BasePolicy, Batch
 
 UNET = "train_diffusion_unet_pusht"
@@ -32,7 +32,7 @@ class Learner(NamedTuple):
 
     policy: BasePolicy
     config: DictConfig
-    dataset: ReplayDataset
+    dataset: WindowDataset
 
     def batch(self, size: int) -> Batch:
         """A random training batch of so many rows."""

@@ -17,8 +17,8 @@ import time
 import torch
 from hydra import compose, initialize_config_module
 
-from diffusion_policy.common import distributed
-from diffusion_policy.common.errors import reports_user_errors
+from diffusion_policy.util import distributed
+from diffusion_policy.util.errors import reports_user_errors
 from diffusion_policy.workspace.train_workspace import TrainWorkspace
 
 WARM_UP = 5

@@ -11,10 +11,10 @@ from torch.utils.data import DataLoader
 
 from benchmarks.case import Options, Work, case, each
 from benchmarks.policies import DOT, TRANSFORMER, UNET, Learner, learner
-from diffusion_policy.common.batch_random import batch_randomness
-from diffusion_policy.common.pytorch_util import AUTOCAST_DTYPES, resolve_precision
-from diffusion_policy.dataset.batches import BatchOrder, as_is
+from diffusion_policy.dataset.batch_order import BatchOrder, as_is
+from diffusion_policy.model.common.batch_random import batch_randomness
 from diffusion_policy.policy.base_policy import Batch
+from diffusion_policy.util.pytorch_util import AUTOCAST_DTYPES, resolve_precision
 
 _CPU = torch.device("cpu")
 _N_CHECKED = 4  # rows that are also computed one by one

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from diffusion_policy.common.replay_buffer import ReplayBuffer
+from diffusion_policy.dataset.stores.replay_buffer import ReplayBuffer
 from diffusion_policy.env.pusht.simulation import PushTSimulation, initial_state
 
 

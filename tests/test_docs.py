@@ -16,11 +16,11 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from diffusion_policy.common.checkpoint import save_checkpoint
-from diffusion_policy.common.policy_folder import save_policy_folder
+from diffusion_policy.checkpoint.checkpoint_file import save_checkpoint
+from diffusion_policy.checkpoint.policy_folder import save_policy_folder
+from diffusion_policy.checkpoint.saved_policy import load_policy
 from diffusion_policy.env_runner.evaluation import evaluate_checkpoint
 from diffusion_policy.model.common.normalizer import LinearNormalizer
-from diffusion_policy.workspace.saved_policy import load_policy
 from tests.configs import compose_config, tiny_policy
 from tests.policy.test_contract import make_obs, make_policy
 

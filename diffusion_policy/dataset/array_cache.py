@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from diffusion_policy.common.atomic_file import replacing
+from diffusion_policy.util.atomic_file import replacing
 
 
 def content_hash(parts: Iterable[bytes | np.ndarray]) -> str:

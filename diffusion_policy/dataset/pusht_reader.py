@@ -6,14 +6,14 @@ from pathlib import Path
 
 import numpy as np
 
-from diffusion_policy.common.dataset_checks import check_finite
-from diffusion_policy.common.errors import UserError
-from diffusion_policy.common.parallel_map import parallel_map
-from diffusion_policy.common.replay_buffer import ReplayBuffer
-from diffusion_policy.common.shape_meta import Field
 from diffusion_policy.dataset.array_cache import cached_array
 from diffusion_policy.dataset.readers import ArrayReader, require
+from diffusion_policy.dataset.stores.checks import check_finite
+from diffusion_policy.dataset.stores.replay_buffer import ReplayBuffer
 from diffusion_policy.env.pusht.observations import OBSERVATIONS
+from diffusion_policy.spec.task_spec import Field
+from diffusion_policy.util.errors import UserError
+from diffusion_policy.util.parallel_map import parallel_map
 
 _RENDERER_VERSION = b"1"  # part of the cache key: raise it when pictures change
 

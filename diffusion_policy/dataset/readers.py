@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from diffusion_policy.common.errors import UserError
-from diffusion_policy.common.replay_buffer import ReplayBuffer
-from diffusion_policy.common.shape_meta import Field
 from diffusion_policy.dataset.array_cache import cached_array, content_hash, stored_bytes
+from diffusion_policy.dataset.stores.replay_buffer import ReplayBuffer
+from diffusion_policy.spec.task_spec import Field
+from diffusion_policy.util.errors import UserError
 
 _BLOCK = 256  # images converted at a time where the store has no chunks
 

@@ -13,18 +13,19 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from diffusion_policy.common import distributed
-from diffusion_policy.common.cores import usable_cores
-from diffusion_policy.common.errors import UserError
-from diffusion_policy.common.inference import undisturbed
-from diffusion_policy.common.shape_meta import ShapeMeta
-from diffusion_policy.common.statistics import wilson_interval
-from diffusion_policy.env_runner.base_runner import BaseRunner
 from diffusion_policy.env_runner.episode import Episode
 from diffusion_policy.env_runner.replay import Chunks, first_of_each_outcome, record
-from diffusion_policy.gym_util.make_env import make_env, observation_spaces, plain
+from diffusion_policy.gym_util.make_env import make_env, observation_spaces
 from diffusion_policy.gym_util.vector_env import VectorEnv
+from diffusion_policy.model.common.inference import undisturbed
 from diffusion_policy.policy.base_policy import BasePolicy
+from diffusion_policy.spec.task_spec import TaskSpec
+from diffusion_policy.util import distributed
+from diffusion_policy.util.config import plain
+from diffusion_policy.util.cores import usable_cores
+from diffusion_policy.util.errors import UserError
+from diffusion_policy.util.statistics import wilson_interval
+from diffusion_policy.workspace.base_runner import BaseRunner
 
 MAX_SLOTS = 50
 """Environments side by side unless asked otherwise: enough to fill a policy's batch."""
@@ -115,7 +116,7 @@ class EnvRunner(BaseRunner):
         if n_train + n_test < 1:
             raise UserError(f"n_train={n_train} and n_test={n_test}: ask for at least one episode")
         self.env_spec = plain(env)
-        self.shape_meta = ShapeMeta.parse(shape_meta)
+        self.shape_meta = TaskSpec.parse(shape_meta)
         self.groups = [
             Group("train", range(train_start_seed, train_start_seed + n_train), n_train_vis),
             Group("test", range(test_start_seed, test_start_seed + n_test), n_test_vis),

@@ -17,16 +17,8 @@ import hydra
 import numpy as np
 import torch
 
-from diffusion_policy.common.atomic_file import replacing
-from diffusion_policy.common.errors import UserError
-from diffusion_policy.common.output_dir import OutputLock
-from diffusion_policy.common.provenance import command_line, commit, machine
-from diffusion_policy.common.pytorch_util import (
-    AUTOCAST_DTYPES,
-    resolve_device,
-    resolve_precision,
-)
-from diffusion_policy.common.statistics import bootstrap_interval, wilson_interval
+from diffusion_policy.checkpoint.saved_policy import SavedPolicy, change_settings
+from diffusion_policy.checkpoint.trust import check_trusted
 from diffusion_policy.env_runner.env_runner import EnvRunner
 from diffusion_policy.env_runner.episode import Episode
 from diffusion_policy.env_runner.failures import count_failures, failure_kind
@@ -36,10 +28,18 @@ from diffusion_policy.env_runner.report import (
     REPORT_FILE,
     write_report,
 )
-from diffusion_policy.env_runner.score_text import score_text
 from diffusion_policy.gym_util.vector_env import WorkerError
-from diffusion_policy.workspace.saved_policy import SavedPolicy, change_settings
-from diffusion_policy.workspace.trust import check_trusted
+from diffusion_policy.util.atomic_file import replacing
+from diffusion_policy.util.errors import UserError
+from diffusion_policy.util.output_dir import OutputLock
+from diffusion_policy.util.provenance import command_line, commit, machine
+from diffusion_policy.util.pytorch_util import (
+    AUTOCAST_DTYPES,
+    resolve_device,
+    resolve_precision,
+)
+from diffusion_policy.util.statistics import bootstrap_interval, wilson_interval
+from diffusion_policy.workspace.score_text import score_text
 
 VIDEO_LABEL = "eval"
 EVALUATIONS = Path("data/eval")

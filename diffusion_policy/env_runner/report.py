@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from diffusion_policy.common.atomic_file import replacing
-from diffusion_policy.common.html_page import Html, data_url, escaped, page, png, table, video
 from diffusion_policy.env_runner.failures import MEANINGS, count_failures
 from diffusion_policy.gym_util.video_writer import read_video
+from diffusion_policy.util.atomic_file import replacing
+from diffusion_policy.util.html_page import Html, data_url, escaped, page, png, table, video
 
 INFO_FILE = "eval_info.json"
 CONTACT_SHEET_FILE = "contact_sheet.png"

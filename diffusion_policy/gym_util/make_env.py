@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import gymnasium as gym
 
 import diffusion_policy.env  # noqa: F401  (registers the package's environments)
-from diffusion_policy.common.errors import UserError
+from diffusion_policy.util.errors import UserError
 
 
 def make_env(spec: Mapping[str, Any], max_steps: int | None = None) -> gym.Env:
@@ -60,15 +60,6 @@ def _import_factory(path: str) -> Any:
             f"environment factory {path!r} cannot be imported ({error}); "
             "write it as <module>:<function>"
         ) from error
-
-
-def plain(value: Any) -> Any:
-    """A copy of a configuration in dicts, lists and scalars (Hydra hands over its own classes)."""
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
-        return [plain(item) for item in value]
-    return value
 
 
 def observation_spaces(env: gym.Env) -> dict[str, gym.spaces.Box]:

@@ -16,10 +16,11 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from diffusion_policy.common.cores import usable_cores
 from diffusion_policy.gym_util.env_worker import TOTALS, EpisodeStart, WorkerSetup
-from diffusion_policy.gym_util.make_env import make_env, observation_spaces, plain
+from diffusion_policy.gym_util.make_env import make_env, observation_spaces
 from diffusion_policy.gym_util.shared_arrays import Fields, SharedArrays
+from diffusion_policy.util.config import plain
+from diffusion_policy.util.cores import usable_cores
 
 _CLOSE_TIMEOUT = 3.0  # seconds that workers have for closing their environments
 _ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}

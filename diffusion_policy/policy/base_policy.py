@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from diffusion_policy.common.shape_meta import ShapeMeta
-from diffusion_policy.common.window import Window
 from diffusion_policy.model.common.normalizer import LinearNormalizer
+from diffusion_policy.spec.task_spec import TaskSpec
+from diffusion_policy.spec.window import Window
 
 if TYPE_CHECKING:
-    from diffusion_policy.dataset.replay_dataset import ReplayDataset
+    from diffusion_policy.dataset.window_dataset import WindowDataset
 
 Batch = dict[str, Any]
 
@@ -43,7 +43,7 @@ class BasePolicy(nn.Module, ABC):
         self, shape_meta: Mapping[str, Any], normalization: Mapping[str, str] | None = None
     ) -> None:
         super().__init__()
-        self.shape_meta = ShapeMeta.parse(shape_meta)
+        self.shape_meta = TaskSpec.parse(shape_meta)
         self.normalization = dict(normalization or {})
         self.normalizer = LinearNormalizer()
 
@@ -81,9 +81,9 @@ class BasePolicy(nn.Module, ABC):
                 unchanged.
 
         Returns:
-            The scalar loss, a mean over rows, and further values to log. What it draws for rows
-            comes from :mod:`diffusion_policy.common.batch_random`: processes that divide a batch
-            then train as one.
+            The scalar loss, a mean over rows, and further values to log. Random numbers for rows
+            come from :mod:`diffusion_policy.model.common.batch_random`, so that processes which
+            share a batch train as one.
         """
 
     def forward(self, batch: Batch) -> tuple[Tensor, dict[str, float]]:
@@ -120,7 +120,7 @@ class BasePolicy(nn.Module, ABC):
     def after_update(self) -> None:
         """Called after every optimiser step, for schedules that belong to the policy."""
 
-    def fit(self, dataset: ReplayDataset) -> None:
+    def fit(self, dataset: WindowDataset) -> None:
         """Fit what is not learned by gradient, before training; default: nothing."""
 
     def prepare_for_inference(self) -> None:

@@ -13,13 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffusion_policy.common.errors import UserError
-from diffusion_policy.common.inference import compiled
-from diffusion_policy.common.pytorch_util import split_rows
-from diffusion_policy.common.window import Window
+from diffusion_policy.model.common.inference import compiled
 from diffusion_policy.model.diffusion.process import Process
 from diffusion_policy.model.vision.obs_encoder import ObsEncoder
 from diffusion_policy.policy.base_policy import BasePolicy, Batch
+from diffusion_policy.spec.window import Window
+from diffusion_policy.util.errors import UserError
+from diffusion_policy.util.pytorch_util import split_rows
 
 _MOST_ENCODED = 1024
 """Rows x times whose conditions are encoded together: weights are then read once for all."""

@@ -7,10 +7,10 @@ from typing import Any
 
 from torch import Tensor
 
-from diffusion_policy.common.errors import UserError
 from diffusion_policy.model.common.transformer import KeysValues
 from diffusion_policy.model.diffusion.transformer_for_diffusion import TransformerForDiffusion
 from diffusion_policy.policy.denoising_policy import DenoisingPolicy
+from diffusion_policy.util.errors import UserError
 
 
 class DiffusionTransformerPolicy(DenoisingPolicy):

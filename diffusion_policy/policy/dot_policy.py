@@ -13,14 +13,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from diffusion_policy.common import batch_random
-from diffusion_policy.common.errors import UserError
-from diffusion_policy.common.inference import compiled
-from diffusion_policy.common.window import Window
+from diffusion_policy.model.common import batch_random
+from diffusion_policy.model.common.inference import compiled
 from diffusion_policy.model.common.lora import LoRAConfig, merge_lora
 from diffusion_policy.model.dot.dot_network import DOTNetwork
 from diffusion_policy.model.vision.resnet import STRIDE, fold_frozen_norm, merge_conv_lora
 from diffusion_policy.policy.base_policy import BasePolicy, Batch
+from diffusion_policy.spec.window import Window
+from diffusion_policy.util.errors import UserError
 
 # Inputs of the network and the modality whose observation keys make each.
 _LOW_DIM_INPUTS = {"state": "STATE", "environment_state": "ENV"}

@@ -11,7 +11,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from diffusion_policy.common.errors import UserError, reports_user_errors
+from diffusion_policy.util.errors import UserError, reports_user_errors
 
 DEPTH = 2
 """Folders between a directory given and its runs: a day of sweeps holds them two deep."""
@@ -53,10 +53,10 @@ def write_comparison(directories: Sequence[Path], output: Path, n_videos: int = 
     """
     from tqdm import tqdm
 
-    from diffusion_policy.common.output_dir import write_atomically
-    from diffusion_policy.multirun.history import History
-    from diffusion_policy.multirun.page import comparison
-    from diffusion_policy.multirun.runs import find_runs, renamed
+    from diffusion_policy.runs.comparison_page import comparison
+    from diffusion_policy.runs.history import History
+    from diffusion_policy.runs.runs import find_runs, renamed
+    from diffusion_policy.util.output_dir import write_atomically
 
     if n_videos < 0:
         raise UserError(f"--videos is {n_videos}; use at least 0")

@@ -20,11 +20,11 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from diffusion_policy.common.atomic_file import replacing
-from diffusion_policy.common.download import download
-from diffusion_policy.common.errors import UserError, reports_user_errors
-from diffusion_policy.common.replay_buffer import ReplayBuffer
-from diffusion_policy.common.zarr_store import root_in_zip
+from diffusion_policy.dataset.stores.replay_buffer import ReplayBuffer
+from diffusion_policy.dataset.stores.zarr_group import root_in_zip
+from diffusion_policy.util.atomic_file import replacing
+from diffusion_policy.util.download import download
+from diffusion_policy.util.errors import UserError, reports_user_errors
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from diffusion_policy.common.errors import UserError, reports_user_errors
+from diffusion_policy.util.errors import UserError, reports_user_errors
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -44,8 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parse_arguments(arguments)
     from omegaconf import OmegaConf
 
-    from diffusion_policy.common.policy_folder import WEIGHTS_FILE, save_policy_folder
-    from diffusion_policy.workspace.saved_policy import SavedPolicy, change_settings
+    from diffusion_policy.checkpoint.policy_folder import WEIGHTS_FILE, save_policy_folder
+    from diffusion_policy.checkpoint.saved_policy import SavedPolicy, change_settings
 
     if options.output.exists() and not options.overwrite:
         raise UserError(f"{options.output} exists; choose another --output, or --overwrite it")

@@ -21,8 +21,6 @@ import numpy as np
 import zarr
 from tqdm import tqdm
 
-from diffusion_policy.common.atomic_file import replacing
-from diffusion_policy.common.errors import UserError, reports_user_errors
 from diffusion_policy.env.pusht.expert import ScriptedExpert
 from diffusion_policy.env.pusht.simulation import (
     GOAL_POSE,
@@ -31,6 +29,8 @@ from diffusion_policy.env.pusht.simulation import (
     PushTSimulation,
     initial_state,
 )
+from diffusion_policy.util.atomic_file import replacing
+from diffusion_policy.util.errors import UserError, reports_user_errors
 
 GENERATOR_VERSION = 1
 """Raise this whenever the same arguments give other data than before."""

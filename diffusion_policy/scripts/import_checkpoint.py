@@ -13,11 +13,11 @@ from typing import Any
 import hydra
 from omegaconf import OmegaConf
 
-from diffusion_policy.common.checkpoint import save_checkpoint
-from diffusion_policy.common.errors import UserError, reports_user_errors
-from diffusion_policy.common.inert_pickle import load_inert, plain
-from diffusion_policy.policy.published_config import our_config
-from diffusion_policy.policy.published_weights import load_published_weights
+from diffusion_policy.checkpoint.checkpoint_file import save_checkpoint
+from diffusion_policy.interop.inert_pickle import load_inert, plain
+from diffusion_policy.interop.published_config import our_config
+from diffusion_policy.interop.published_weights import load_published_weights
+from diffusion_policy.util.errors import UserError, reports_user_errors
 
 
 @reports_user_errors

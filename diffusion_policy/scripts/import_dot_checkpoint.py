@@ -13,9 +13,9 @@ from pathlib import Path
 import hydra
 from omegaconf import OmegaConf
 
-from diffusion_policy.common.checkpoint import save_checkpoint
-from diffusion_policy.common.errors import UserError, reports_user_errors
-from diffusion_policy.policy.dot_import import load_dot_checkpoint
+from diffusion_policy.checkpoint.checkpoint_file import save_checkpoint
+from diffusion_policy.interop.dot import load_dot_checkpoint
+from diffusion_policy.util.errors import UserError, reports_user_errors
 
 
 @reports_user_errors

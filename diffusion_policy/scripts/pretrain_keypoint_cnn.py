@@ -19,17 +19,17 @@ from diffusers.optimization import get_cosine_schedule_with_warmup
 from torch import Tensor, nn
 from tqdm import tqdm, trange
 
-from diffusion_policy.common.atomic_file import replacing
-from diffusion_policy.common.errors import UserError, reports_user_errors
-from diffusion_policy.common.output_dir import writing
-from diffusion_policy.common.pytorch_util import AUTOCAST_DTYPES, resolve_device, resolve_precision
-from diffusion_policy.common.weights_file import WEIGHTS_SUFFIX
-from diffusion_policy.dataset.replay_dataset import image_normalizer
+from diffusion_policy.dataset.window_dataset import image_normalizer
 from diffusion_policy.env.pusht.observations import agent_pos, image, keypoint
 from diffusion_policy.env.pusht.scenes import random_scenes
 from diffusion_policy.env.pusht.simulation import WORLD_SIZE
 from diffusion_policy.model.vision.backbone import save_backbone
 from diffusion_policy.model.vision.keypoint_cnn import KeypointCNN
+from diffusion_policy.util.atomic_file import replacing
+from diffusion_policy.util.errors import UserError, reports_user_errors
+from diffusion_policy.util.output_dir import writing
+from diffusion_policy.util.pytorch_util import AUTOCAST_DTYPES, resolve_device, resolve_precision
+from diffusion_policy.util.weights_file import WEIGHTS_SUFFIX
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt

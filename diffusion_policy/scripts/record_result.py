@@ -12,7 +12,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from diffusion_policy.common.errors import reports_user_errors
+from diffusion_policy.util.errors import reports_user_errors
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -36,7 +36,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
 @reports_user_errors
 def main(arguments: Sequence[str] | None = None) -> None:
     options = parse_arguments(arguments)
-    from diffusion_policy.results.record import record_result
+    from diffusion_policy.runs.record import record_result
 
     record_result(**vars(options))
     print(

@@ -11,10 +11,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from diffusion_policy.common.errors import reports_user_errors
-from diffusion_policy.common.output_dir import write_atomically
-from diffusion_policy.results.page import README_FILE, result_page
-from diffusion_policy.results.table import recorded, results_page
+from diffusion_policy.runs.record_page import README_FILE, result_page
+from diffusion_policy.runs.results_table import recorded, results_page
+from diffusion_policy.util.errors import reports_user_errors
+from diffusion_policy.util.output_dir import write_atomically
 
 
 @reports_user_errors

@@ -10,9 +10,9 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from diffusion_policy.common import distributed
-from diffusion_policy.common.checkpoint import load_checkpoint, save_checkpoint
-from diffusion_policy.common.errors import UserError
+from diffusion_policy.checkpoint.checkpoint_file import load_checkpoint, save_checkpoint
+from diffusion_policy.util import distributed
+from diffusion_policy.util.errors import UserError
 from diffusion_policy.workspace.changed_settings import changed_settings
 
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from omegaconf import DictConfig
 
-from diffusion_policy.common.config_leaves import config_leaves
+from diffusion_policy.util.config import config_leaves
 
 # Keys and whole sections that decide neither what is learned nor how it is scored: where and how
 # fast a run computes, how often it looks, what it keeps and where it logs.

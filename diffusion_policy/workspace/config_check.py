@@ -10,7 +10,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from diffusion_policy.common.errors import UserError
+from diffusion_policy.util.errors import UserError
 
 _LOADER = ("batch_size", "num_workers", "pin_memory", "persistent_workers", "prefetch_factor")
 # What stands under logging.wandb are wandb.init's arguments, which it checks.

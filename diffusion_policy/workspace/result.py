@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from diffusion_policy.common.json_logger import read_log
-from diffusion_policy.common.loggers import LOG_FILE
-from diffusion_policy.env_runner.score_text import score_text
+from diffusion_policy.util.json_logger import read_log
+from diffusion_policy.workspace.loggers import LOG_FILE
+from diffusion_policy.workspace.score_text import score_text
 
 
 def final_score(output_dir: Path) -> str:

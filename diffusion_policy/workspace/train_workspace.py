@@ -25,35 +25,35 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from diffusion_policy.common import distributed
-from diffusion_policy.common.batch_random import batch_randomness
-from diffusion_policy.common.checkpoint import TopKCheckpoints, load_checkpoint
-from diffusion_policy.common.errors import UserError
-from diffusion_policy.common.inference import undisturbed
-from diffusion_policy.common.launches import Launches
-from diffusion_policy.common.loggers import RunLogger
-from diffusion_policy.common.output_dir import OutputLock
-from diffusion_policy.common.plots import plot_curves
-from diffusion_policy.common.pytorch_util import (
+from diffusion_policy.checkpoint.checkpoint_file import TopKCheckpoints, load_checkpoint
+from diffusion_policy.dataset.batch_order import BatchOrder, BatchPart, as_is
+from diffusion_policy.dataset.window_dataset import WindowDataset
+from diffusion_policy.model.common.batch_random import batch_randomness
+from diffusion_policy.model.common.inference import undisturbed
+from diffusion_policy.policy.base_policy import BasePolicy, Batch
+from diffusion_policy.util import distributed
+from diffusion_policy.util.errors import UserError
+from diffusion_policy.util.output_dir import OutputLock
+from diffusion_policy.util.pytorch_util import (
     AUTOCAST_DTYPES,
     count_parameters,
     dict_apply,
     resolve_precision,
 )
-from diffusion_policy.common.run_config import RUN_CONFIG, resume_override, write_run_config
-from diffusion_policy.common.seeding import seed_everything, seed_step
-from diffusion_policy.common.stop_signal import Stopped, StopSignal
-from diffusion_policy.dataset.batches import BatchOrder, BatchPart, as_is
-from diffusion_policy.dataset.replay_dataset import ReplayDataset
-from diffusion_policy.env_runner.base_runner import BaseRunner
-from diffusion_policy.policy.base_policy import BasePolicy, Batch
+from diffusion_policy.util.seeding import seed_everything, seed_step
+from diffusion_policy.util.stop_signal import Stopped, StopSignal
+from diffusion_policy.workspace.base_runner import BaseRunner
 from diffusion_policy.workspace.base_workspace import (
     BaseWorkspace,
     checkpoint_path,
     require_same_settings,
 )
 from diffusion_policy.workspace.config_check import check_known_keys
+from diffusion_policy.workspace.curves import plot_curves
+from diffusion_policy.workspace.launches import Launches
+from diffusion_policy.workspace.loggers import RunLogger
 from diffusion_policy.workspace.result import final_score, last_value
+from diffusion_policy.workspace.run_config import RUN_CONFIG, resume_override, write_run_config
 from diffusion_policy.workspace.sharding import (
     divided_module_state,
     divided_optimizer_state,
@@ -107,7 +107,7 @@ class TrainWorkspace(BaseWorkspace):
 
         with distributed.main_first():  # it downloads weights and fills caches, if need be
             self.model: BasePolicy = hydra.utils.instantiate(cfg.policy)
-            self.dataset: ReplayDataset = hydra.utils.instantiate(
+            self.dataset: WindowDataset = hydra.utils.instantiate(
                 cfg.task.dataset,
                 shape_meta=self.model.shape_meta,
                 window=self.model.window,
@@ -208,7 +208,7 @@ class TrainWorkspace(BaseWorkspace):
             return None
         return self.training.max_train_steps * self.training.gradient_accumulate_every
 
-    def _loader(self, dataset: ReplayDataset, order: BatchOrder, cfg: DictConfig) -> DataLoader:
+    def _loader(self, dataset: WindowDataset, order: BatchOrder, cfg: DictConfig) -> DataLoader:
         options = {key: value for key, value in cfg.items() if key != "batch_size"}
         return DataLoader(
             dataset,

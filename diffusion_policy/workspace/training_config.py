@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from diffusion_policy.common.errors import UserError
+from diffusion_policy.util.errors import UserError
 
 LR_SCHEDULERS = (
     "constant",

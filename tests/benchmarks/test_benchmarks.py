@@ -11,7 +11,7 @@ from benchmarks.case import CASES, Case, Options, Work, case
 from benchmarks.machine import Pace
 from benchmarks.report import growth, table
 from benchmarks.runner import Result, run_case
-from diffusion_policy.common.errors import UserError
+from diffusion_policy.util.errors import UserError
 
 CHEAP = [name for name, each in CASES.items() if not each.slow]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from diffusion_policy.common.replay_buffer import ReplayBuffer
+from diffusion_policy.dataset.stores.replay_buffer import ReplayBuffer
 
 PAGE = Path(__file__).parents[2] / "docs" / "data.md"
 

@@ -10,10 +10,10 @@ import pytest
 from gymnasium.utils.env_checker import check_env
 
 import diffusion_policy.env  # noqa: F401 - registers the environments
-from diffusion_policy.common.errors import UserError
 from diffusion_policy.env.pusht.observations import OBSERVATIONS
 from diffusion_policy.env.pusht.pusht_env import PushTEnv
 from diffusion_policy.env.pusht.simulation import initial_state
+from diffusion_policy.util.errors import UserError
 from tests.reference import golden
 
 ENVIRONMENTS = [

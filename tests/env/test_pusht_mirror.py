@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from diffusion_policy.common.errors import UserError
 from diffusion_policy.env.pusht.mirror import Mirror
 from diffusion_policy.env.pusht.observations import OBSERVATIONS
 from diffusion_policy.env.pusht.pusht_env import PushTEnv
 from diffusion_policy.env.pusht.simulation import GOAL_POSE
+from diffusion_policy.util.errors import UserError
 
 LOW_DIM = [key for key in OBSERVATIONS if key != "image"]
 coordinates = st.floats(0, 512)

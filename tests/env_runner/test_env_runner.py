@@ -10,14 +10,14 @@ from hypothesis import strategies as st
 from toy_env import SHAPE_META, SIZE
 from toy_policy import GoalPolicy
 
-from diffusion_policy.common.errors import UserError
-from diffusion_policy.common.window import Window
 from diffusion_policy.env_runner.env_runner import EnvRunner, _share
 from diffusion_policy.env_runner.episode import Episode
 from diffusion_policy.gym_util.make_env import make_env
 from diffusion_policy.gym_util.vector_env import VectorEnv, WorkerError
 from diffusion_policy.gym_util.video_writer import read_video
 from diffusion_policy.policy.base_policy import BasePolicy
+from diffusion_policy.spec.window import Window
+from diffusion_policy.util.errors import UserError
 
 TOY = {"factory": "toy_env:make"}
 

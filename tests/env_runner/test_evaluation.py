@@ -14,9 +14,8 @@ from omegaconf import OmegaConf
 from toy_env import SHAPE_META
 from toy_policy import GoalPolicy
 
-from diffusion_policy.common.checkpoint import save_checkpoint
-from diffusion_policy.common.errors import UserError, user_message
-from diffusion_policy.common.output_dir import OutputLock
+from diffusion_policy.checkpoint.checkpoint_file import save_checkpoint
+from diffusion_policy.checkpoint.saved_policy import load_policy
 from diffusion_policy.env_runner.episode import Episode
 from diffusion_policy.env_runner.evaluation import (
     EVALUATIONS,
@@ -26,7 +25,8 @@ from diffusion_policy.env_runner.evaluation import (
 )
 from diffusion_policy.env_runner.report import FRAMES_PER_EPISODE, contact_sheet, write_report
 from diffusion_policy.scripts import export_policy
-from diffusion_policy.workspace.saved_policy import load_policy
+from diffusion_policy.util.errors import UserError, user_message
+from diffusion_policy.util.output_dir import OutputLock
 from tests.configs import TINY_DOT, compose_config
 
 ROOT = Path(__file__).parents[2]
@@ -113,7 +113,7 @@ def test_page_needs_no_other_file(checkpoint, tmp_path):
 
 def test_large_videos_are_linked(checkpoint, tmp_path, monkeypatch):
     info = evaluate(checkpoint, tmp_path / "eval")
-    monkeypatch.setattr("diffusion_policy.common.html_page.MAX_EMBEDDED_VIDEO", 10)
+    monkeypatch.setattr("diffusion_policy.util.html_page.MAX_EMBEDDED_VIDEO", 10)
     page = write_report(info, tmp_path / "eval").read_text()
     videos = [episode["video"] for episode in info["per_episode"] if episode["video"]]
     assert all(f'src="{video}"' in page for video in videos)

@@ -3,8 +3,9 @@ import pytest
 from omegaconf import OmegaConf
 from toy_env import ToyEnv
 
-from diffusion_policy.common.errors import UserError
-from diffusion_policy.gym_util.make_env import make_env, observation_spaces, plain
+from diffusion_policy.gym_util.make_env import make_env, observation_spaces
+from diffusion_policy.util.config import plain
+from diffusion_policy.util.errors import UserError
 
 
 def test_registered_id_with_kwargs_and_limit():

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from toy_env import SIZE, ToyEnv
 
-from diffusion_policy.common.errors import UserError
 from diffusion_policy.gym_util.vector_env import VectorEnv, WorkerError
 from diffusion_policy.gym_util.video_writer import read_video
+from diffusion_policy.util.errors import UserError
 
 TOY = {"factory": "toy_env:make"}
 

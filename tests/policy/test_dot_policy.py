@@ -8,13 +8,13 @@ import pytest
 import torch
 from torchvision.ops.misc import FrozenBatchNorm2d
 
-from diffusion_policy.common.errors import UserError
 from diffusion_policy.model.common.normalizer import (
     LinearNormalizer,
     SingleFieldLinearNormalizer,
 )
 from diffusion_policy.model.vision.backbone import build_backbone, save_backbone
 from diffusion_policy.policy.dot_policy import DOTPolicy, loss_weights, plan_weights
+from diffusion_policy.util.errors import UserError
 from tests.reference import golden
 
 SHAPE_META = {

@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from diffusion_policy.common.download import download
-from diffusion_policy.common.errors import UserError
-from diffusion_policy.common.replay_buffer import ReplayBuffer
+from diffusion_policy.dataset.stores.replay_buffer import ReplayBuffer
 from diffusion_policy.scripts import download_data
+from diffusion_policy.util.download import download
+from diffusion_policy.util.errors import UserError
 
 PUSHT = download_data.DATA["pusht"]
 

@@ -8,15 +8,15 @@ from omegaconf import OmegaConf
 from safetensors.torch import load_file
 from torch.testing import assert_close
 
-from diffusion_policy.common.policy_folder import (
+from diffusion_policy.checkpoint.policy_folder import (
     CONFIG_FILE,
     README_FILE,
     WEIGHTS_FILE,
     save_policy_folder,
 )
+from diffusion_policy.checkpoint.saved_policy import SavedPolicy, load_policy
 from diffusion_policy.policy.dot_policy import DOTPolicy
 from diffusion_policy.scripts import export_policy
-from diffusion_policy.workspace.saved_policy import SavedPolicy, load_policy
 from diffusion_policy.workspace.train_workspace import TrainWorkspace
 from tests.configs import compose_config, tiny_overrides
 from tests.demos import make_demos

@@ -5,14 +5,14 @@ import hydra
 import pytest
 import torch
 
-from diffusion_policy.common.errors import UserError
-from diffusion_policy.common.inert_pickle import Inert, load_inert
+from diffusion_policy.checkpoint.saved_policy import load_policy
+from diffusion_policy.interop.inert_pickle import Inert, load_inert
+from diffusion_policy.interop.published_config import our_config
+from diffusion_policy.interop.published_weights import load_published_weights
 from diffusion_policy.model.vision.robomimic_encoder import RobomimicObsEncoder
-from diffusion_policy.policy.published_config import our_config
-from diffusion_policy.policy.published_weights import load_published_weights
 from diffusion_policy.scripts.import_checkpoint import main
-from diffusion_policy.workspace.saved_policy import load_policy
-from tests.policy.published import (
+from diffusion_policy.util.errors import UserError
+from tests.interop.published import (
     NETWORKS,
     field,
     hybrid_config,

@@ -6,7 +6,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from diffusion_policy.common.errors import UserError
+from diffusion_policy.util.errors import UserError
 from diffusion_policy.workspace.changed_settings import Change, changed_settings
 from diffusion_policy.workspace.train_workspace import TrainWorkspace
 from tests.configs import compose_config, tiny_overrides

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from diffusion_policy.common.errors import UserError
+from diffusion_policy.util.errors import UserError
 from diffusion_policy.workspace.config_check import check_known_keys
 from tests.configs import compose_config
 from tests.policy.test_contract import CONFIGS

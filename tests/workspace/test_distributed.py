@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from diffusion_policy.common.checkpoint import load_checkpoint
-from diffusion_policy.common.json_logger import read_log
+from diffusion_policy.checkpoint.checkpoint_file import load_checkpoint
 from diffusion_policy.policy.base_policy import BasePolicy
+from diffusion_policy.util.json_logger import read_log
 from diffusion_policy.workspace.train_workspace import TrainWorkspace
 from tests.configs import compose_config, tiny_overrides, tiny_policy
 from tests.demos import make_demos

@@ -13,11 +13,11 @@ import torch
 from hydra.errors import InstantiationException
 from omegaconf import OmegaConf
 
-from diffusion_policy.common.checkpoint import load_checkpoint
-from diffusion_policy.common.errors import UserError, user_message
-from diffusion_policy.common.json_logger import read_log
-from diffusion_policy.common.output_dir import OutputLock
-from diffusion_policy.workspace.saved_policy import load_policy
+from diffusion_policy.checkpoint.checkpoint_file import load_checkpoint
+from diffusion_policy.checkpoint.saved_policy import load_policy
+from diffusion_policy.util.errors import UserError, user_message
+from diffusion_policy.util.json_logger import read_log
+from diffusion_policy.util.output_dir import OutputLock
 from diffusion_policy.workspace.train_workspace import TrainWorkspace
 from tests.configs import NO_WEIGHTS, compose_config, tiny_overrides, tiny_policy
 from tests.demos import make_demos
@@ -109,7 +109,7 @@ def test_training_lowers_the_loss(tmp_path, overrides):
 KILLER = """
 # Runs train.py until the n-th step, or half-way through writing the n-th checkpoint.
 import os, signal, sys
-import diffusion_policy.common.output_dir as output_dir
+import diffusion_policy.util.output_dir as output_dir
 import train
 from diffusion_policy.workspace.train_workspace import TrainWorkspace
 

@@ -5,7 +5,7 @@ import torch
 from diffusers.optimization import get_scheduler
 from omegaconf import OmegaConf
 
-from diffusion_policy.common.errors import UserError
+from diffusion_policy.util.errors import UserError
 from diffusion_policy.workspace.training_config import LR_SCHEDULERS, TrainingConfig
 
 

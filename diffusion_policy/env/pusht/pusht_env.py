@@ -10,7 +10,6 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
-from diffusion_policy.common.errors import UserError
 from diffusion_policy.env.pusht.observations import OBSERVATIONS
 from diffusion_policy.env.pusht.simulation import (
     CONTROL_HZ,
@@ -19,6 +18,7 @@ from diffusion_policy.env.pusht.simulation import (
     PushTSimulation,
     initial_state,
 )
+from diffusion_policy.util.errors import UserError
 
 if TYPE_CHECKING:
     from diffusion_policy.env.pusht.window import Window

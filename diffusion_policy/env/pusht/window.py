@@ -6,7 +6,7 @@ import os
 
 import numpy as np
 
-from diffusion_policy.common.errors import UserError
+from diffusion_policy.util.errors import UserError
 
 # pygame greets on import; keep the terminal to what the program has to say.
 os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")

@@ -11,7 +11,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from diffusion_policy.common.errors import UserError
 from diffusion_policy.model.diffusion.conv1d_components import (
     ConditionalResidualBlock1D,
     Conv1dBlock,
@@ -23,6 +22,7 @@ from diffusion_policy.model.diffusion.positional_embedding import (
     SinusoidalPosEmb,
     batch_of_timesteps,
 )
+from diffusion_policy.util.errors import UserError
 
 
 class UnetCondition(NamedTuple):

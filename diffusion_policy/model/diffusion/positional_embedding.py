@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from diffusion_policy.common.errors import UserError
+from diffusion_policy.util.errors import UserError
 
 LONGEST_PERIOD = 10_000.0
 """Ratio of the slowest to the fastest period (Vaswani et al. 2017, section 3.5)."""

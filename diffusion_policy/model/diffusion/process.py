@@ -18,8 +18,8 @@ from diffusers import DDPMScheduler, DPMSolverMultistepScheduler
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
-from diffusion_policy.common import batch_random
-from diffusion_policy.common.errors import UserError
+from diffusion_policy.model.common import batch_random
+from diffusion_policy.util.errors import UserError
 
 Predict = Callable[[Tensor, Tensor], Tensor]
 Prepare = Callable[[Sequence[Tensor]], Iterable[Callable[[Tensor], Tensor]]]

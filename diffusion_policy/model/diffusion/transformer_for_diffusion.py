@@ -12,7 +12,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from diffusion_policy.common.errors import UserError
 from diffusion_policy.model.common.dropout import Dropout
 from diffusion_policy.model.common.transformer import (
     Attention,
@@ -24,6 +23,7 @@ from diffusion_policy.model.diffusion.positional_embedding import (
     SinusoidalPosEmb,
     batch_of_timesteps,
 )
+from diffusion_policy.util.errors import UserError
 
 _INIT_STD = 0.02
 _WIDENING = 4  # of feed-forward blocks, against n_emb

@@ -13,12 +13,12 @@ import math
 import torch
 from torch import Tensor, nn
 
-from diffusion_policy.common.errors import UserError
 from diffusion_policy.model.common.lora import LoRAConfig, add_lora
 from diffusion_policy.model.common.transformer import Attention, TransformerDecoder
 from diffusion_policy.model.vision.backbone import build_backbone
 from diffusion_policy.model.vision.feature_cache import FeatureCache
 from diffusion_policy.model.vision.resnet import RESNETS, STRIDE, SpatialTokens, add_conv_lora
+from diffusion_policy.util.errors import UserError
 
 _PICTURES_REMEMBERED = 4096
 """A picture is looked at now, one step later and ``lookback`` steps later. In between, each

@@ -10,12 +10,12 @@ from torch import Tensor, nn
 from torchvision.models import get_model_weights
 from torchvision.ops.misc import FrozenBatchNorm2d
 
-from diffusion_policy.common.errors import UserError
-from diffusion_policy.common.output_dir import write_atomically
-from diffusion_policy.common.weights_file import WEIGHTS_SUFFIX, read_weights, weights_bytes
 from diffusion_policy.model.vision.group_norm import replace_batch_norm
 from diffusion_policy.model.vision.keypoint_cnn import KeypointCNN
 from diffusion_policy.model.vision.resnet import RESNETS, build_resnet
+from diffusion_policy.util.errors import UserError
+from diffusion_policy.util.output_dir import write_atomically
+from diffusion_policy.util.weights_file import WEIGHTS_SUFFIX, read_weights, weights_bytes
 
 KEYPOINT_CNN = "keypoint_cnn"
 BACKBONES = (*RESNETS, KEYPOINT_CNN)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from diffusion_policy.common import batch_random
+from diffusion_policy.model.common import batch_random
 
 
 class Crop(nn.Module):

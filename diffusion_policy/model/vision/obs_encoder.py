@@ -11,11 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from diffusion_policy.common.errors import UserError
-from diffusion_policy.common.shape_meta import ShapeMeta
 from diffusion_policy.model.vision.backbone import build_backbone
 from diffusion_policy.model.vision.crop import Crop
 from diffusion_policy.model.vision.resnet import IMAGENET_MEAN, IMAGENET_STD
+from diffusion_policy.spec.task_spec import TaskSpec
+from diffusion_policy.util.errors import UserError
 
 _FIELD = "policy.obs_encoder"  # for errors
 
@@ -35,7 +35,7 @@ class ObsEncoder(nn.Module, ABC):
 
     def __init__(self, shape_meta: Mapping[str, Any]) -> None:
         super().__init__()
-        self.shape_meta = ShapeMeta.parse(shape_meta)
+        self.shape_meta = TaskSpec.parse(shape_meta)
         obs = self.shape_meta.obs
         self.image_keys = [key for key, field in obs.items() if field.type == "rgb"]
         self.low_dim_keys = [key for key, field in obs.items() if field.type == "low_dim"]

@@ -11,10 +11,10 @@ from typing import Any
 
 from torch import Tensor
 
-from diffusion_policy.common.errors import UserError
 from diffusion_policy.model.vision.crop import Crop
 from diffusion_policy.model.vision.group_norm import replace_batch_norm
 from diffusion_policy.model.vision.obs_encoder import ObsEncoder, check_size, require_images
+from diffusion_policy.util.errors import UserError
 
 N_KEYPOINTS = 32
 FEATURES_PER_IMAGE = 64

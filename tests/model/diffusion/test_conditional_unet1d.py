@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from diffusion_policy.common.errors import UserError
 from diffusion_policy.model.diffusion.conditional_unet1d import ConditionalUnet1D
+from diffusion_policy.util.errors import UserError
 from tests.reference import golden, reference_config, reference_weights
 
 CASES = ["global_cond", "local_cond"]

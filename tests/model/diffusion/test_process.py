@@ -8,13 +8,13 @@ import pytest
 import torch
 from diffusers import DDIMScheduler
 
-from diffusion_policy.common.errors import UserError
 from diffusion_policy.model.diffusion.process import (
     PREDICTION_TYPES,
     SPACINGS,
     Diffusion,
     FlowMatching,
 )
+from diffusion_policy.util.errors import UserError
 
 SAMPLERS = [
     Diffusion("ddpm"),

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from diffusion_policy.common.errors import UserError
 from diffusion_policy.model.diffusion.transformer_for_diffusion import TransformerForDiffusion
+from diffusion_policy.util.errors import UserError
 from tests.reference import golden, reference_config, reference_weights
 
 HORIZON, N_OBS = 5, 3

@@ -3,8 +3,8 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from diffusion_policy.common.errors import UserError
 from diffusion_policy.model.vision.backbone import build_backbone, save_backbone
+from diffusion_policy.util.errors import UserError
 
 GROUP_NORM = {"norm_layer": nn.BatchNorm2d, "group_norm": True}
 

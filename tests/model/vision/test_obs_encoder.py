@@ -3,9 +3,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from diffusion_policy.common.errors import UserError
 from diffusion_policy.model.vision.obs_encoder import ImageObsEncoder, LowDimEncoder
 from diffusion_policy.model.vision.resnet import IMAGENET_MEAN, IMAGENET_STD
+from diffusion_policy.util.errors import UserError
 
 
 def shape_meta(*image_sides, low_dim=((3,), (2, 2))):

@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch import nn
 
-from diffusion_policy.common.errors import UserError
 from diffusion_policy.model.vision.robomimic_encoder import RobomimicObsEncoder
+from diffusion_policy.util.errors import UserError
 
 IMAGE = {"shape": [3, 84, 84], "type": "rgb"}
 SQUARE = {

@@ -1,0 +1,81 @@
+"""A policy as a folder of small files that run nothing: its config and its weights, to be shared.
+
+``config.yaml`` is the resolved config of the run, ``model.safetensors`` the policy's state_dict,
+normaliser included. What a run needs to go on (optimiser, schedule) stays in its checkpoints.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+from torch import Tensor
+from yaml import YAMLError
+
+from diffusion_policy.util.atomic_file import replacing
+from diffusion_policy.util.errors import UserError
+from diffusion_policy.util.output_dir import writing
+from diffusion_policy.util.weights_file import read_weights, weights_bytes
+
+CONFIG_FILE, WEIGHTS_FILE, README_FILE = "config.yaml", "model.safetensors", "README.md"
+
+
+def save_policy_folder(folder: Path, config: str, weights: Mapping[str, Tensor]) -> None:
+    """Write a policy; an earlier one is replaced as a whole, but for the README that lies there.
+
+    Args:
+        config: the resolved config as YAML.
+        weights: state_dict of the policy.
+
+    Raises:
+        UserError: it cannot be written, or the folder holds something else.
+    """
+    if folder.exists():
+        require_policy_folder(folder)
+    with writing(folder), replacing(folder) as partial:
+        partial.mkdir()
+        (partial / CONFIG_FILE).write_text(config)
+        (partial / WEIGHTS_FILE).write_bytes(weights_bytes(weights))
+        if (folder / README_FILE).is_file():
+            shutil.copy(folder / README_FILE, partial)
+
+
+def require_policy_folder(folder: Path) -> None:
+    """Refuse to take for a policy, and to replace, what holds other files too.
+
+    Raises:
+        UserError: names what does not belong there.
+    """
+    known = {CONFIG_FILE, WEIGHTS_FILE, README_FILE}
+    others = sorted({path.name for path in folder.iterdir()} - known) if folder.is_dir() else []
+    if others or not folder.is_dir():
+        raise UserError(
+            f"{folder} is no policy folder ({', '.join(others[:3]) or 'it is a file'}); "
+            "choose another --output"
+        )
+
+
+def load_policy_folder(folder: Path) -> dict[str, Any]:
+    """What :func:`load_checkpoint` gives for a checkpoint, read from a folder.
+
+    Raises:
+        UserError: a file is missing or damaged.
+    """
+    for name in (CONFIG_FILE, WEIGHTS_FILE):
+        if not (folder / name).is_file():
+            raise UserError(
+                f"the folder {folder} holds no {name}; give a .ckpt file (those of a run are in "
+                "its checkpoints/), or a folder written by diffusion_policy.scripts.export_policy"
+            )
+    try:
+        config = (folder / CONFIG_FILE).read_text()
+        OmegaConf.create(config)
+    except (OSError, UnicodeDecodeError, YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(
+            f"{folder / CONFIG_FILE} is damaged ({reason}); get the folder again"
+        ) from None
+    return {"config": config, "state": {"model": read_weights(folder / WEIGHTS_FILE)}}

@@ -1,0 +1,149 @@
+"""The policy of a checkpoint, to act, to be changed and to be shared: without its run."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import hydra
+import torch
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
+
+from diffusion_policy.checkpoint.checkpoint_file import load_checkpoint
+from diffusion_policy.checkpoint.policy_folder import load_policy_folder
+from diffusion_policy.checkpoint.trust import check_trusted
+from diffusion_policy.policy.base_policy import BasePolicy
+from diffusion_policy.util.errors import UserError
+
+
+@dataclass(frozen=True)
+class SavedPolicy:
+    """What a checkpoint, or an exported folder, holds of a policy.
+
+    Attributes:
+        source: where it lies.
+        cfg: resolved config of its run.
+        weights: its state_dict, of the averaged policy where the run kept one.
+        n_steps: optimiser steps that it was trained for; None where that is not told, as by an
+            exported folder or an import.
+    """
+
+    source: Path
+    cfg: DictConfig
+    weights: dict[str, Tensor]
+    n_steps: int | None
+
+    @classmethod
+    def read(cls, source: str | Path) -> SavedPolicy:
+        """Read a file written by train.py or by an import, or an exported folder.
+
+        Raises:
+            UserError: it cannot be read, or holds no policy.
+        """
+        path = Path(source)
+        payload = load_policy_folder(path) if path.is_dir() else load_checkpoint(path)
+        state = payload["state"]
+        weights = state.get("ema_model") or state.get("model")
+        if weights is None:
+            raise UserError(f"{source} holds no policy; use a checkpoint written by train.py")
+        cfg = OmegaConf.create(payload["config"])
+        OmegaConf.resolve(cfg)
+        return cls(path, cfg, weights, state.get("global_step"))
+
+    def build(self, device: torch.device | str = "cpu", *, trust: bool = False) -> BasePolicy:
+        """The policy, ready to act.
+
+        Args:
+            trust: build whatever the file's config names, and not this package's policies alone.
+                That runs any code that the maker of the file chose.
+
+        Raises:
+            UserError: its config names a foreign policy untrusted, cannot be built, or does not
+                fit the weights.
+        """
+        if not trust:
+            check_trusted(self.cfg, "policy")
+        # The weights are about to be loaded: none need to be fetched, nor kept from training.
+        policy_cfg = copy.deepcopy(self.cfg.policy)
+        for key, value in (
+            ("backbone_weights", None),
+            ("obs_encoder.weights", None),
+            ("freeze_backbone", False),
+        ):
+            if OmegaConf.select(policy_cfg, key) is not None:
+                OmegaConf.update(policy_cfg, key, value)
+        policy = hydra.utils.instantiate(policy_cfg)
+        try:
+            policy.load_state_dict(self.weights)
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())[:300]
+            raise UserError(
+                f"{self.source} does not fit its config ({reason}); it was written by another "
+                "version of the policy, or an override changes its network: leave that out"
+            ) from error
+        policy.to(device).eval()
+        policy.prepare_for_inference()
+        return policy
+
+
+def load_policy(
+    checkpoint: str | Path,
+    device: torch.device | str = "cpu",
+    *,
+    overrides: Sequence[str] = (),
+    trust: bool = False,
+) -> tuple[BasePolicy, DictConfig]:
+    """The policy of a checkpoint, ready to act, and the resolved config of its run.
+
+    Nothing but the checkpoint is needed.
+
+    Args:
+        checkpoint: see :meth:`SavedPolicy.read`.
+        overrides: ``key=value`` changes to settings of that config that leave the weights as they
+            are: ``policy.noise_scheduler.num_inference_steps=10``; ``+key=value`` adds one that
+            the run did not name, such as one that came later.
+        trust: see :meth:`SavedPolicy.build`.
+
+    Raises:
+        UserError: the checkpoint cannot be read, holds no policy, names a foreign one untrusted,
+            or has no setting of an override's name.
+    """
+    saved = SavedPolicy.read(checkpoint)
+    change_settings(saved.cfg, overrides)
+    return saved.build(device, trust=trust), saved.cfg
+
+
+def change_settings(cfg: DictConfig, overrides: Sequence[str]) -> None:
+    """Set, in place, ``key=value`` of the policy or its runner; ``+key=value`` may be a new one.
+
+    Raises:
+        UserError: there is no such setting, or its value cannot be read.
+    """
+    remedy = "give key=value as in policy.noise_scheduler.num_inference_steps=10"
+    for override in overrides:
+        key, equals, value = override.lstrip("+").partition("=")
+        section = OmegaConf.select(cfg, key.rpartition(".")[0] or "?")
+        exists = OmegaConf.is_dict(section) and key.rpartition(".")[2] in section
+        adds = OmegaConf.is_dict(section) and override.startswith("+")
+        if not equals or not (exists or adds):
+            raise UserError(
+                f"override {override!r} names no setting of the checkpoint; {remedy}, or "
+                "+key=value for one that its config leaves at the default"
+            )
+        if not key.startswith(("policy.", "task.env_runner.")):
+            raise UserError(f"override {override!r} changes nothing here; {remedy}")
+        try:
+            (parsed,) = OverridesParser.create().parse_overrides([f"{key}={value}"])
+        except HydraException as error:
+            raise UserError(
+                f"override {override!r} cannot be read ({str(error).splitlines()[0]}); {remedy}"
+            ) from None
+        new = parsed.value()
+        if exists and OmegaConf.is_dict(OmegaConf.select(cfg, key)) != isinstance(new, dict):
+            raise UserError(f"override {override!r} gives a value to a section; {remedy}")
+        OmegaConf.update(cfg, key, new, force_add=True)

@@ -1,0 +1,523 @@
+"""Episodes stored end to end, in memory (numpy) or in a zarr group.
+
+Layout of the group, for E episodes of N steps in all:
+
+    data/<key>         (N, ...)    one row per step
+    meta/episode_ends  (E,) int64  cumulative: episode i is rows ends[i-1] (0 if i = 0) to ends[i]
+
+The episode ends are the commit mark. An append writes its rows first and its end last, a drop
+takes the end away first, and each chunk and each metadata file is replaced by rename. So a process
+killed at any moment leaves all earlier episodes as they were; rows beyond the last end belong to
+no episode and the next append overwrites them.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import ItemsView, KeysView, Mapping, ValuesView
+from operator import itemgetter
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import zarr
+from zarr.storage import LocalStore, MemoryStore, StoreLike, ZipStore
+
+from diffusion_policy.dataset.stores import zarr_group as zarr_store
+from diffusion_policy.dataset.stores.checks import (
+    check_episode,
+    check_fits,
+    check_lengths,
+    finished_episode_ends,
+)
+from diffusion_policy.dataset.stores.step_copy import copy_steps
+from diffusion_policy.dataset.stores.zarr_encoding import (
+    ChunksOption,
+    Codec,
+    CompressorsOption,
+    create_array,
+    rewrite_array,
+)
+from diffusion_policy.util.atomic_file import replacing
+from diffusion_policy.util.errors import UserError
+
+Array = np.ndarray | zarr.Array
+Root = zarr.Group | dict[str, dict[str, np.ndarray]]
+IfExists = Literal["error", "replace"]
+
+
+class ReplayBuffer:
+    """Episodes of equal keys; every method that changes episodes changes the storage too.
+
+    The storage must have one writer at a time.
+    """
+
+    def __init__(self, root: Root) -> None:
+        """Wrap a group, or a dict of dicts of arrays, in the layout above.
+
+        Raises:
+            UserError: a missing part, wrong episode ends, or an array shorter than they say.
+        """
+        for name in ("data", "meta"):
+            if name not in root:
+                raise UserError(f"the data set has no group {name!r}: it must hold data and meta")
+        if "episode_ends" not in root["meta"]:
+            raise UserError("the data set has no array meta/episode_ends: write the data set again")
+        self.root = root
+        self._episode_ends = finished_episode_ends(np.asarray(root["meta"]["episode_ends"][:]))
+        check_lengths({key: array.shape[0] for key, array in self.items()}, self.n_steps)
+
+    # ------------------------------------------------------------------ open and create
+
+    @classmethod
+    def create_empty_numpy(cls) -> ReplayBuffer:
+        """An empty buffer in memory."""
+        return cls({"data": {}, "meta": {"episode_ends": np.zeros(0, np.int64)}})
+
+    @classmethod
+    def create_empty_zarr(
+        cls,
+        storage: StoreLike | None = None,
+        root: zarr.Group | None = None,
+        zarr_format: Literal[2, 3] = 3,
+    ) -> ReplayBuffer:
+        """An empty buffer in ``root``, else in a new group of ``storage`` (None: in memory).
+
+        Zarr format 2 is for readers that predate format 3.
+
+        Raises:
+            UserError: there are episodes in that place already.
+        """
+        if root is None:
+            root = zarr_store.create_group(storage, False, zarr_format, source=None)
+        root.create_group("data")
+        _create_episode_ends(root.create_group("meta"), 0)
+        return cls(root)
+
+    @classmethod
+    def create_from_group(cls, group: zarr.Group) -> ReplayBuffer:
+        """The buffer in ``group``; a group without members, if writable, becomes an empty one."""
+        if not group.read_only and not list(group):
+            return cls.create_empty_zarr(root=group)
+        return cls(group)
+
+    @classmethod
+    def create_from_path(
+        cls, path: str | os.PathLike[str], mode: zarr_store.Mode = "r"
+    ) -> ReplayBuffer:
+        """The buffer at a folder, zip file or URL, left where it is; see ``zarr_store.open_group``.
+
+        Raises:
+            UserError: the place cannot be opened, or what it holds breaks the layout.
+        """
+        with zarr_store.naming(path):
+            return cls.create_from_group(zarr_store.open_group(path, mode))
+
+    @classmethod
+    def copy_from_store(
+        cls,
+        src_store: StoreLike | zarr.Group,
+        store: StoreLike | None = None,
+        keys: list[str] | None = None,
+        chunks: ChunksOption = None,
+        compressors: CompressorsOption = "default",
+        if_exists: IfExists = "error",
+        dtypes: Mapping[str, npt.DTypeLike] | None = None,
+    ) -> ReplayBuffer:
+        """Copy ``keys`` (None: all) into memory, or into a zarr ``store``.
+
+        Args:
+            dtypes: element type by key where it should change on the way, such as uint8 for
+                images stored as floats; a value that the new type cannot hold is an error.
+
+        Raises:
+            UserError: a missing key, a damaged chunk, a lossy ``dtypes``, an occupied ``store``.
+        """
+        if not isinstance(src_store, zarr.Group):
+            src_store = zarr.open_group(src_store, mode="r")
+        source = cls(src_store)
+        if store is None:
+            return source._copy_to_memory(keys, dtypes or {})
+        return source.save_to_store(store, keys, chunks, compressors, if_exists, dtypes=dtypes)
+
+    @classmethod
+    def copy_from_path(
+        cls,
+        path: str | os.PathLike[str],
+        backend: Literal["numpy", "zarr"] = "numpy",
+        store: StoreLike | None = None,
+        **options: Any,
+    ) -> ReplayBuffer:
+        """Copy the data set at ``path``; ``options`` are those of :meth:`copy_from_store`.
+
+        Backend ``"zarr"`` without a ``store`` keeps the copy compressed in memory.
+
+        Raises:
+            UserError: as :meth:`create_from_path` and :meth:`copy_from_store`.
+        """
+        if backend == "zarr" and store is None:
+            store = MemoryStore()
+        with zarr_store.naming(path):
+            return cls.copy_from_store(zarr_store.open_group(path), store, **options)
+
+    # ------------------------------------------------------------------ what is stored
+
+    @property
+    def backend(self) -> Literal["numpy", "zarr"]:
+        """Where the arrays live."""
+        return "zarr" if isinstance(self.root, zarr.Group) else "numpy"
+
+    @property
+    def data(self) -> zarr.Group | dict[str, np.ndarray]:
+        """The arrays with one row per step."""
+        return self.root["data"]
+
+    @property
+    def meta(self) -> zarr.Group | dict[str, np.ndarray]:
+        """The arrays about the data set, ``episode_ends`` among them."""
+        return self.root["meta"]
+
+    @property
+    def episode_ends(self) -> np.ndarray:
+        """Cumulative step counts (E,) int64."""
+        return self._episode_ends
+
+    @property
+    def episode_lengths(self) -> np.ndarray:
+        """Steps of each episode (E,) int64."""
+        return np.diff(self._episode_ends, prepend=0)
+
+    @property
+    def n_episodes(self) -> int:
+        """Number of episodes E."""
+        return len(self._episode_ends)
+
+    @property
+    def n_steps(self) -> int:
+        """Number of steps N over all episodes."""
+        return int(self._episode_ends[-1]) if self.n_episodes else 0
+
+    @property
+    def chunk_size(self) -> int | None:
+        """Steps per chunk of the first array; None in memory or without arrays."""
+        chunks = self.get_chunks()
+        return next(iter(chunks.values()))[0] if chunks else None
+
+    def _arrays(self) -> dict[str, Array]:
+        if isinstance(self.data, dict):
+            return self.data
+        # Storage lists in any order. A leading dot is a rewrite whose process was killed.
+        return {
+            k: array
+            for k, array in sorted(self.data.arrays(), key=itemgetter(0))
+            if not k.startswith(".")
+        }
+
+    def keys(self) -> KeysView[str]:
+        """Names of the arrays."""
+        return self._arrays().keys()
+
+    def values(self) -> ValuesView[Array]:
+        """The arrays (N, ...); rows from ``n_steps`` on, if any, belong to no episode."""
+        return self._arrays().values()
+
+    def items(self) -> ItemsView[str, Array]:
+        """Names and arrays."""
+        return self._arrays().items()
+
+    def __getitem__(self, key: str) -> Array:
+        """The array ``key`` (N, ...).
+
+        Raises:
+            UserError: there is none; names those there are.
+        """
+        if key not in self.data:
+            raise UserError(f"the data set has no data/{key}: it has {sorted(self.keys())}")
+        return self.data[key]
+
+    def __contains__(self, key: str) -> bool:
+        return key in self.data
+
+    def __repr__(self) -> str:
+        arrays = ", ".join(f"{k} {v.dtype}{list(v.shape[1:])}" for k, v in self.items())
+        return (
+            f"ReplayBuffer({self.backend}, {self.n_episodes} episodes, "
+            f"{self.n_steps} steps: {arrays})"
+        )
+
+    # ------------------------------------------------------------------ read episodes
+
+    def get_episode_slice(self, idx: int) -> slice:
+        """Rows of episode ``idx``; negative numbers count from the end."""
+        if not -self.n_episodes <= idx < self.n_episodes:
+            raise IndexError(f"episode {idx} of {self.n_episodes}")
+        idx %= self.n_episodes
+        start = self._episode_ends[idx - 1] if idx else 0
+        return slice(int(start), int(self._episode_ends[idx]))
+
+    def get_episode(self, idx: int, copy: bool = False) -> dict[str, np.ndarray]:
+        """Arrays (L, ...) of episode ``idx``; views of memory unless ``copy``."""
+        rows = self.get_episode_slice(idx)
+        return self.get_steps_slice(rows.start, rows.stop, copy=copy)
+
+    def get_steps_slice(self, start: int, stop: int, copy: bool = False) -> dict[str, np.ndarray]:
+        """Arrays of the steps from ``start`` up to ``stop``; views of memory unless ``copy``."""
+        rows = slice(*slice(start, stop).indices(self.n_steps))
+        return {k: np.array(v[rows]) if copy else v[rows] for k, v in self.items()}
+
+    def read(self, key: str, dtype: npt.DTypeLike | None = None) -> np.ndarray:
+        """The whole array ``key`` (n_steps, ...) in memory, copied, as ``dtype`` if given.
+
+        Raises:
+            UserError: a missing key, a damaged chunk, or a value that ``dtype`` cannot hold.
+        """
+        array = self[key]
+        values = np.empty((self.n_steps, *array.shape[1:]), dtype or array.dtype)
+        copy_steps(array, values, self.n_steps, f"data/{key}")
+        return values
+
+    def get_episode_idxs(self) -> np.ndarray:
+        """Episode number of each step (N,) int64."""
+        return np.repeat(np.arange(self.n_episodes), self.episode_lengths)
+
+    # ------------------------------------------------------------------ change episodes
+
+    def add_episode(
+        self,
+        data: Mapping[str, npt.ArrayLike],
+        chunks: ChunksOption = None,
+        compressors: CompressorsOption = "default",
+    ) -> None:
+        """Append one episode, an array (L, ...) by key, L >= 1.
+
+        The first episode decides keys, shapes and types, and chunks and compressors of a zarr
+        buffer. In memory each append copies the arrays: collect long recordings in zarr.
+
+        Raises:
+            UserError: lengths that differ, or keys, shapes or types that do not fit.
+        """
+        episode = {key: np.asarray(value) for key, value in data.items()}
+        check_episode(episode, self._arrays() if self.n_episodes else {})
+        start = self.n_steps
+        stop = start + len(next(iter(episode.values())))
+        if not self.n_episodes:
+            self._start_arrays(episode, chunks, compressors)
+        for key, rows in episode.items():
+            array = self.data[key]
+            if isinstance(array, zarr.Array):
+                array.resize((stop, *array.shape[1:]))
+                array[start:stop] = rows
+            else:
+                self.data[key] = np.concatenate([array[:start], rows], dtype=array.dtype)
+        self._append_end(stop)
+
+    def _start_arrays(
+        self,
+        episode: Mapping[str, np.ndarray],
+        chunks: ChunksOption,
+        compressors: CompressorsOption,
+    ) -> None:
+        """Make arrays of no steps for this episode; those of dropped or unfinished ones go."""
+        for key in list(self.keys()):
+            del self.data[key]
+        for key, rows in episode.items():
+            shape = (0, *rows.shape[1:])
+            if isinstance(self.data, dict):
+                self.data[key] = np.empty(shape, rows.dtype)
+            else:
+                create_array(self.data, key, shape, rows.dtype, chunks, compressors)
+
+    def extend(self, data: Mapping[str, npt.ArrayLike]) -> None:
+        """:meth:`add_episode` with its default storage."""
+        self.add_episode(data)
+
+    def truncate(self, n_episodes: int) -> None:
+        """Keep the first ``n_episodes`` and drop the rest.
+
+        Raises:
+            IndexError: there are not that many.
+        """
+        if not 0 <= n_episodes <= self.n_episodes:
+            raise IndexError(f"cannot keep {n_episodes} of {self.n_episodes} episodes")
+        kept = self._episode_ends[:n_episodes]
+        if isinstance(self.meta, dict):
+            self.meta["episode_ends"] = kept
+        else:
+            stored = self.meta["episode_ends"]
+            # Zero from the back before shrinking: a chunk keeps entries beyond the array's end,
+            # and a later append that grew over them would bring the dropped episodes back.
+            for i in reversed(range(n_episodes, stored.shape[0])):
+                stored[i] = 0
+            stored.resize((n_episodes,))
+        self._episode_ends = kept
+        for key, array in self.items():
+            if isinstance(self.data, dict):
+                self.data[key] = array[: self.n_steps]
+            else:
+                array.resize((self.n_steps, *array.shape[1:]))
+
+    def drop_episode(self) -> None:
+        """Drop the last episode.
+
+        Raises:
+            IndexError: there is none.
+        """
+        self.truncate(self.n_episodes - 1)
+
+    def pop_episode(self) -> dict[str, np.ndarray]:
+        """Drop the last episode and return a copy of its arrays.
+
+        Raises:
+            IndexError: there is none.
+        """
+        episode = self.get_episode(-1, copy=True)
+        self.drop_episode()
+        return episode
+
+    def edit(self, start: int, data: Mapping[str, npt.ArrayLike]) -> None:
+        """Overwrite the steps from ``start`` on with arrays (L, ...) of some of the keys.
+
+        A process killed here leaves some of these steps new and some old.
+
+        Raises:
+            UserError: steps out of range, or a key, shape or type that does not fit.
+        """
+        for key, value in data.items():
+            rows = np.asarray(value)
+            check_fits(key, rows, self[key])
+            if not 0 <= start <= start + len(rows) <= self.n_steps:
+                raise UserError(
+                    f"steps {start} to {start + len(rows)} of {key!r} are outside the "
+                    f"{self.n_steps} stored: edit changes existing steps, add_episode appends"
+                )
+        for key, value in data.items():
+            rows = np.asarray(value)
+            self[key][start : start + len(rows)] = rows
+
+    def update_meta(self, data: Mapping[str, npt.ArrayLike]) -> None:
+        """Add or replace arrays of ``meta``.
+
+        Raises:
+            UserError: ``episode_ends`` is among them.
+        """
+        if "episode_ends" in data:
+            raise UserError("episode_ends follows the episodes: add or drop those instead")
+        for key, value in data.items():
+            array = np.asarray(value)
+            if isinstance(self.meta, dict):
+                self.meta[key] = array
+            else:
+                create_array(self.meta, key, array.shape, array.dtype)[...] = array
+
+    def _append_end(self, stop: int) -> None:
+        ends = np.append(self._episode_ends, stop)
+        if isinstance(self.meta, dict):
+            self.meta["episode_ends"] = ends
+        else:
+            stored = self.meta["episode_ends"]
+            # Between these two writes the new entry reads as 0: finished_episode_ends skips it.
+            stored.resize((len(ends),))
+            stored[-1] = stop
+        self._episode_ends = ends
+
+    # ------------------------------------------------------------------ save and re-encode
+
+    def save_to_store(
+        self,
+        store: StoreLike,
+        keys: list[str] | None = None,
+        chunks: ChunksOption = None,
+        compressors: CompressorsOption = "disk",
+        if_exists: IfExists = "error",
+        zarr_format: Literal[2, 3] = 3,
+        dtypes: Mapping[str, npt.DTypeLike] | None = None,
+    ) -> ReplayBuffer:
+        """Copy ``keys`` (None: all) into a zarr ``store`` and return the buffer there.
+
+        Raises:
+            UserError: a missing key, or the store is occupied and ``if_exists`` is ``"error"``.
+        """
+        arrays = {key: self[key] for key in (self.keys() if keys is None else keys)}
+        source = self.root if isinstance(self.root, zarr.Group) else None
+        root = zarr_store.create_group(store, if_exists == "replace", zarr_format, source)
+        data, meta = root.create_group("data"), root.create_group("meta")
+        for key, array in arrays.items():
+            shape = (self.n_steps, *array.shape[1:])
+            dtype = (dtypes or {}).get(key, array.dtype)
+            target = create_array(data, key, shape, dtype, chunks, compressors)
+            copy_steps(array, target, self.n_steps, f"data/{key}")
+        for key, array in self._other_meta().items():
+            create_array(meta, key, array.shape, array.dtype)[...] = array
+        _create_episode_ends(meta, self.n_episodes)[:] = self._episode_ends
+        return type(self)(root)
+
+    def _copy_to_memory(
+        self, keys: list[str] | None, dtypes: Mapping[str, npt.DTypeLike]
+    ) -> ReplayBuffer:
+        data = {k: self.read(k, dtypes.get(k)) for k in (self.keys() if keys is None else keys)}
+        meta = {"episode_ends": self._episode_ends.copy(), **self._other_meta()}
+        return type(self)({"data": data, "meta": meta})
+
+    def _other_meta(self) -> dict[str, np.ndarray]:
+        arrays = self.meta.arrays() if isinstance(self.meta, zarr.Group) else self.meta.items()
+        return {key: np.asarray(array[...]) for key, array in arrays if key != "episode_ends"}
+
+    def save_to_path(
+        self,
+        path: str | os.PathLike[str],
+        if_exists: IfExists = "error",
+        **options: Any,
+    ) -> None:
+        """Write to a folder, or to one file where ``path`` ends in ``.zip``.
+
+        The name appears when everything is written, see :func:`replacing`; ``options`` are those
+        of :meth:`save_to_store`.
+
+        Raises:
+            UserError: ``path`` exists and ``if_exists`` is ``"error"``, or a key is missing.
+        """
+        path = Path(path)
+        if path.exists() and if_exists == "error":
+            raise UserError(f"{path} exists: choose another name, or pass if_exists='replace'")
+        with replacing(path) as temporary:
+            is_zip = path.suffix == ".zip"
+            store = ZipStore(temporary, mode="w") if is_zip else LocalStore(temporary)
+            self.save_to_store(store, **options)
+            store.close()
+
+    def get_chunks(self) -> dict[str, tuple[int, ...]]:
+        """Chunk shape by key; empty in memory."""
+        return {k: v.chunks for k, v in self.items() if isinstance(v, zarr.Array)}
+
+    def get_compressors(self) -> dict[str, tuple[Codec, ...]]:
+        """Codecs by key; empty in memory."""
+        return {k: v.compressors for k, v in self.items() if isinstance(v, zarr.Array)}
+
+    def set_chunks(self, chunks: Mapping[str, tuple[int, ...]]) -> None:
+        """Rewrite the arrays named in ``chunks`` with these chunk shapes.
+
+        Raises:
+            UserError: the buffer is in memory, a key is missing, or a chunk shape does not fit.
+        """
+        for key, shape in chunks.items():
+            rewrite_array(self._zarr_data(), key, chunks=shape, compressors=self[key].compressors)
+
+    def set_compressors(self, compressors: Mapping[str, Codec]) -> None:
+        """Rewrite the arrays named in ``compressors`` with these.
+
+        Raises:
+            UserError: the buffer is in memory, a key is missing, or a name is unknown.
+        """
+        for key, codec in compressors.items():
+            rewrite_array(self._zarr_data(), key, chunks=self[key].chunks, compressors=codec)
+
+    def _zarr_data(self) -> zarr.Group:
+        if isinstance(self.data, dict):
+            raise UserError("a buffer in memory has no chunks: use save_to_path, which takes them")
+        return self.data
+
+
+def _create_episode_ends(meta: zarr.Group, n_episodes: int) -> zarr.Array:
+    # 64k ends in one chunk, packed to almost nothing: an append replaces one small file.
+    return create_array(meta, "episode_ends", (n_episodes,), np.int64, chunks=(65536,))

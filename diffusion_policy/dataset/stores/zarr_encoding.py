@@ -1,0 +1,129 @@
+"""How an array of steps is cut into chunks and compressed on disk."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numcodecs
+import numpy as np
+import numpy.typing as npt
+import zarr
+from zarr.codecs import BloscCodec
+from zarr.storage import LocalStore
+
+from diffusion_policy.dataset.stores.step_copy import copy_steps
+from diffusion_policy.util.atomic_file import replacing
+from diffusion_policy.util.errors import UserError
+
+# "default", "disk", None (uncompressed), or codec objects of the zarr format in use.
+Codec = Any
+CompressorsOption = Mapping[str, Codec] | Codec
+ChunksOption = Mapping[str, tuple[int, ...]] | tuple[int, ...] | None
+
+# Small enough that reading one window decodes little, large enough that files stay few.
+TARGET_CHUNK_BYTES = 2 * 1024 * 1024
+
+_BLOSC = {
+    # read during training, straight from the disk: decodes fastest
+    "default": {"cname": "lz4", "clevel": 5, "shuffle": "noshuffle"},
+    # kept or sent: packs smallest
+    "disk": {"cname": "zstd", "clevel": 5, "shuffle": "bitshuffle"},
+}
+
+
+def resolve_chunks(
+    chunks: ChunksOption,
+    key: str,
+    shape: tuple[int, ...],
+    itemsize: int,
+) -> tuple[int, ...]:
+    """Chunk shape of array ``key``: what ``chunks`` says for it, else about 2 MiB of whole steps.
+
+    ``chunks`` is a chunk shape by key, one chunk shape for every array, or None.
+
+    Raises:
+        UserError: the chunk shape does not have the array's number of dimensions.
+    """
+    chosen = chunks.get(key) if isinstance(chunks, Mapping) else chunks
+    if not shape:
+        return ()
+    if chosen is None:
+        step_bytes = max(1, math.prod(shape[1:]) * itemsize)
+        return (max(1, TARGET_CHUNK_BYTES // step_bytes), *(max(1, n) for n in shape[1:]))
+    if len(chosen) != len(shape) or min(chosen) < 1:
+        raise UserError(
+            f"chunks of {key!r} are {tuple(chosen)} but its shape is {shape}: "
+            f"give {len(shape)} numbers of at least 1"
+        )
+    return tuple(chosen)
+
+
+def resolve_compressor(compressors: CompressorsOption, key: str, zarr_format: int) -> Codec:
+    """Compressor of array ``key``; ``compressors`` is one by key, or one for every array.
+
+    Keys left out of a mapping get ``"default"``.
+
+    Raises:
+        UserError: a name that is neither ``"default"`` nor ``"disk"``.
+    """
+    chosen = compressors.get(key, "default") if isinstance(compressors, Mapping) else compressors
+    if not isinstance(chosen, str):
+        return chosen
+    if chosen not in _BLOSC:
+        raise UserError(
+            f"compressor of {key!r} is {chosen!r}: choose one of {sorted(_BLOSC)}, "
+            "a codec object, or None for no compression"
+        )
+    options = _BLOSC[chosen]
+    if zarr_format == 3:
+        return BloscCodec(**options)
+    shuffle = getattr(numcodecs.Blosc, options["shuffle"].upper())
+    return numcodecs.Blosc(**(options | {"shuffle": shuffle}))
+
+
+def create_array(
+    group: zarr.Group,
+    key: str,
+    shape: tuple[int, ...],
+    dtype: npt.DTypeLike,
+    chunks: ChunksOption = None,
+    compressors: CompressorsOption = "default",
+) -> zarr.Array:
+    """Create (or replace) the array ``key`` of ``group``; unwritten entries read as zero."""
+    dtype = np.dtype(dtype)
+    return group.create_array(
+        key,
+        shape=shape,
+        dtype=dtype,
+        chunks=resolve_chunks(chunks, key, shape, dtype.itemsize),
+        compressors=resolve_compressor(compressors, key, group.metadata.zarr_format),
+        fill_value=0,
+        overwrite=True,
+    )
+
+
+def rewrite_array(
+    group: zarr.Group, key: str, chunks: tuple[int, ...], compressors: CompressorsOption
+) -> None:
+    """Store the array ``key`` of ``group`` anew with other chunks or compressors.
+
+    In a folder the new array is complete before it takes the old one's place.
+
+    Raises:
+        UserError: as :func:`resolve_chunks` and :func:`resolve_compressor`.
+    """
+    array = group[key]
+    store = group.store_path.store
+
+    def write(name: str, values: np.ndarray | zarr.Array) -> None:
+        codecs = {name: compressors}
+        target = create_array(group, name, array.shape, array.dtype, chunks, codecs)
+        copy_steps(values, target, array.shape[0], f"data/{key}")
+
+    if isinstance(store, LocalStore):
+        with replacing(store.root / array.path) as temporary:
+            write(temporary.name, array)
+    else:
+        write(key, array[...])

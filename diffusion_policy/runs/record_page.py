@@ -1,0 +1,148 @@
+"""The page of a recorded run: what it was, what it reached, and why episodes failed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from diffusion_policy.env_runner.failures import LAST_STEPS, MEANINGS, count_failures, failure_kind
+from diffusion_policy.runs.result import Result, duration, thousandths
+from diffusion_policy.runs.results_table import markdown_table
+from diffusion_policy.runs.seeds import SeedGroup
+
+_TEXT = """# {title}
+
+{facts}
+
+```
+{commands}
+```
+
+{remarks}![Curves](curves.png)
+
+## Failures
+
+{failures}
+
+The first kind that applies counts. {near_misses}
+
+## The first successes and failures
+
+{episodes}
+
+![Frames of these episodes](contact_sheet.png)
+
+`config.yaml` is the resolved config, `eval_info.json` the record of every episode, `launches.json`
+that of the training. Published scores beside this one: [RESULTS.md](../../../RESULTS.md).
+"""
+
+
+README_FILE, NOTES_FILE = "README.md", "notes.md"
+
+
+def result_page(folder: Path, title: str | None = None) -> str:
+    """The README of a folder of results, whose videos are relative to it.
+
+    What people wrote in its ``notes.md`` follows the commands.
+
+    Args:
+        title: None is :func:`title_of` the folder.
+
+    Raises:
+        UserError: the folder does not tell how the run came about.
+    """
+    result, notes = Result.read(folder), folder / NOTES_FILE
+    remarks = notes.read_text().strip() if notes.is_file() else ""
+    commands = [launch["command"] for launch in result.launches] + [result.info["command"]]
+    failures = count_failures(result.info["per_episode"])
+    return _TEXT.format(
+        title=title or title_of(folder),
+        facts=markdown_table(("", ""), _facts(result)),
+        commands="\n".join(dict.fromkeys(commands)),
+        remarks=f"{remarks}\n\n" if remarks else "",
+        failures=markdown_table(
+            ("", "episodes", "which is"),
+            [(kind, count, MEANINGS[kind]) for kind, count in failures.items()],
+        ),
+        near_misses=_near_misses(result.info["per_episode"]),
+        episodes=markdown_table(
+            ("seed", "outcome", "max reward", "reached at step", "steps", "video"),
+            [_episode(episode) for episode in result.info["per_episode"] if episode["video"]],
+        ),
+    )
+
+
+def title_of(folder: Path) -> str:
+    """The heading of the README that is there, or else the folder's name."""
+    readme = folder / README_FILE
+    first = readme.read_text().partition("\n")[0] if readme.is_file() else ""
+    return first.removeprefix("# ") if first.startswith("# ") else folder.name
+
+
+def _facts(result: Result) -> list[tuple[str, str]]:
+    cfg, info, score = result.cfg, result.info, result.score
+    alone = SeedGroup([result])
+    n_episodes = score["n_episodes"]
+    n_successes = sum(episode["success"] for episode in info["per_episode"])
+    first, last = info["seed_range"]
+    return [
+        (
+            "score",
+            f"**{alone.text('success_rate')} success**, {n_successes} of {n_episodes}; "
+            f"mean max reward {alone.text('mean_max_reward')}; brackets hold 95 % intervals, "
+            "rounded down",
+        ),
+        (
+            "evaluation",
+            ", ".join([f"seeds {first} to {last} with `{info['checkpoint']}`", *_changes(info)]),
+        ),
+        ("policy", f"`{cfg.policy._target_.rpartition('.')[2]}`, config `{cfg.name}`"),
+        ("demonstrations", f"{result.demonstrations}: `{cfg.task.dataset.path}`"),
+        ("training", f"{result.effort}, rollouts included"),
+        ("seed", str(cfg.training.seed)),
+        ("commit", _each(result, "commit")),
+        ("machine", _each(result, "machine")),
+        ("duration of the evaluation", duration(info["duration_s"])),
+        ("versions", ", ".join(f"{name} {v}" for name, v in info["versions"].items())),
+    ]
+
+
+def _changes(info: Mapping[str, Any]) -> list[str]:
+    """In what the evaluated policy was another than the trained one."""
+    changes = [f"`{override}`" for override in info.get("overrides", [])]
+    precision = info.get("precision", "fp32")  # earlier versions had no other
+    return changes if precision == "fp32" else [*changes, f"matrix products in {precision}"]
+
+
+def _each(result: Result, key: str) -> str:
+    """What the launches say of ``key``, and the evaluation where it says another thing."""
+    trained = " and ".join(dict.fromkeys(launch[key] for launch in result.launches))
+    evaluated = result.info[key]
+    return trained if trained == evaluated else f"{trained}; evaluation {evaluated}"
+
+
+def _near_misses(episodes: Iterable[Mapping[str, Any]]) -> str:
+    """Whether near misses would have needed more time, or did no more with it."""
+    near_misses = [
+        episode
+        for episode in episodes
+        if not episode["success"] and failure_kind(episode) == "near miss"
+    ]
+    early = sum(episode["best_step"] <= episode["length"] - LAST_STEPS for episode in near_misses)
+    return (
+        f"{early} of the {len(near_misses)} near misses had stopped getting better: their "
+        f"best reward came {LAST_STEPS} steps or more before the end."
+    )
+
+
+def _episode(episode: Mapping[str, Any]) -> tuple[object, ...]:
+    outcome = "success" if episode["success"] else f"failure: {failure_kind(episode)}"
+    return (
+        episode["seed"],
+        outcome,
+        thousandths(episode["max_reward"]),
+        episode["best_step"],
+        episode["length"],
+        f"[{episode['video'].rpartition('/')[2]}]({episode['video']})",
+    )

@@ -1,0 +1,31 @@
+"""Configs as plain data: nested, or as one flat table to compare with another."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+
+def config_leaves(cfg: DictConfig) -> dict[str, Any]:
+    """Every value that is no section, resolved, by its full key; a list is one value."""
+
+    def walk(node: dict[str, Any], prefix: str) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for name, value in node.items():
+            key = f"{prefix}{name}"
+            found |= walk(value, f"{key}.") if isinstance(value, dict) and value else {key: value}
+        return found
+
+    # By way of text, as a saved one went.
+    return walk(OmegaConf.to_container(OmegaConf.create(OmegaConf.to_yaml(cfg, resolve=True))), "")
+
+
+def plain(value: Any) -> Any:
+    """A copy of a configuration in dicts, lists and scalars (Hydra hands over its own classes)."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
+        return [plain(item) for item in value]
+    return value

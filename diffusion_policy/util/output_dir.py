@@ -1,0 +1,113 @@
+"""The output directory of a run: one process at a time, and failed writes told in one line."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from diffusion_policy.util.atomic_file import replacing
+from diffusion_policy.util.errors import UserError
+
+_GLANCE_S = 0.05  # for longer than this, is_held of another process cannot be in the way
+
+
+@contextmanager
+def writing(path: Path, *, atomic: bool = False) -> Iterator[None]:
+    """Turn what the system refuses while the block writes ``path`` into a :class:`UserError`.
+
+    Args:
+        atomic: a failing block leaves the file that was there, and the message says so.
+    """
+    kept = ""
+    try:
+        if atomic and path.exists():
+            kept = "; the previous one is kept"
+        yield
+    except OSError as error:
+        raise UserError(
+            f"cannot write {path}: {error.strerror or error}{kept}; free space or choose another "
+            "output directory, then run the same command to resume"
+        ) from error
+
+
+def write_atomically(path: Path, data: bytes | memoryview) -> None:
+    """Write a file so that a reader, or a crash, sees the old contents or the new, never a part.
+
+    Raises:
+        UserError: it cannot be written (disk full, no permission); the old file is untouched.
+    """
+    with writing(path, atomic=True), replacing(path) as partial:
+        partial.write_bytes(data)
+
+
+class OutputLock:
+    """Holds an output directory for this process; a context manager.
+
+    The kernel releases the lock when the process ends, however it ends.
+
+    Raises:
+        UserError: on entry, when another process holds it, or it cannot be written or locked.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.path = directory / ".lock"
+
+    def __enter__(self) -> OutputLock:
+        with writing(self.path):
+            self.directory.mkdir(parents=True, exist_ok=True)
+            self._file = self.path.open("ab+", buffering=0)
+        try:
+            self._take()
+        except BaseException:
+            self._file.close()
+            raise
+        return self
+
+    def _take(self) -> None:
+        try:
+            self._lock()
+        except (BlockingIOError, PermissionError):
+            self._file.seek(0)
+            holder = self._file.read().decode(errors="replace").strip() or "unknown"
+            raise UserError(
+                f"output directory {self.directory} is in use by process {holder}; "
+                "wait for it or choose another output directory"
+            ) from None
+        except OSError as error:
+            raise UserError(
+                f"cannot lock {self.path}: {error.strerror or error}; choose an output directory "
+                "on a file system with locks"
+            ) from error
+        with writing(self.path):
+            self._file.truncate(0)
+            self._file.write(str(os.getpid()).encode())
+
+    def _lock(self) -> None:
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(_GLANCE_S)
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+
+def is_held(directory: Path) -> bool:
+    """Whether a process holds the output directory, so that a run goes on there.
+
+    Where that cannot be told (no permission, no locks), nobody does.
+    """
+    try:
+        with (directory / ".lock").open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False

@@ -1,0 +1,75 @@
+"""How a run came about: each of its launches, with command, commit, machine, steps and seconds."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from diffusion_policy.util.errors import UserError
+from diffusion_policy.util.output_dir import write_atomically
+from diffusion_policy.util.provenance import command_line, commit, machine
+
+LAUNCHES_FILE = "launches.json"
+_KEYS = {"command", "commit", "machine", "steps", "seconds"}
+
+
+class Launches:
+    """Writes ``launches.json`` of a run: a record for each time that it was started or went on.
+
+    A record has ``command``, ``commit``, ``machine``, ``steps`` (first and last) and ``seconds``,
+    and grows whenever a state is saved: what a killed launch did after that is done again by the
+    next one, and counted there.
+
+    Args:
+        first_step: optimiser steps of the state that it goes on from.
+    """
+
+    def __init__(self, output_dir: Path, first_step: int) -> None:
+        self.path = output_dir / LAUNCHES_FILE
+        self._first_step = first_step
+        # A run that begins anew owes nothing to launches whose states are gone.
+        earlier = read_launches(output_dir) if self.path.is_file() else []
+        self._earlier = [launch for launch in earlier if launch["steps"][0] < first_step]
+        self._launch = {"command": command_line(), "commit": commit(), "machine": machine()}
+        self._started = time.monotonic()
+
+    def save(self, step: int) -> None:
+        """Record that the state after ``step`` steps is saved."""
+        progress = {
+            "steps": [self._first_step, step],
+            "seconds": round(time.monotonic() - self._started, 1),
+        }
+        launches = [*self._earlier, {**self._launch, **progress}]
+        write_atomically(self.path, (json.dumps(launches, indent=2) + "\n").encode())
+
+
+def read_launches(output_dir: Path) -> list[dict[str, Any]]:
+    """The records of a run.
+
+    Raises:
+        UserError: there are none, or the file is damaged.
+    """
+    path = output_dir / LAUNCHES_FILE
+    if not path.is_file():
+        raise UserError(
+            f"{output_dir} holds no {LAUNCHES_FILE}, which train.py writes; for a run of an "
+            'earlier version write it: [{"command": "python train.py ...", "commit": "...", '
+            '"machine": "...", "steps": [0, 1000], "seconds": 600}]'
+        )
+    try:
+        launches = json.loads(path.read_text())
+    except ValueError:
+        launches = None
+    if not isinstance(launches, list) or not launches or not all(map(_is_whole, launches)):
+        raise UserError(
+            f"{path} is damaged; correct it, or move it away to go on without these records"
+        )
+    return launches
+
+
+def _is_whole(launch: Any) -> bool:
+    if not isinstance(launch, dict) or not launch.keys() >= _KEYS:
+        return False
+    return isinstance(launch["steps"], list) and len(launch["steps"]) == 2

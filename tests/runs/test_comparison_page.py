@@ -1,0 +1,146 @@
+import re
+from html.parser import HTMLParser
+
+import pytest
+
+from diffusion_policy.scripts.compare import write_comparison
+from diffusion_policy.util.errors import UserError
+from tests.runs.fake_runs import make_run
+
+INTERVAL = {"test/success_ci_low": 0.101, "test/success_ci_high": 0.799}
+VOID = {"meta", "img", "br", "line", "wbr"}
+
+
+class Page(HTMLParser):
+    """What a page shows: its tables as rows of texts, and what its elements refer to."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.tables, self.references = [], [], []
+        self.text = ""
+        self.feed(text)
+        assert self.open == []
+
+    def handle_starttag(self, tag, attributes):
+        if tag not in VOID:
+            self.open.append(tag)
+        if tag == "table":
+            self.tables.append([])
+        if tag == "tr":
+            self.tables[-1].append([])
+        if tag in ("td", "th"):
+            self.tables[-1][-1].append("")
+        self.references += [value for name, value in attributes if name in ("src", "href")]
+
+    def handle_startendtag(self, tag, attributes):
+        pass
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text += data
+        if {"td", "th"} & set(self.open):
+            self.tables[-1][-1][-1] += data
+
+
+def page(tmp_path, *directories, **options):
+    output = tmp_path / "compare.html"
+    write_comparison(directories or [tmp_path], output, **options)
+    return Page(output.read_text())
+
+
+@pytest.fixture
+def sweep(tmp_path):
+    """Two seeds of a good learning rate, one of a bad one; the second seed is unfinished."""
+    sweep = tmp_path / "sweep"
+    low, high = "optimizer.lr=0.1", "optimizer.lr=0.2"
+    make_run(sweep / "train_0", [0.1] * 4, [low], **INTERVAL)
+    make_run(sweep / "train_1", [0.2, 0.9, 0.6, 0.8], [high], **INTERVAL)
+    make_run(sweep / "train_2", [0.6], [high, "training.seed=43"], **INTERVAL)
+    return sweep
+
+
+def test_scores_are_grouped_by_experiment_the_best_first(tmp_path, sweep):
+    mean, best, second, other = page(tmp_path, sweep).tables[0][1:]
+    assert mean[:5] == ["A optimizer.lr=0.2", "mean of 2", "", "2 to 8", "35.0 % ± 63.5 %"]
+    assert mean[5:] == ["", "0.700 ± 1.271", "0.750 ± 1.906"]
+    assert best[:5] == ["train_1", "finished", "42", "8", "40.0 %"]
+    assert best[5:] == ["[10.1, 79.9]", "0.800", "0.900"]
+    assert second[:5] == ["train_2", "stopped", "43", "2", "30.0 %"]
+    assert other[:5] == ["B train_0optimizer.lr=0.1", "finished", "42", "8", "5.0 %"]
+
+
+def test_only_settings_that_differ_are_listed(tmp_path, sweep):
+    assert page(tmp_path, sweep).tables[1] == [
+        ["", "Atrain_1", "Atrain_2", "Btrain_0"],
+        ["training.seed", "42", "43", "42"],
+        ["optimizer.lr", "0.2", "0.2", "0.1"],
+    ]
+
+
+def test_the_page_needs_no_other_file(tmp_path, sweep):
+    found = page(tmp_path, sweep)
+    assert len(found.references) == 4  # a picture a curve
+    assert all(reference.startswith("data:") for reference in found.references)
+    text = (tmp_path / "compare.html").read_text()
+    assert "http" not in re.sub(r"base64,[\w+/=]+", "", text)
+    assert "@import" not in text
+    assert "url(" not in text
+
+
+def test_methods_and_tasks_are_named_where_they_differ(tmp_path):
+    make_run(tmp_path / "a", [0.1])
+    make_run(tmp_path / "b", [0.5], ["name=train_<b>", "task.name=other", "policy.x=1"])
+    rows = page(tmp_path).tables[0]
+    assert [row[0] for row in rows[1:]] == [
+        "A btrain_<b> on other",
+        "B atrain_dot_pusht on pusht_keypoints",
+    ]
+
+
+def test_a_run_without_scores_is_shown(tmp_path):
+    make_run(tmp_path / "train_0")
+    found = page(tmp_path)
+    label = "A train_0train_dot_pusht on pusht_keypoints"
+    assert found.tables[0][1] == [label, "stopped", "42", "0", "", "", "", ""]
+    assert found.references == []
+    assert "There are none." in found.text
+
+
+def test_videos_of_the_last_rollout_are_in_the_page(tmp_path, sweep):
+    media = sweep / "train_1" / "media"
+    for epoch, size in ((0, 9), (10, 9), (2, 9)):
+        for name in ("test_100000_success", "test_100001_failure", "train_0_failure"):
+            path = media / f"epoch={epoch:04d}" / f"{name}.mp4"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(bytes([epoch]) * size)
+    (sweep / "train_2/media/epoch=0000").mkdir(parents=True)
+    (sweep / "train_2/media/epoch=0000/test_7_success.mp4").write_bytes(b"0" * 1_000_001)
+    found = page(tmp_path, sweep)
+    videos = [reference for reference in found.references if "video" in reference]
+    assert videos == ["data:video/mp4;base64,CgoKCgoKCgoK"] * 2
+    assert "test seed 100000: success" in found.text
+    assert "test seed 100001: failure" in found.text
+    assert "too large for this page" in found.text
+    assert found.text.count("No videos were recorded.") == 1
+    without = page(tmp_path, sweep, n_videos=0)
+    assert not any("video" in reference for reference in without.references)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"directories": ["empty"]}, r"empty holds no run of train\.py"),
+        ({"directories": ["sweep", "none"]}, r"none is not a directory"),
+        ({"directories": ["sweep"], "n_videos": -1}, r"--videos is -1; use at least 0"),
+        ({"directories": ["sweep"], "output": "file/page.html"}, r"cannot write .*page\.html"),
+    ],
+)
+def test_mistakes_are_told(tmp_path, sweep, arguments, message):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").touch()
+    directories = [tmp_path / name for name in arguments.pop("directories")]
+    output = tmp_path / arguments.pop("output", "page.html")
+    with pytest.raises(UserError, match=message):
+        write_comparison(directories, output, **arguments)

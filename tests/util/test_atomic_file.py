@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from diffusion_policy.util.atomic_file import replacing
+
+DYING_WRITER = """
+import os, signal, sys
+from pathlib import Path
+from diffusion_policy.util.atomic_file import replacing
+with replacing(sys.argv[1]) as partial:
+    if sys.argv[2] == "folder":
+        partial.mkdir()
+        partial /= "inside"
+    partial.write_bytes(b"half")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def die_writing(path: Path, kind: str) -> None:
+    command = [sys.executable, "-c", DYING_WRITER, str(path), kind]
+    assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_what_a_killed_writer_left_goes_with_the_next_write(tmp_path, kind):
+    # Brackets and a star mean something else in a glob pattern.
+    path = tmp_path / "epoch=[0]*.ckpt"
+    path.write_bytes(b"old")
+    die_writing(path, kind)
+    assert len(list(tmp_path.iterdir())) == 2
+    assert path.read_bytes() == b"old"
+    with replacing(path) as partial:
+        partial.write_bytes(b"new")
+    assert list(tmp_path.iterdir()) == [path]
+    assert path.read_bytes() == b"new"
+
+
+def test_only_abandoned_temporaries_of_the_same_target_go(tmp_path):
+    die_writing(tmp_path / "other.ckpt", "file")
+    with replacing(tmp_path / "a.ckpt") as ours:
+        ours.write_bytes(b"ours")
+        # The parent process lives as long as this test.
+        living = ours.with_name(ours.name.replace(str(os.getpid()), str(os.getppid())))
+        living.write_bytes(b"being written")
+        abandoned_elsewhere = set(tmp_path.glob(".other.*"))
+        assert len(abandoned_elsewhere) == 1
+    with replacing(tmp_path / "a.ckpt") as ours:
+        ours.write_bytes(b"ours again")
+    assert set(tmp_path.iterdir()) == {tmp_path / "a.ckpt", living, *abandoned_elsewhere}
+
+
+def write_half(path: Path) -> None:
+    with replacing(path) as partial:
+        partial.write_text("half")
+        raise KeyboardInterrupt
+
+
+def test_an_interrupted_block_leaves_the_old_contents(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    with pytest.raises(KeyboardInterrupt):
+        write_half(path)
+    assert list(tmp_path.iterdir()) == [path]
+    assert path.read_text() == "old"
+
+
+def test_a_folder_takes_the_place_of_a_folder(tmp_path):
+    path = tmp_path / "data.zarr"
+    for content in ["old", "new"]:
+        with replacing(path) as partial:
+            partial.mkdir()
+            (partial / content).touch()
+    assert [p.name for p in path.iterdir()] == ["new"]
+    assert list(tmp_path.iterdir()) == [path]

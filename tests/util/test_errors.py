@@ -1,0 +1,109 @@
+import hydra
+import pytest
+from hydra.errors import InstantiationException
+from omegaconf import OmegaConf
+
+from diffusion_policy.util.errors import UserError, reports_user_errors, user_message
+
+
+def test_user_error_ends_in_one_line(capsys):
+    @reports_user_errors
+    def main() -> None:
+        raise UserError("x is 3; use 4")
+
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 1
+    assert capsys.readouterr().err == "error: x is 3; use 4\n"
+
+
+def test_cause_is_found_behind_a_wrapper():
+    wrapper = RuntimeError("wrapped")
+    wrapper.__cause__ = UserError("the cause")
+    assert user_message(wrapper) == "the cause"
+
+
+def test_interrupt_ends_without_a_word(capsys):
+    @reports_user_errors
+    def main() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 130
+    assert capsys.readouterr().err == ""
+
+
+def test_other_errors_keep_their_traceback():
+    @reports_user_errors
+    def main() -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        main()
+
+
+@pytest.mark.parametrize(
+    ("section", "message"),
+    [
+        (
+            {"_target_": "torch.nn.Dropout", "p": 2},
+            "part.inner cannot be built: ValueError: dropout probability has to be between 0 and 1",
+        ),
+        (
+            {"_target_": "torch.nn.Dropout", "rate": 0.5},
+            "unknown config key part.inner.rate; see the class that _target_ names",
+        ),
+        (
+            {"_target_": "torch.nn.Linear"},
+            "part.inner cannot be built: TypeError: Linear.__init__() missing 2 required",
+        ),
+        (
+            {"_target_": "torch.nn.NoSuchLayer"},
+            "part.inner._target_ is 'torch.nn.NoSuchLayer', which cannot be imported: ",
+        ),
+    ],
+)
+def test_a_section_that_cannot_be_built_is_named(section, message):
+    cfg = OmegaConf.create({"part": {"inner": section}})
+
+    def build() -> None:
+        hydra.utils.instantiate(cfg.part)
+
+    for run in (build, lambda: within_the_program(build)):
+        with pytest.raises(InstantiationException) as caught:
+            run()
+        told = user_message(caught.value)
+        assert told.startswith(message)
+        assert "\n" not in told
+
+
+def within_the_program(function) -> None:
+    """Call it as train.py calls the workspace: through Hydra, but from no section of a config."""
+    hydra.utils.instantiate({"_target_": f"{__name__}.call"}, function)
+
+
+def call(function) -> None:
+    function()
+
+
+def test_a_fault_of_the_program_keeps_its_traceback():
+    def fail() -> None:
+        raise ValueError("our fault")
+
+    with pytest.raises(InstantiationException) as caught:
+        within_the_program(fail)
+    assert user_message(caught.value) is None
+
+    cfg = OmegaConf.create({"part": {"_target_": "operator.truediv"}})
+    with pytest.raises(InstantiationException) as caught:
+        hydra.utils.instantiate(cfg.part, 1, 0)
+    assert user_message(caught.value) is None
+
+
+def test_a_missing_section_is_told_wherever_it_is_missed():
+    cfg = OmegaConf.create({"part": 1})
+    OmegaConf.set_struct(cfg, True)
+    with pytest.raises(InstantiationException) as caught:
+        within_the_program(lambda: cfg.other)
+    assert user_message(caught.value).startswith("Key 'other' is not in struct")
