@@ -13,6 +13,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from diffusion_policy.checkpoint.migration import migrate_config
 from diffusion_policy.util.config import config_leaves
 from diffusion_policy.util.errors import UserError
 
@@ -105,7 +106,7 @@ def _settings(path: Path) -> Mapping[str, Any]:
 @cache
 def _read_settings(path: Path, modified_ns: int) -> Mapping[str, Any]:
     """Reading YAML takes long: once for each version of the file."""
-    return config_leaves(OmegaConf.load(path))
+    return config_leaves(migrate_config(OmegaConf.load(path)))
 
 
 def _natural(name: str) -> list[tuple[int, str]]:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from omegaconf import DictConfig
 
+from diffusion_policy.checkpoint.migration import migrate_config
 from diffusion_policy.util.config import config_leaves
 
 # Keys and whole sections that decide neither what is learned nor how it is scored: where and how
@@ -76,7 +77,8 @@ class Change(NamedTuple):
 
 def changed_settings(saved: DictConfig, current: DictConfig) -> list[Change]:
     """The settings that differ and should not, in the order of their keys."""
-    before, now = (since_then(config_leaves(config)) for config in (saved, current))
+    before = since_then(config_leaves(migrate_config(saved)))
+    now = since_then(config_leaves(current))
     return [
         Change(key, before.get(key, ABSENT), now.get(key, ABSENT))
         for key in sorted(before.keys() | now.keys())
