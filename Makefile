@@ -24,6 +24,7 @@ test: .venv/installed-dev ## run the tests in two processes; ARGS goes to pytest
 lint: .venv/installed-dev ## check style and formatting
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
+	$(BIN)/typos
 
 clean: ## remove .venv, caches and build leftovers; runs and data stay
 	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
