@@ -21,7 +21,7 @@ from diffusion_policy.dataset.stores.replay_buffer import ReplayBuffer
 from diffusion_policy.env.pusht.contacts import contacts
 from diffusion_policy.env.pusht.observations import OBSERVATIONS
 from diffusion_policy.env.pusht.pusht_env import PushTEnv
-from diffusion_policy.env.pusht.renderer import draw
+from diffusion_policy.env.pusht.render.renderer import draw
 from diffusion_policy.env.pusht.simulation import AGENT_RADIUS, CONTROL_HZ, WORLD_SIZE
 from diffusion_policy.env.pusht.window import QUIT, Window
 from diffusion_policy.util.errors import UserError, reports_user_errors

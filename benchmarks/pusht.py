@@ -9,7 +9,7 @@ import gymnasium
 import numpy as np
 
 from benchmarks.case import Options, Work, case, each
-from diffusion_policy.env.pusht.renderer import draw
+from diffusion_policy.env.pusht.render.renderer import draw
 from diffusion_policy.gym_util.make_env import make_env
 
 GOLDEN = Path(__file__).parents[1] / "tests" / "golden"

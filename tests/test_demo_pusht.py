@@ -13,7 +13,7 @@ import pytest
 
 from demo_pusht import Teleoperation, collect, main
 from diffusion_policy.dataset.stores.replay_buffer import ReplayBuffer
-from diffusion_policy.env.pusht.expert import ScriptedExpert
+from diffusion_policy.env.pusht.expert.scripted_expert import ScriptedExpert
 from diffusion_policy.env.pusht.observations import OBSERVATIONS
 from diffusion_policy.env.pusht.pusht_env import PushTEnv
 from diffusion_policy.util.errors import UserError

@@ -21,7 +21,7 @@ import numpy as np
 import zarr
 from tqdm import tqdm
 
-from diffusion_policy.env.pusht.expert import ScriptedExpert
+from diffusion_policy.env.pusht.expert.scripted_expert import ScriptedExpert
 from diffusion_policy.env.pusht.simulation import (
     GOAL_POSE,
     SUCCESS_COVERAGE,

@@ -11,7 +11,7 @@ import math
 
 import numpy as np
 
-from diffusion_policy.env.pusht.observations import KEYPOINTS, VERTICES
+from diffusion_policy.env.pusht.block import KEYPOINTS, VERTICES
 from diffusion_policy.env.pusht.simulation import WORLD_SIZE
 from diffusion_policy.util.errors import UserError
 

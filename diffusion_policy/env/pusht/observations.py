@@ -12,42 +12,11 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-import pymunk
 from gymnasium import spaces
 
-from diffusion_policy.env.pusht.simulation import BAR, STEM, WORLD_SIZE
-
-IMAGE_SIZE = 96
-"""Side in pixels of the image observation."""
-
-KEYPOINTS = np.array(
-    [
-        (9.269786713763871, 90.04097352393619),
-        (-60.983472364471474, -1.1867297607997276),
-        (60.91275557727772, -1.3933642242328201),
-        (-0.2705034390160016, 25.54362499146542),
-        (-14.064927576212233, 122.81585355412153),
-        (39.002738500170146, 32.857404276587566),
-        (-39.966414424694534, 32.729655446429945),
-        (-16.82434437939744, 62.86317892234989),
-        (23.54146122024909, -1.7002881094626152),
-    ]
-)
-"""(9, 2) the benchmark's keypoints in block coordinates (Diffusion Policy's PushT-lowdim)."""
-
-VERTICES = np.array(
-    [vertex for part in (BAR, STEM) for vertex in pymunk.Poly(None, part).get_vertices()]
-)
-"""(8, 2) corners of bar, then stem, in block coordinates, in LeRobot's order: pymunk's own."""
-
-
-def block_to_world(points: np.ndarray, state: np.ndarray) -> np.ndarray:
-    """Points fixed to the block (K, 2), in world units for each state (..., 5) -> (..., K, 2)."""
-    state = np.asarray(state, dtype=np.float64)
-    angle = state[..., 4, None, None]
-    x_axis = np.concatenate([np.cos(angle), np.sin(angle)], axis=-1)  # of the block
-    y_axis = x_axis[..., ::-1] * [-1, 1]
-    return points[:, :1] * x_axis + points[:, 1:] * y_axis + state[..., None, 2:4]
+from diffusion_policy.env.pusht.block import KEYPOINTS, VERTICES, block_to_world
+from diffusion_policy.env.pusht.render.sheet import IMAGE_SIZE
+from diffusion_policy.env.pusht.simulation import WORLD_SIZE
 
 
 def agent_pos(state: np.ndarray) -> np.ndarray:
@@ -83,9 +52,9 @@ def obs(state: np.ndarray) -> np.ndarray:
 
 
 def image(state: np.ndarray) -> np.ndarray:
-    """(3, 96, 96) uint8 RGB picture of one state (5,)."""
-    # Imported late: a worker that never draws should not pay for pygame and OpenCV.
-    from diffusion_policy.env.pusht.renderer import observation_image
+    """(3, 96, 96) uint8 RGB image of one state (5,)."""
+    # Imported late: a worker that never draws does without OpenCV (17 MB).
+    from diffusion_policy.env.pusht.render.renderer import observation_image
 
     return observation_image(state)
 

@@ -150,7 +150,7 @@ class PushTEnv(gymnasium.Env):
         return observation, info
 
     def _frame(self) -> np.ndarray:
-        from diffusion_policy.env.pusht.renderer import draw
+        from diffusion_policy.env.pusht.render.renderer import draw
 
         return draw(self.simulation.get_state(), self.render_size, self._last_action)
 

@@ -13,8 +13,8 @@ from functools import lru_cache
 import numpy as np
 import pymunk
 
+from diffusion_policy.env.pusht.block import BAR, STEM, transform
 from diffusion_policy.env.pusht.geometry import (
-    Point,
     counter_clockwise,
     intersection_area,
     polygon_area,
@@ -31,17 +31,6 @@ GOAL_POSE = (256.0, 256.0, math.pi / 4)
 SUCCESS_COVERAGE = 0.95
 """A step succeeds when the block covers strictly more than this share of the goal."""
 
-_SCALE = 30
-BAR = [(-2 * _SCALE, _SCALE), (2 * _SCALE, _SCALE), (2 * _SCALE, 0), (-2 * _SCALE, 0)]
-STEM = [
-    (-_SCALE / 2, _SCALE),
-    (-_SCALE / 2, 4 * _SCALE),
-    (_SCALE / 2, 4 * _SCALE),
-    (_SCALE / 2, _SCALE),
-]
-"""The T as two rectangles, in block coordinates."""
-BLOCK_AREA = polygon_area(BAR) + polygon_area(STEM)
-
 WALLS = [
     ((5, 506), (5, 5)),
     ((5, 5), (506, 5)),
@@ -51,13 +40,7 @@ WALLS = [
 # Gains of the PD law that drives the agent to the commanded position.
 _STIFFNESS, _DAMPING = 100.0, 20.0
 
-
-def transform(points: list[Point], x: float, y: float, angle: float) -> list[Point]:
-    """Rotate ``points`` by ``angle`` (radians), then translate them by (x, y)."""
-    cos, sin = math.cos(angle), math.sin(angle)
-    return [(x + px * cos - py * sin, y + px * sin + py * cos) for px, py in points]
-
-
+_BLOCK_AREA = polygon_area(BAR) + polygon_area(STEM)
 _GOAL = [counter_clockwise(transform(part, *GOAL_POSE)) for part in (BAR, STEM)]
 
 
@@ -159,4 +142,4 @@ def _coverage(x: float, y: float, angle: float) -> float:
         for part in (transform(BAR, x, y, angle), transform(STEM, x, y, angle))
         for goal in _GOAL
     )
-    return overlap / BLOCK_AREA
+    return overlap / _BLOCK_AREA

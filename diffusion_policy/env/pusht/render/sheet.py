@@ -8,8 +8,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from diffusion_policy.env.pusht.observations import IMAGE_SIZE
 from diffusion_policy.env.pusht.simulation import WORLD_SIZE
+
+IMAGE_SIZE = 96
+"""Side in pixels of the image observation."""
 
 _COMMON = math.gcd(WORLD_SIZE, IMAGE_SIZE)
 TILE = WORLD_SIZE // _COMMON

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from diffusion_policy.env.pusht.pushing import CLEARANCE, COG, before_face, contact, to_world
-from diffusion_policy.env.pusht.simulation import AGENT_RADIUS, BAR, STEM, WORLD_SIZE
+from diffusion_policy.env.pusht.block import BAR, STEM
+from diffusion_policy.env.pusht.expert.pushing import CLEARANCE, COG, before_face, contact, to_world
+from diffusion_policy.env.pusht.simulation import AGENT_RADIUS, WORLD_SIZE
 
 RUN_UP = 18.0
 """Free space between agent and face where the straight run-up begins."""

@@ -5,7 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from diffusion_policy.env.pusht.observations import OBSERVATIONS, VERTICES
+from diffusion_policy.env.pusht.block import VERTICES
+from diffusion_policy.env.pusht.observations import OBSERVATIONS
 from diffusion_policy.env.pusht.simulation import PushTSimulation, initial_state
 from tests.reference import golden
 

@@ -12,15 +12,15 @@ from functools import cache, lru_cache
 import cv2
 import numpy as np
 
-from diffusion_policy.env.pusht.observations import VERTICES, block_to_world
-from diffusion_policy.env.pusht.raster import (
+from diffusion_policy.env.pusht.block import VERTICES, block_to_world
+from diffusion_policy.env.pusht.render.raster import (
     disk_spans,
     fat_segment_pixels,
     fat_segment_spans,
     paint,
     quad_spans,
 )
-from diffusion_policy.env.pusht.sheet import TILE, Box, Sheet
+from diffusion_policy.env.pusht.render.sheet import TILE, Box, Sheet
 from diffusion_policy.env.pusht.simulation import (
     AGENT_RADIUS,
     GOAL_POSE,

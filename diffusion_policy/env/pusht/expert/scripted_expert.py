@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from diffusion_policy.env.pusht.pushing import (
+from diffusion_policy.env.pusht.expert.pushing import (
     CORNERS,
     FACE_HIGH,
     FACE_LOW,
@@ -31,7 +31,7 @@ from diffusion_policy.env.pusht.pushing import (
     to_world,
     twist,
 )
-from diffusion_policy.env.pusht.routes import Routes
+from diffusion_policy.env.pusht.expert.routes import Routes
 from diffusion_policy.env.pusht.simulation import WORLD_SIZE
 
 # The action leads the agent by so much. The agent then covers about 0.4 of the lead per step.

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 import numpy as np
 import pymunk
 
-from diffusion_policy.env.pusht.simulation import AGENT_RADIUS, BAR, GOAL_POSE, STEM, transform
+from diffusion_policy.env.pusht.block import BAR, STEM, transform
+from diffusion_policy.env.pusht.simulation import AGENT_RADIUS, GOAL_POSE
 
 COG = np.array([0.0, 45.0])
 """Centre of gravity in block coordinates."""

@@ -6,12 +6,12 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from diffusion_policy.env.pusht.block import BAR, STEM, transform
 from diffusion_policy.env.pusht.geometry import (
     counter_clockwise,
     intersection_area,
     polygon_area,
 )
-from diffusion_policy.env.pusht.simulation import BAR, STEM, transform
 
 coordinates = st.floats(-200, 200)
 angles = st.floats(-10, 10)

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 from diffusion_policy.env.pusht.contacts import Contact, contacts
-from diffusion_policy.env.pusht.figures import (
+from diffusion_policy.env.pusht.render.figures import (
     Color,
     Pixel,
     agent,
@@ -25,9 +25,15 @@ from diffusion_policy.env.pusht.figures import (
     corners,
     walls,
 )
-from diffusion_policy.env.pusht.observations import IMAGE_SIZE
-from diffusion_policy.env.pusht.raster import fine_line
-from diffusion_policy.env.pusht.sheet import CANVAS, TILE, TILE_IN_IMAGE, Box, Sheet
+from diffusion_policy.env.pusht.render.raster import fine_line
+from diffusion_policy.env.pusht.render.sheet import (
+    CANVAS,
+    IMAGE_SIZE,
+    TILE,
+    TILE_IN_IMAGE,
+    Box,
+    Sheet,
+)
 from diffusion_policy.env.pusht.simulation import AGENT_RADIUS, WORLD_SIZE
 
 CONTACT_COLOR: Color = (231, 76, 60)  # pymunk's default
