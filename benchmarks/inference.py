@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from benchmarks.case import Options, Work, case, each
 from benchmarks.policies import DOT, SMALL_UNET, TRANSFORMER, UNET, learner
+from diffusion_policy.agent.local import LocalAgent
 from diffusion_policy.checkpoint.saved_policy import load_policy
 from diffusion_policy.env.pusht.simulation import CONTROL_HZ
 from diffusion_policy.policy.base_policy import BasePolicy
@@ -307,7 +308,8 @@ def episodes(options: Options, on_pictures: bool) -> Iterator[Work]:
         assert len(lengths) == n_episodes
 
     with runner:
-        yield Work(lambda: runner.run(policy), check)
+        agent = LocalAgent(policy)
+        yield Work(lambda: runner.run(agent), check)
 
 
 class _Companion(nn.Module):

@@ -9,16 +9,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
-from torch import Tensor
 from tqdm import tqdm
 
+from diffusion_policy.agent.agent import Agent
 from diffusion_policy.env_runner.episode import Episode
 from diffusion_policy.env_runner.replay import Chunks, first_of_each_outcome, record
 from diffusion_policy.gym_util.make_env import make_env, observation_spaces
 from diffusion_policy.gym_util.vector_env import VectorEnv
-from diffusion_policy.model.common.inference import undisturbed
-from diffusion_policy.policy.base_policy import BasePolicy
 from diffusion_policy.spec.task_spec import TaskSpec
 from diffusion_policy.util import distributed
 from diffusion_policy.util.config import plain
@@ -156,11 +153,11 @@ class EnvRunner(BaseRunner):
                 )
         _check("action.shape", self.shape_meta.action.shape, action_shape)
 
-    def run(self, policy: BasePolicy, label: str | None = None) -> dict[str, Any]:
+    def run(self, agent: Agent, label: str | None = None) -> dict[str, Any]:
         """Play every episode once, and sum up.
 
         Args:
-            policy: called once per control step, on the slots that need an action.
+            agent: asked on the slots that need actions; left as it was found.
             label: folder of the videos; None counts up.
 
         Returns:
@@ -172,14 +169,16 @@ class EnvRunner(BaseRunner):
 
         Raises:
             WorkerError: an environment failed, see :class:`VectorEnv`.
+            UserError: the policy's plan is too short for ``n_latency_steps``.
             ValueError: the policy's actions have the wrong shape, or are not finite.
         """
-        env = self._env_for(policy)
+        agent = agent.with_latency(self.n_latency_steps)
+        env = self._env_for(agent)
         self._folder = self._video_folder(label)
         self._kept.clear()
         plan = _share(self._plan(self._folder), distributed.rank(), distributed.n_processes())
-        with undisturbed(policy, policy.device, self.policy_seed):
-            played = self._play(env, policy, plan)
+        with agent.undisturbed(self.policy_seed):
+            played = self._play(env, agent, plan)
         self.episodes = sorted(distributed.gather(played), key=lambda episode: episode.episode_ix)
         return summary(self.episodes)
 
@@ -205,12 +204,10 @@ class EnvRunner(BaseRunner):
                 self.episodes[episode.episode_ix] = episode
         self.episodes = distributed.from_main(self.episodes)
 
-    def _env_for(self, policy: BasePolicy) -> VectorEnv:
+    def _env_for(self, agent: Agent) -> VectorEnv:
         """The workers of the last run, if they suit this policy too."""
-        self._check_latency(policy)
         env = self._vector_env
-        obs_offsets = tuple(offset - self.n_latency_steps for offset in policy.obs_offsets)
-        window = (obs_offsets, policy.n_action_steps)
+        window = (agent.obs_offsets, agent.n_action_steps)
         if env and not env.closed and (env.obs_offsets, env.n_action_steps) == window:
             return env
         self.close()
@@ -218,8 +215,8 @@ class EnvRunner(BaseRunner):
             self.env_spec,
             self.n_envs,
             self.n_workers or max(1, usable_cores() // distributed.n_local_processes()),
-            obs_offsets=obs_offsets,
-            n_action_steps=policy.n_action_steps,
+            obs_offsets=agent.obs_offsets,
+            n_action_steps=agent.n_action_steps,
             max_steps=self.max_steps,
             video_fps=self.fps,
         )
@@ -245,7 +242,7 @@ class EnvRunner(BaseRunner):
         numbered = (media / f"rollout_{number:04d}" for number in itertools.count())
         return next(folder for folder in numbered if not folder.exists())
 
-    def _play(self, env: VectorEnv, policy: BasePolicy, plan: list[Episode]) -> list[Episode]:
+    def _play(self, env: VectorEnv, agent: Agent, plan: list[Episode]) -> list[Episode]:
         waiting = deque(plan)
         running: dict[int, Episode] = {}  # by slot
         finished: list[Episode] = []
@@ -254,14 +251,13 @@ class EnvRunner(BaseRunner):
                 free = [slot for slot in range(env.n_envs) if slot not in running]
                 starting = {slot: waiting.popleft() for slot in free[: len(waiting)]}
                 if starting:
-                    _start(env, policy, starting)
+                    _start(env, agent, starting)
                     running |= starting
                 slots = sorted(running)
-                actions = self._actions(env, policy, slots)
+                actions = agent.predict(env.observe(slots), ids=slots).action
                 if self.n_outcome_vis:
-                    # Copied: a policy may go on writing into the tensor that it handed out.
                     for slot, chunk in zip(slots, actions, strict=True):
-                        self._kept[running[slot].episode_ix].append(chunk.copy())
+                        self._kept[running[slot].episode_ix].append(chunk)
                 totals = env.step(slots, actions)
                 for row in np.flatnonzero(totals.done):
                     finished.append(running.pop(slots[row]).finished(totals, row))
@@ -277,37 +273,6 @@ class EnvRunner(BaseRunner):
             leave=False,
             bar_format="{desc}: {percentage:3.0f}%|{bar}| [{elapsed}<{remaining}]",
         )
-
-    def _actions(self, env: VectorEnv, policy: BasePolicy, slots: Sequence[int]) -> np.ndarray:
-        """(n, Ta, Da) from the policy, checked."""
-        observed = env.observe(slots)
-        obs = {key: _tensor(observed[key], policy.device) for key in self.shape_meta.obs}
-        result = policy.predict_action(obs, env_ids=slots)
-        actions = self._executed(policy, result).float().cpu().numpy()
-        expected = (len(slots), policy.n_action_steps, *self.shape_meta.action.shape)
-        if actions.shape != expected:
-            raise ValueError(f"the policy's actions have shape {actions.shape}, not {expected}")
-        if not np.isfinite(actions).all():
-            raise ValueError("the policy's actions are not finite")
-        return actions
-
-    def _executed(self, policy: BasePolicy, result: Mapping[str, Tensor]) -> Tensor:
-        """(n, Ta, Da) of the prediction: from now on, which is later than what was observed."""
-        if self.n_latency_steps == 0:
-            return result["action"]
-        first = policy.window.action_offsets.index(self.n_latency_steps)
-        return result["action_pred"][:, first : first + policy.n_action_steps]
-
-    def _check_latency(self, policy: BasePolicy) -> None:
-        if self.n_latency_steps == 0:
-            return
-        most = policy.n_actions_ahead - policy.n_action_steps
-        if self.n_latency_steps > most:
-            raise UserError(
-                f"task.env_runner.n_latency_steps is {self.n_latency_steps}; use at most {most}, "
-                f"since the policy plans {policy.n_actions_ahead} actions from its observation on "
-                f"and executes {policy.n_action_steps} at a time"
-            )
 
     def close(self) -> None:
         """End the workers."""
@@ -334,14 +299,14 @@ def _share(plan: Sequence[Episode], rank: int, n_processes: int) -> list[Episode
     return recorded_first[n_main:][rank - 1 :: n_processes - 1]
 
 
-def _start(env: VectorEnv, policy: BasePolicy, starting: Mapping[int, Episode]) -> None:
+def _start(env: VectorEnv, agent: Agent, starting: Mapping[int, Episode]) -> None:
     episodes = starting.values()
     env.reset(
         list(starting),
         [episode.seed for episode in episodes],
         video_paths=[episode.video for episode in episodes],
     )
-    policy.reset(list(starting), seeds=[episode.seed for episode in episodes])
+    agent.reset(list(starting), seeds=[episode.seed for episode in episodes])
 
 
 def _report(
@@ -353,12 +318,6 @@ def _report(
         f"rollout, {successes} of {len(finished)} episodes succeeded", refresh=False
     )
     bar.update(len(finished) * max_steps + int(running_lengths.sum()) - bar.n)
-
-
-def _tensor(array: np.ndarray, device: torch.device) -> Tensor:
-    """On the device; uint8 as it is, everything else as float32."""
-    tensor = torch.from_numpy(array)
-    return tensor.to(device, torch.uint8 if tensor.dtype == torch.uint8 else torch.float32)
 
 
 def summary(episodes: Sequence[Episode]) -> dict[str, Any]:

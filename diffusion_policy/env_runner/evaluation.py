@@ -15,8 +15,8 @@ from typing import Any
 
 import hydra
 import numpy as np
-import torch
 
+from diffusion_policy.agent.local import build_agent
 from diffusion_policy.checkpoint.saved_policy import SavedPolicy, change_settings
 from diffusion_policy.checkpoint.trust import check_trusted
 from diffusion_policy.env_runner.env_runner import EnvRunner
@@ -33,11 +33,7 @@ from diffusion_policy.util.atomic_file import replacing
 from diffusion_policy.util.errors import UserError
 from diffusion_policy.util.output_dir import OutputLock
 from diffusion_policy.util.provenance import command_line, commit, machine
-from diffusion_policy.util.pytorch_util import (
-    AUTOCAST_DTYPES,
-    resolve_device,
-    resolve_precision,
-)
+from diffusion_policy.util.pytorch_util import resolve_device, resolve_precision
 from diffusion_policy.util.statistics import bootstrap_interval, wilson_interval
 from diffusion_policy.workspace.score_text import score_text
 
@@ -103,12 +99,11 @@ def evaluate_checkpoint(
     _check_overrides(overrides)
     torch_device = resolve_device(device)
     precision = resolve_precision(precision, torch_device)
-    dtype = AUTOCAST_DTYPES[precision]
     # Before the lock, which would leave a folder for a checkpoint that there is not.
     saved = SavedPolicy.read(checkpoint)
     cfg, n_steps = saved.cfg, saved.n_steps
     change_settings(cfg, overrides)
-    policy = saved.build(torch_device, trust=trust)
+    agent = build_agent(saved, torch_device, precision=precision, trust=trust)
     del saved  # a second copy of the weights
     if not trust:
         check_trusted(cfg, "task.env_runner")
@@ -134,8 +129,7 @@ def evaluate_checkpoint(
         code = commit()  # at the end it may be another one
         started = time.monotonic()
         with runner:
-            with torch.autocast(torch_device.type, dtype, enabled=dtype is not None):
-                runner.run(policy, label=VIDEO_LABEL)
+            runner.run(agent, label=VIDEO_LABEL)
             info = {
                 "command": command_line(),
                 "checkpoint": str(checkpoint),

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
 import numpy as np
+
+from diffusion_policy.spec.history import ObservationHistory
 
 if TYPE_CHECKING:
     from diffusion_policy.gym_util.video_writer import VideoWriter
@@ -34,9 +35,8 @@ class EnvSlot:
 
     def __init__(self, env: gym.Env, obs_offsets: Sequence[int], video_fps: int = 10) -> None:
         self.env = env
-        self.obs_offsets = tuple(obs_offsets)
         self.video_fps = video_fps
-        self._history: deque[Any] = deque(maxlen=1 - self.obs_offsets[0])
+        self._history = ObservationHistory(obs_offsets)
         self._video: VideoWriter | None = None
 
     def reset(
@@ -79,16 +79,12 @@ class EnvSlot:
                     self._video = None
 
     def _remember(self, observation: Any) -> None:
-        # Copied, because an environment may go on writing into the array it handed out.
         named = observation if isinstance(observation, Mapping) else {"obs": observation}
-        self._history.append({key: np.array(value) for key, value in named.items()})
+        self._history.append(named)
 
-    def observations(self) -> list[dict[str, np.ndarray]]:
+    def observations(self) -> list[dict[str, Any]]:
         """The To single observations at ``obs_offsets``, oldest first."""
-        # Offset 0 is the last entry, -1 the one before; the first entry is either the beginning
-        # of the episode or, the history being full, exactly the oldest offset.
-        oldest = -len(self._history)
-        return [self._history[max(oldest, offset - 1)] for offset in self.obs_offsets]
+        return self._history.read()
 
     def close(self) -> None:
         """Close the environment and drop an unfinished video."""

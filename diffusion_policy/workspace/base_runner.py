@@ -5,15 +5,15 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import Any, Self
 
-from diffusion_policy.policy.base_policy import BasePolicy
+from diffusion_policy.agent.agent import Agent
 
 
 class BaseRunner(ABC):
     """Runs a policy in a task and reports how well it did."""
 
     @abstractmethod
-    def run(self, policy: BasePolicy, label: str | None = None) -> dict[str, Any]:
-        """Score ``policy``, which is left as it was found.
+    def run(self, agent: Agent, label: str | None = None) -> dict[str, Any]:
+        """Score ``agent``, which is left as it was found.
 
         Args:
             label: names this run among those of the same training, e.g. in file names.

@@ -25,6 +25,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from diffusion_policy.agent.local import LocalAgent
 from diffusion_policy.checkpoint.checkpoint_file import TopKCheckpoints, load_checkpoint
 from diffusion_policy.dataset.batch_order import BatchOrder, BatchPart, as_is
 from diffusion_policy.dataset.window_dataset import WindowDataset
@@ -348,7 +349,7 @@ class TrainWorkspace(BaseWorkspace):
         rolled_out = self._is_due(training.rollout_every)
         if rolled_out:
             self._save()  # a rollout can take longer than a scheduler waits before it kills
-            record.update(runner.run(policy, label=f"epoch={self.epoch:04d}"))
+            record.update(runner.run(LocalAgent(policy), label=f"epoch={self.epoch:04d}"))
         self._log(logger, record)
         if rolled_out and logger is not None:
             plot_curves(logger.path, self.output_dir / "curves.png")

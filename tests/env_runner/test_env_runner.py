@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from toy_env import SHAPE_META, SIZE
 from toy_policy import GoalPolicy
 
+from diffusion_policy.agent.local import LocalAgent
 from diffusion_policy.env_runner.env_runner import EnvRunner, _share
 from diffusion_policy.env_runner.episode import Episode
 from diffusion_policy.gym_util.make_env import make_env
@@ -48,7 +49,7 @@ def make_runner(**options):
 
 def test_every_seed_is_played_once_and_scored_as_by_a_plain_loop():
     with make_runner(test_start_seed=50) as runner:
-        log = runner.run(GoalPolicy())
+        log = runner.run(LocalAgent(GoalPolicy()))
     assert [(e.episode_ix, e.prefix, e.seed) for e in runner.episodes] == [
         (0, "train", 0),
         (1, "train", 1),
@@ -86,14 +87,14 @@ def test_results_do_not_depend_on_the_number_of_workers(n_action_steps):
     for n_workers in (1, 2, 3):
         with make_runner(n_workers=n_workers) as runner:
             policy = RecordingPolicy(noise=SIZE, n_action_steps=n_action_steps)
-            results.append((runner.run(policy), runner.episodes, policy.calls))
+            results.append((runner.run(LocalAgent(policy)), runner.episodes, policy.calls))
     assert results[0] == results[1] == results[2]
 
 
 def test_a_slot_takes_the_next_seed_when_its_episode_ends():
     policy = RecordingPolicy(noise=2.0)
     with make_runner() as runner:
-        runner.run(policy)
+        runner.run(LocalAgent(policy))
     # Replay the rule on the lengths alone: in every step the free slots, lowest first, take the
     # next episodes, and the policy hears of it before it is asked about them.
     lengths = [episode.length for episode in runner.episodes]
@@ -113,7 +114,7 @@ def test_a_slot_takes_the_next_seed_when_its_episode_ends():
 def test_hands_over_the_times_that_the_policy_wants():
     policy = RecordingPolicy(noise=SIZE, obs_offsets=(-3, -1, 0))
     with make_runner(n_train=0, n_test=1, n_envs=1) as runner:
-        runner.run(policy)
+        runner.run(LocalAgent(policy))
     # The toy's image shows the number of the step.
     for step, (_, images) in enumerate(policy.calls):
         assert images == [[max(0, step - 3), max(0, step - 1), step]]
@@ -124,25 +125,25 @@ def test_leaves_the_policy_and_the_random_numbers_as_they_were():
     torch.manual_seed(0)
     before = torch.get_rng_state()
     with make_runner() as runner:
-        first = runner.run(policy)
+        first = runner.run(LocalAgent(policy))
         assert policy.training
         assert torch.equal(torch.get_rng_state(), before)
         torch.rand(10)
         workers = runner._vector_env.worker_pids
-        assert runner.run(policy) == first
+        assert runner.run(LocalAgent(policy)) == first
         assert runner._vector_env.worker_pids == workers  # they stay for the next run
 
 
 def test_a_policy_with_another_window_gets_other_workers():
     with make_runner() as runner:
-        runner.run(GoalPolicy(obs_offsets=(0,)))
-        runner.run(GoalPolicy(obs_offsets=(-5, 0), n_action_steps=2))
+        runner.run(LocalAgent(GoalPolicy(obs_offsets=(0,))))
+        runner.run(LocalAgent(GoalPolicy(obs_offsets=(-5, 0), n_action_steps=2)))
         assert len(runner.episodes) == 7
 
 
 def test_records_the_first_episodes(tmp_path):
     with make_runner(n_train_vis=1, n_test_vis=2, output_dir=tmp_path) as runner:
-        log = runner.run(GoalPolicy(), label="epoch_0003")
+        log = runner.run(LocalAgent(GoalPolicy()), label="epoch_0003")
         folder = tmp_path / "media" / "epoch_0003"
         recorded = [e for e in runner.episodes if e.video is not None]
         assert [(e.prefix, e.seed) for e in recorded] == [
@@ -163,11 +164,11 @@ def test_records_the_first_of_each_outcome(tmp_path, capsys, n_action_steps):
     options = dict(n_test=20, max_steps=6, n_train_vis=0, n_test_vis=0)
     policy = GoalPolicy(noise=2.0, n_action_steps=n_action_steps)
     with make_runner(**options) as runner:
-        runner.run(policy)
+        runner.run(LocalAgent(policy))
         expected = runner.episodes
     # More of them than there are slots; the train group has none of it.
     with make_runner(**options, n_outcome_vis=2, output_dir=tmp_path) as runner:
-        runner.run(policy, label="a")
+        runner.run(LocalAgent(policy), label="a")
         assert runner.episodes == expected
         runner.record_outcomes()
     assert [replace(episode, video=None) for episode in runner.episodes] == expected
@@ -195,7 +196,7 @@ def test_no_video_passes_for_another_episode(tmp_path, capsys):
     forgetful = {"factory": "toy_env:make", "kwargs": {"seeded": False}}
     options = dict(n_train=0, n_test=3, n_test_vis=0, n_outcome_vis=3, n_workers=1)
     with EnvRunner(forgetful, SHAPE_META, **options, output_dir=tmp_path) as runner:
-        runner.run(GoalPolicy(noise=1.0), label="a")
+        runner.run(LocalAgent(GoalPolicy(noise=1.0)), label="a")
         runner.record_outcomes()
     assert all(episode.video is None and episode.length for episode in runner.episodes)
     assert list((tmp_path / "media" / "a").iterdir()) == []
@@ -208,11 +209,11 @@ def test_a_policy_may_write_into_its_last_answer(tmp_path):
 
         def predict_action(self, obs, env_ids=None):
             self.answer[: len(env_ids)] = super().predict_action(obs, env_ids)["action"]
-            return {"action": self.answer[: len(env_ids)]}
+            return {"action_pred": self.answer[: len(env_ids)]}
 
     options = dict(n_train=0, n_test=3, n_test_vis=0, n_outcome_vis=3, output_dir=tmp_path)
     with make_runner(**options) as runner:
-        runner.run(Reusing(noise=1.0))
+        runner.run(LocalAgent(Reusing(noise=1.0)))
         runner.record_outcomes()
     assert all(episode.video is not None for episode in runner.episodes)
 
@@ -229,8 +230,8 @@ def test_processes_divide_the_episodes(n, n_recorded, n_processes):
 def test_runs_without_a_label_do_not_overwrite_each_other(tmp_path):
     for _ in range(2):  # as after a restart
         with make_runner(n_train_vis=1, n_test_vis=0, output_dir=tmp_path) as runner:
-            runner.run(GoalPolicy())
-            runner.run(GoalPolicy())
+            runner.run(LocalAgent(GoalPolicy()))
+            runner.run(LocalAgent(GoalPolicy()))
     folders = sorted(path.name for path in (tmp_path / "media").iterdir())
     assert folders == [f"rollout_{number:04d}" for number in range(4)]
 
@@ -276,10 +277,10 @@ def test_no_episodes_are_no_run():
 def test_unusable_actions_stop_the_run(action, message):
     class Broken(GoalPolicy):
         def predict_action(self, obs, env_ids=None):
-            return {"action": action(len(env_ids))}
+            return {"action_pred": action(len(env_ids))}
 
     with make_runner() as runner, pytest.raises(ValueError, match=message):
-        runner.run(Broken())
+        runner.run(LocalAgent(Broken()))
 
 
 def test_a_failing_environment_stops_the_run_and_restores_the_policy():
@@ -289,7 +290,7 @@ def test_a_failing_environment_stops_the_run_and_restores_the_policy():
         EnvRunner(env, SHAPE_META, n_envs=2, max_steps=5, progress=False) as runner,
         pytest.raises(WorkerError, match=r"seed 100002(.*\n)*.*the toy broke"),
     ):
-        runner.run(policy)
+        runner.run(LocalAgent(policy))
     assert policy.training
 
 
@@ -303,7 +304,7 @@ def test_a_failing_environment_stops_the_run_and_restores_the_policy():
 )
 def test_pusht_runs(tmp_path, name, shape_meta):
     class Wanderer(BasePolicy):
-        obs_offsets = (-1, 0)
+        window = Window(obs_offsets=(-1, 0), action_offsets=tuple(range(8)))
         n_action_steps = 8
         device = torch.device("cpu")
 
@@ -311,7 +312,7 @@ def test_pusht_runs(tmp_path, name, shape_meta):
             raise NotImplementedError
 
         def predict_action(self, obs, env_ids=None):
-            return {"action": 512 * torch.rand(len(env_ids), 8, 2)}
+            return {"action_pred": 512 * torch.rand(len(env_ids), 8, 2)}
 
     shape_meta = {**shape_meta, "action": {"shape": [2]}}
     kwargs = {} if name == "PushTKeypoints-v0" else {"obs": list(shape_meta["obs"])}
@@ -328,7 +329,7 @@ def test_pusht_runs(tmp_path, name, shape_meta):
         output_dir=tmp_path,
         progress=False,
     ) as runner:
-        log = runner.run(Wanderer(shape_meta))
+        log = runner.run(LocalAgent(Wanderer(shape_meta)))
     assert [episode.length for episode in runner.episodes] == [20, 20, 20]
     assert 0 <= log["test/mean_score"] < 1
     assert read_video(log["train/sim_video_0"]).shape == (21, 512, 512, 3)
@@ -358,7 +359,7 @@ def test_latency_makes_observations_old_and_skips_the_actions_in_between(monkeyp
     monkeypatch.setattr(VectorEnv, "step", watched)
     policy = ClockPolicy()
     with make_runner(n_train=0, n_test=1, n_latency_steps=3, max_steps=8) as runner:
-        runner.run(policy)
+        runner.run(LocalAgent(policy))
     n_calls = len(policy.seen)
     assert n_calls >= 3
     # Now is step 0, 2, 4, ...; what is seen is three steps older, as far as there was anything.
@@ -371,4 +372,4 @@ def test_latency_beyond_what_is_predicted_is_refused():
         make_runner(n_latency_steps=5) as runner,
         pytest.raises(UserError, match="n_latency_steps is 5; use at most 4"),
     ):
-        runner.run(ClockPolicy())
+        runner.run(LocalAgent(ClockPolicy()))

@@ -186,7 +186,7 @@ def start_script(tmp_path, spec, announces=True, forever=True):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1] / "toys")},
     )
     assert process.stdout.readline() == "ready\n"
     return process

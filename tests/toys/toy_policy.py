@@ -6,17 +6,16 @@ import torch
 from toy_env import SHAPE_META
 
 from diffusion_policy.policy.base_policy import BasePolicy
+from diffusion_policy.spec.window import Window
 
 
 class GoalPolicy(BasePolicy):
     """Walks to the goal, with noise."""
 
-    obs_offsets = None  # an attribute here, a property of the base
-
     def __init__(self, noise=0.0, n_action_steps=1, obs_offsets=(-1, 0)):
         super().__init__(SHAPE_META)
         self.noise, self.n_action_steps = noise, n_action_steps
-        self.obs_offsets = tuple(obs_offsets)
+        self.window = Window(obs_offsets, action_offsets=tuple(range(n_action_steps)))
         self.weight = torch.nn.Parameter(torch.ones(1))
 
     def compute_loss(self, batch):
@@ -26,4 +25,5 @@ class GoalPolicy(BasePolicy):
         goal = obs["goal"][:, -1:].expand(-1, self.n_action_steps, -1)
         # A matrix product, so that the precision of products shows.
         goal = (goal @ (self.weight * torch.eye(goal.shape[-1]))).float()
-        return {"action": goal + self.noise * torch.randn(goal.shape)}
+        action = goal + self.noise * torch.randn(goal.shape)
+        return {"action": action, "action_pred": action}

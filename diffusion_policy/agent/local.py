@@ -1,0 +1,138 @@
+"""An agent whose policy is in this process, and how to make one from a checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from diffusion_policy.agent.agent import Agent
+from diffusion_policy.checkpoint.saved_policy import SavedPolicy, change_settings
+from diffusion_policy.model.common.inference import undisturbed
+from diffusion_policy.policy.base_policy import BasePolicy
+from diffusion_policy.spec.task_spec import TaskSpec
+from diffusion_policy.util.pytorch_util import AUTOCAST_DTYPES, resolve_device, resolve_precision
+
+
+class Transforms(Protocol):
+    """What lies between raw data and the policy, both ways."""
+
+    def forward(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """The batch that the policy sees."""
+
+    def inverse(self, action: np.ndarray, obs: Mapping[str, Any]) -> np.ndarray:
+        """Raw actions (B, N, Da); ``obs`` is the raw one."""
+
+
+class LocalAgent(Agent):
+    """Acts by a policy of this process.
+
+    Args:
+        policy: in evaluation mode, unless it acts within :meth:`undisturbed`.
+        pipeline: transforms between the raw data and the policy; None is none.
+        spec: what the task observes and commands; None is what the policy sees.
+        precision: of the policy's matrix products: fp32, bf16 or fp16.
+        n_latency_steps: see :class:`Agent`.
+    """
+
+    def __init__(
+        self,
+        policy: BasePolicy,
+        pipeline: Transforms | None = None,
+        *,
+        spec: TaskSpec | None = None,
+        precision: str = "fp32",
+        n_latency_steps: int = 0,
+    ) -> None:
+        self.policy = policy
+        self.pipeline = pipeline
+        self.dtype = AUTOCAST_DTYPES[precision]
+        super().__init__(
+            spec or policy.shape_meta,
+            obs_offsets=policy.obs_offsets,
+            n_action_steps=policy.n_action_steps,
+            n_actions_ahead=policy.n_actions_ahead,
+            n_latency_steps=n_latency_steps,
+        )
+
+    def plan(self, obs: Mapping[str, Any], ids: Sequence[int]) -> np.ndarray:
+        device = self.policy.device
+        seen = obs if self.pipeline is None else self.pipeline.forward({"obs": dict(obs)})["obs"]
+        inputs = {key: _to_device(seen[key], device) for key in self.policy.shape_meta.obs}
+        with (
+            torch.no_grad(),
+            torch.autocast(device.type, self.dtype, enabled=self.dtype is not None),
+        ):
+            predicted = self.policy.predict_action(inputs, env_ids=ids)["action_pred"]
+        # Rows before it are for steps that are over.
+        now = self.policy.window.action_offsets.index(0)
+        actions = predicted[:, now:].float().cpu().numpy()
+        return actions if self.pipeline is None else self.pipeline.inverse(actions, obs)
+
+    def begin(self, ids: Sequence[int] | None, seeds: Sequence[int] | None) -> None:
+        self.policy.reset(ids, seeds=seeds)
+
+    def undisturbed(self, seed: int) -> AbstractContextManager[None]:
+        """Evaluation mode and no gradients; afterwards modes and random numbers are as before."""
+        return undisturbed(self.policy, self.policy.device, seed)
+
+
+def load_agent(
+    checkpoint: str | Path,
+    device: str = "auto",
+    *,
+    precision: str = "fp32",
+    n_latency_steps: int = 0,
+    overrides: Sequence[str] = (),
+    trust: bool = False,
+) -> LocalAgent:
+    """The agent of a checkpoint, ready to act.
+
+    Args:
+        checkpoint: a file written by train.py, or an exported folder.
+        device: auto, cpu, cuda, cuda:1 or mps.
+        precision: of the policy's matrix products: fp32, bf16, fp16, or auto for bf16 where the
+            device has it.
+        n_latency_steps: see :class:`Agent`.
+        overrides: ``key=value`` changes to the checkpoint's config, see :func:`change_settings`.
+        trust: also build a policy from outside this package that the checkpoint names, which runs
+            any code that its maker chose.
+
+    Raises:
+        UserError: the checkpoint or the device cannot be used, or an override names no setting.
+    """
+    torch_device = resolve_device(device)
+    saved = SavedPolicy.read(checkpoint)
+    change_settings(saved.cfg, overrides)
+    return build_agent(
+        saved, torch_device, precision=precision, n_latency_steps=n_latency_steps, trust=trust
+    )
+
+
+def build_agent(
+    saved: SavedPolicy,
+    device: torch.device,
+    *,
+    precision: str = "fp32",
+    n_latency_steps: int = 0,
+    trust: bool = False,
+) -> LocalAgent:
+    """The agent of a checkpoint that is read; see :func:`load_agent`."""
+    return LocalAgent(
+        saved.build(device, trust=trust),
+        precision=resolve_precision(precision, device),
+        n_latency_steps=n_latency_steps,
+    )
+
+
+def _to_device(value: Any, device: torch.device) -> Tensor | list[str]:
+    """On the device; uint8 as it is, other numbers as float32, text as it is."""
+    if isinstance(value, list):
+        return value
+    tensor = torch.from_numpy(np.ascontiguousarray(value))
+    return tensor.to(device, torch.uint8 if tensor.dtype == torch.uint8 else torch.float32)
