@@ -37,6 +37,7 @@ from diffusion_policy.dataset.stores.zarr_encoding import (
     Codec,
     CompressorsOption,
     create_array,
+    resolve_compressor,
     rewrite_array,
 )
 from diffusion_policy.util.atomic_file import replacing
@@ -104,15 +105,15 @@ class ReplayBuffer:
 
     @classmethod
     def create_from_path(
-        cls, path: str | os.PathLike[str], mode: zarr_store.Mode = "r"
+        cls, zarr_path: str | os.PathLike[str], mode: zarr_store.Mode = "r"
     ) -> ReplayBuffer:
         """The buffer at a folder, zip file or URL, left where it is; see ``zarr_store.open_group``.
 
         Raises:
             UserError: the place cannot be opened, or what it holds breaks the layout.
         """
-        with zarr_store.naming(path):
-            return cls.create_from_group(zarr_store.open_group(path, mode))
+        with zarr_store.naming(zarr_path):
+            return cls.create_from_group(zarr_store.open_group(zarr_path, mode))
 
     @classmethod
     def copy_from_store(
@@ -139,27 +140,31 @@ class ReplayBuffer:
         source = cls(src_store)
         if store is None:
             return source._copy_to_memory(keys, dtypes or {})
-        return source.save_to_store(store, keys, chunks, compressors, if_exists, dtypes=dtypes)
+        return source.save_to_store(store, chunks, compressors, if_exists, keys=keys, dtypes=dtypes)
 
     @classmethod
     def copy_from_path(
         cls,
-        path: str | os.PathLike[str],
-        backend: Literal["numpy", "zarr"] = "numpy",
+        zarr_path: str | os.PathLike[str],
+        backend: Literal["numpy", "zarr"] | None = None,
         store: StoreLike | None = None,
+        keys: list[str] | None = None,
         **options: Any,
     ) -> ReplayBuffer:
-        """Copy the data set at ``path``; ``options`` are those of :meth:`copy_from_store`.
+        """Copy the data set at ``zarr_path``; ``options`` are those of :meth:`copy_from_store`.
 
-        Backend ``"zarr"`` without a ``store`` keeps the copy compressed in memory.
+        The copy goes into memory, or into ``store``. Backend ``"zarr"`` without a ``store`` keeps
+        it compressed in memory; backend ``"numpy"`` ignores ``store``.
 
         Raises:
             UserError: as :meth:`create_from_path` and :meth:`copy_from_store`.
         """
-        if backend == "zarr" and store is None:
+        if backend == "numpy":
+            store = None
+        elif backend == "zarr" and store is None:
             store = MemoryStore()
-        with zarr_store.naming(path):
-            return cls.copy_from_store(zarr_store.open_group(path), store, **options)
+        with zarr_store.naming(zarr_path):
+            return cls.copy_from_store(zarr_store.open_group(zarr_path), store, keys, **options)
 
     # ------------------------------------------------------------------ what is stored
 
@@ -261,9 +266,11 @@ class ReplayBuffer:
         rows = self.get_episode_slice(idx)
         return self.get_steps_slice(rows.start, rows.stop, copy=copy)
 
-    def get_steps_slice(self, start: int, stop: int, copy: bool = False) -> dict[str, np.ndarray]:
-        """Arrays of the steps from ``start`` up to ``stop``; views of memory unless ``copy``."""
-        rows = slice(*slice(start, stop).indices(self.n_steps))
+    def get_steps_slice(
+        self, start: int, stop: int, step: int | None = None, copy: bool = False
+    ) -> dict[str, np.ndarray]:
+        """Arrays of every ``step``-th step in [start, stop); views of memory unless ``copy``."""
+        rows = slice(*slice(start, stop, step).indices(self.n_steps))
         return {k: np.array(v[rows]) if copy else v[rows] for k, v in self.items()}
 
     def read(self, key: str, dtype: npt.DTypeLike | None = None) -> np.ndarray:
@@ -426,10 +433,11 @@ class ReplayBuffer:
     def save_to_store(
         self,
         store: StoreLike,
-        keys: list[str] | None = None,
         chunks: ChunksOption = None,
         compressors: CompressorsOption = "disk",
         if_exists: IfExists = "error",
+        *,
+        keys: list[str] | None = None,
         zarr_format: Literal[2, 3] = 3,
         dtypes: Mapping[str, npt.DTypeLike] | None = None,
     ) -> ReplayBuffer:
@@ -465,26 +473,33 @@ class ReplayBuffer:
 
     def save_to_path(
         self,
-        path: str | os.PathLike[str],
+        zarr_path: str | os.PathLike[str],
+        chunks: ChunksOption = None,
+        compressors: CompressorsOption = "disk",
         if_exists: IfExists = "error",
         **options: Any,
     ) -> None:
-        """Write to a folder, or to one file where ``path`` ends in ``.zip``.
+        """Write to a folder, or to one file where ``zarr_path`` ends in ``.zip``.
 
-        The name appears when everything is written, see :func:`replacing`; ``options`` are those
-        of :meth:`save_to_store`.
+        The name appears when everything is written, see :func:`replacing`; ``options`` are
+        further ones of :meth:`save_to_store`.
 
         Raises:
-            UserError: ``path`` exists and ``if_exists`` is ``"error"``, or a key is missing.
+            UserError: the path exists and ``if_exists`` is ``"error"``, or a key is missing.
         """
-        path = Path(path)
+        path = Path(zarr_path).expanduser()
         if path.exists() and if_exists == "error":
             raise UserError(f"{path} exists: choose another name, or pass if_exists='replace'")
         with replacing(path) as temporary:
             is_zip = path.suffix == ".zip"
             store = ZipStore(temporary, mode="w") if is_zip else LocalStore(temporary)
-            self.save_to_store(store, **options)
+            self.save_to_store(store, chunks, compressors, **options)
             store.close()
+
+    @staticmethod
+    def resolve_compressor(compressor: Codec = "default", zarr_format: Literal[2, 3] = 3) -> Codec:
+        """The codec that the name ``"default"`` or ``"disk"`` stands for; a codec stays itself."""
+        return resolve_compressor(compressor, "compressor", zarr_format)
 
     def get_chunks(self) -> dict[str, tuple[int, ...]]:
         """Chunk shape by key; empty in memory."""

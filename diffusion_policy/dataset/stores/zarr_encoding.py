@@ -63,12 +63,15 @@ def resolve_chunks(
 def resolve_compressor(compressors: CompressorsOption, key: str, zarr_format: int) -> Codec:
     """Compressor of array ``key``; ``compressors`` is one by key, or one for every array.
 
-    Keys left out of a mapping get ``"default"``.
+    Keys left out of a mapping get ``"default"``. A codec of numcodecs becomes zarr 3's own.
 
     Raises:
-        UserError: a name that is neither ``"default"`` nor ``"disk"``.
+        UserError: a name that is neither ``"default"`` nor ``"disk"``, or a codec that the format
+            cannot have.
     """
     chosen = compressors.get(key, "default") if isinstance(compressors, Mapping) else compressors
+    if isinstance(chosen, numcodecs.abc.Codec) and zarr_format == 3:
+        return _as_zarr_3(chosen, key)
     if not isinstance(chosen, str):
         return chosen
     if chosen not in _BLOSC:
@@ -81,6 +84,17 @@ def resolve_compressor(compressors: CompressorsOption, key: str, zarr_format: in
         return BloscCodec(**options)
     shuffle = getattr(numcodecs.Blosc, options["shuffle"].upper())
     return numcodecs.Blosc(**(options | {"shuffle": shuffle}))
+
+
+def _as_zarr_3(codec: numcodecs.abc.Codec, key: str) -> Codec:
+    if not isinstance(codec, numcodecs.Blosc):
+        raise UserError(
+            f"compressor of {key!r} is {codec!r}, which zarr format 3 cannot have: pass a codec of "
+            "zarr.codecs, or zarr_format=2"
+        )
+    # AUTOSHUFFLE (-1) is what format 3 calls none given.
+    shuffle = {0: "noshuffle", 1: "shuffle", 2: "bitshuffle"}.get(codec.shuffle)
+    return BloscCodec(cname=codec.cname, clevel=codec.clevel, shuffle=shuffle)
 
 
 def create_array(

@@ -36,7 +36,7 @@ def open_group(path: str | os.PathLike[str], mode: Mode = "r") -> zarr.Group:
     Raises:
         UserError: missing path, not a zarr group, damaged zip, or a mode the place cannot give.
     """
-    path = os.fspath(path)
+    path = os.path.expanduser(os.fspath(path))  # noqa: PTH111 -- a URL is no Path
     is_zip = path.endswith(".zip")
     if is_zip and mode != "r":
         raise UserError(

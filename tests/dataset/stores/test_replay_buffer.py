@@ -17,6 +17,7 @@ import zipfile
 from pathlib import Path
 
 import fsspec
+import numcodecs
 import numpy as np
 import pytest
 import zarr
@@ -522,3 +523,18 @@ def test_the_first_value_that_is_not_finite_is_named():
     array[4, 0] = np.inf
     with pytest.raises(UserError, match="data/state is not finite in episode 1 at step 1"):
         check_finite(array, "state", ENDS)
+
+
+@pytest.mark.parametrize("shuffle", [-1, 0, 1, 2])
+def test_codecs_of_numcodecs_serve_both_formats(tmp_path, shuffle):
+    codec = numcodecs.Blosc(cname="zstd", clevel=3, shuffle=shuffle)
+    for zarr_format in (2, 3):
+        buffer = filled(ReplayBuffer.create_empty_numpy())
+        path = tmp_path / f"{zarr_format}.zarr"
+        buffer.save_to_path(path, compressors=codec, zarr_format=zarr_format)
+        stored = ReplayBuffer.create_from_path(path)
+        (found,) = stored.get_compressors()["action"]
+        assert (getattr(found.cname, "value", found.cname), found.clevel) == ("zstd", 3)
+        np.testing.assert_array_equal(stored["action"][:], buffer["action"])
+    with pytest.raises(UserError, match=r"compressor of 'action' is LZ4.*zarr_format=2"):
+        buffer.save_to_path(tmp_path / "b.zarr", compressors={"action": numcodecs.LZ4()})
