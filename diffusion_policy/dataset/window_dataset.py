@@ -14,15 +14,12 @@ from torch.utils.data import Dataset
 
 from diffusion_policy.dataset.array_cache import read_ahead
 from diffusion_policy.dataset.batch_order import BatchIndex
+from diffusion_policy.dataset.normalization import fit_normalizer
 from diffusion_policy.dataset.readers import ArrayReader
 from diffusion_policy.dataset.sampler import clamp_to_episode, downsample_mask, get_val_mask
 from diffusion_policy.dataset.stores.checks import check_finite
 from diffusion_policy.dataset.stores.replay_buffer import ReplayBuffer
-from diffusion_policy.model.common.normalizer import (
-    LinearNormalizer,
-    SingleFieldLinearNormalizer,
-)
-from diffusion_policy.model.vision.resnet import IMAGENET_MEAN, IMAGENET_STD
+from diffusion_policy.model.common.normalizer import LinearNormalizer
 from diffusion_policy.spec.task_spec import Field, TaskSpec
 from diffusion_policy.spec.window import Window
 from diffusion_policy.util.errors import UserError
@@ -87,9 +84,7 @@ class WindowDataset(Dataset):
                 "task.dataset.mirrored is true, but task.dataset.symmetry is null; "
                 "leave it false, or name the symmetry of the task"
             )
-        if not isinstance(shape_meta, TaskSpec):
-            shape_meta = TaskSpec.parse(shape_meta)
-        self.shape_meta = shape_meta
+        self.shape_meta = TaskSpec.parse(shape_meta)
         self.window = window
         self.symmetry = symmetry if mirrored else None
         reader = reader or ArrayReader()
@@ -98,9 +93,11 @@ class WindowDataset(Dataset):
         if len(self.episode_ends) == 0:
             raise UserError(f"{path} holds no episode; record some or choose another dataset")
 
-        action_field = Field(shape_meta.action.shape)
+        action_field = Field(self.shape_meta.action.shape)
         self.action = ArrayReader().read_low_dim(buffer, "action", "action", action_field)
-        self.obs = {key: reader(buffer, path, key, field) for key, field in shape_meta.obs.items()}
+        self.obs = {
+            key: reader(buffer, path, key, field) for key, field in self.shape_meta.obs.items()
+        }
         for key, array in [("action", self.action), *self.obs.items()]:
             if self.symmetry is not None:
                 self.symmetry(key, array[:1])  # fails here rather than in the first batch
@@ -135,25 +132,11 @@ class WindowDataset(Dataset):
         return other
 
     def get_normalizer(self, modes: Mapping[str, str]) -> LinearNormalizer:
-        """Normaliser of every observation and the action, fitted on the training episodes.
-
-        Args:
-            modes: by modality (VISUAL, STATE, ENV, ACTION): MIN_MAX to [-1, 1] (images to [0, 1]),
-                MEAN_STD (ImageNet's for images) or IDENTITY. Limits in shape_meta take
-                precedence over the data's.
-        """
+        """:func:`fit_normalizer` on the training episodes."""
         lengths = np.diff(self.episode_ends, prepend=0)
         rows = np.repeat(self.train_mask, lengths)
-        normalizer = LinearNormalizer()
-        fields = {**self.shape_meta.obs, "action": self.shape_meta.action}
-        for key, field in fields.items():
-            mode = modes.get(field.modality, "MIN_MAX")
-            array = self.action if key == "action" else self.obs[key]
-            if field.modality == "VISUAL":
-                normalizer[key] = image_normalizer(mode)
-            else:
-                normalizer[key] = _low_dim_normalizer(key, mode, field, array[rows])
-        return normalizer
+        arrays = {**self.obs, "action": self.action}
+        return fit_normalizer(self.shape_meta, modes, lambda key: arrays[key][rows])
 
     @property
     def n_episodes(self) -> int:
@@ -212,50 +195,3 @@ class WindowDataset(Dataset):
 
 def _pick(batch: dict[str, Any], i: int) -> dict[str, Any]:
     return {k: _pick(v, i) if isinstance(v, dict) else v[i] for k, v in batch.items()}
-
-
-def image_normalizer(mode: str) -> SingleFieldLinearNormalizer:
-    """For (..., 3, H, W) raw 0..255: scale and offset of shape (3, 1, 1)."""
-    mean = torch.tensor(IMAGENET_MEAN).view(3, 1, 1)
-    std = torch.tensor(IMAGENET_STD).view(3, 1, 1)
-    if mode == "MEAN_STD":
-        scale, offset = 1 / (255 * std), -mean / std
-    elif mode == "MIN_MAX":
-        scale, offset = torch.full_like(std, 1 / 255), torch.zeros_like(std)
-    elif mode == "IDENTITY":
-        scale, offset = torch.ones_like(std), torch.zeros_like(std)
-    else:
-        raise _unknown_mode("VISUAL", mode)
-    statistics = {
-        "min": torch.zeros_like(mean),
-        "max": torch.full_like(mean, 255),
-        "mean": mean * 255,
-        "std": std * 255,
-    }
-    return SingleFieldLinearNormalizer.create_manual(scale, offset, statistics)
-
-
-def _low_dim_normalizer(
-    key: str, mode: str, field: Field, data: np.ndarray
-) -> SingleFieldLinearNormalizer:
-    data = data.reshape(len(data), -1)
-    if mode == "IDENTITY":
-        return SingleFieldLinearNormalizer.create_identity((data.shape[1],))
-    if mode == "MEAN_STD":
-        return SingleFieldLinearNormalizer.create_fit(data, mode="gaussian")
-    if mode != "MIN_MAX":
-        raise _unknown_mode(field.modality, mode)
-    fitted = SingleFieldLinearNormalizer.create_fit(data, mode="limits")
-    if field.limits is None:
-        return fitted
-    low, high = field.limits
-    scale = torch.full((data.shape[1],), 2 / (high - low))
-    return SingleFieldLinearNormalizer.create_manual(
-        scale, -1 - scale * low, fitted.get_input_stats()
-    )
-
-
-def _unknown_mode(modality: str, mode: str) -> UserError:
-    return UserError(
-        f"policy.normalization.{modality} is {mode!r}; use MIN_MAX, MEAN_STD or IDENTITY"
-    )

@@ -8,19 +8,19 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from diffusion_policy.model.common.normalizer import LinearNormalizer
+from diffusion_policy.spec.batch import Batch
 from diffusion_policy.spec.task_spec import TaskSpec
 from diffusion_policy.spec.window import Window
+from diffusion_policy.util.errors import UserError
 
 if TYPE_CHECKING:
     from diffusion_policy.dataset.window_dataset import WindowDataset
-
-Batch = dict[str, Any]
 
 
 class BasePolicy(nn.Module, ABC):
@@ -34,16 +34,29 @@ class BasePolicy(nn.Module, ABC):
         n_action_steps: Ta, actions that a caller executes before it asks again.
         normalization: normalisation mode by modality: MIN_MAX, MEAN_STD or IDENTITY.
         normalizer: travels in the state_dict, so that a checkpoint deploys alone.
+        obs_types: types of observations that the policy can read.
+        embodiment: index of the robot that :meth:`predict_action` acts for, into the normaliser's
+            ``embodiment_names``.
     """
 
     window: Window
     n_action_steps: int = 1
+    obs_types: ClassVar[tuple[str, ...]] = ("rgb", "low_dim")
+    embodiment: int = 0
 
     def __init__(
-        self, shape_meta: Mapping[str, Any], normalization: Mapping[str, str] | None = None
+        self,
+        shape_meta: Mapping[str, Any] | TaskSpec,
+        normalization: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__()
         self.shape_meta = TaskSpec.parse(shape_meta)
+        for key, field in self.shape_meta.obs.items():
+            if field.type not in self.obs_types:
+                raise UserError(
+                    f"shape_meta.obs.{key}.type is {field.type!r}; {type(self).__name__} reads "
+                    f"{', '.join(self.obs_types)}: remove the observation, or choose another policy"
+                )
         self.normalization = dict(normalization or {})
         self.normalizer = LinearNormalizer()
 

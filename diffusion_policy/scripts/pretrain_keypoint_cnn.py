@@ -19,7 +19,7 @@ from diffusers.optimization import get_cosine_schedule_with_warmup
 from torch import Tensor, nn
 from tqdm import tqdm, trange
 
-from diffusion_policy.dataset.window_dataset import image_normalizer
+from diffusion_policy.dataset.normalization import image_normalizer
 from diffusion_policy.env.pusht.observations import agent_pos, image, keypoint
 from diffusion_policy.env.pusht.scenes import random_scenes
 from diffusion_policy.env.pusht.simulation import WORLD_SIZE

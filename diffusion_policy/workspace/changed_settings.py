@@ -41,6 +41,8 @@ WITHOUT_EFFECT = (
         f"task.env_runner.{name}"
         for name in ("n_workers", "n_envs", "n_train_vis", "n_test_vis", "fps")
     ),
+    "task.fps",  # these two describe the data
+    "task.embodiment",
     "checkpoint",
     "logging",
     "hydra",

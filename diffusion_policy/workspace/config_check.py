@@ -29,7 +29,7 @@ KNOWN_KEYS = {
         "logging",
     ),
     "workspace": ("_target_",),
-    "task": ("name", "shape_meta", "dataset", "env_runner"),
+    "task": ("name", "fps", "embodiment", "shape_meta", "dataset", "env_runner"),
     "dataloader": _LOADER,
     "val_dataloader": _LOADER,
     "checkpoint": ("topk",),

@@ -24,7 +24,9 @@ def test_equals_reference(mode, fit_offset):
     np.testing.assert_allclose(field.offset, record[f"{name}_offset"], atol=1e-5)
     query = field.normalize(record["query"])
     np.testing.assert_allclose(query, record[f"{name}_query"], atol=1e-5)
-    for statistic, value in field.get_input_stats().items():
+    stats = field.get_input_stats()
+    for statistic in ("min", "max", "mean", "std"):
+        value = stats[statistic]
         np.testing.assert_allclose(value, record[f"stat_{statistic}"], atol=1e-5)
 
 
@@ -86,3 +88,67 @@ def test_image_field_broadcasts_over_the_trailing_axes():
     field = SingleFieldLinearNormalizer.create_manual(scale, offset, statistics)
     images = torch.randint(0, 255, (2, 4, 3, 5, 6), dtype=torch.uint8)
     torch.testing.assert_close(field.normalize(images), images * scale + 1)
+
+
+@given(hnp.arrays(np.float32, st.tuples(st.integers(2, 60), st.integers(1, 4)), elements=values))
+def test_quantiles_are_mapped_to_the_edges(data):
+    field = SingleFieldLinearNormalizer.create_fit(data, mode="quantile")
+    low, high = np.quantile(data.astype(np.float64), [0.01, 0.99], axis=0).astype(np.float32)
+    stats = field.get_input_stats()
+    np.testing.assert_allclose(stats["q01"], low, rtol=1e-5, atol=1e-3)
+    np.testing.assert_allclose(stats["q99"], high, rtol=1e-5, atol=1e-3)
+    wide = high - low > 1
+    np.testing.assert_allclose(field.normalize(low)[wide], -1, atol=0.01)
+    np.testing.assert_allclose(field.normalize(high)[wide], 1, atol=0.01)
+
+
+@pytest.mark.parametrize("fitted", [False, True])
+def test_a_state_without_quantiles_loads(fitted):
+    old = LinearNormalizer()
+    old.fit({"state": torch.randn(50, 3)})
+    state = {k: v for k, v in old.state_dict().items() if not k.endswith(("q01", "q99"))}
+    restored = LinearNormalizer()
+    if fitted:
+        restored.fit({"state": torch.randn(50, 3)})
+    restored.load_state_dict(state)
+    assert restored.state_dict().keys() == state.keys()
+    assert list(restored["state"].get_output_stats()) == ["min", "max", "mean", "std"]
+    x = torch.randn(4, 3)
+    assert torch.equal(restored["state"].normalize(x), old["state"].normalize(x))
+
+
+def of_embodiments() -> LinearNormalizer:
+    each = {}
+    for name, shift in (("so101", 100.0), ("pusht", 0.0)):
+        each[name] = LinearNormalizer()
+        each[name].fit({"state": torch.randn(50, 3) + shift, "action": torch.randn(50, 2) * shift})
+    return LinearNormalizer.of_embodiments(each)
+
+
+def test_one_embodiment_is_the_normaliser_itself():
+    alone = LinearNormalizer()
+    assert alone.of(None) is alone
+    assert alone.of(torch.zeros(4, dtype=torch.int64)) is alone
+    assert alone.embodiment_names == ()
+
+
+def test_each_row_has_the_statistics_of_its_embodiment():
+    together = LinearNormalizer()
+    together.load_state_dict(of_embodiments().state_dict())
+    assert together.embodiment_names == ("pusht", "so101")
+    rows = torch.tensor([1, 0, 1])
+    batch = {"state": torch.randn(3, 5, 3), "action": torch.randn(3, 4, 2)}
+    chosen = together.of(rows)
+    normalised = chosen.normalize(batch)
+    for key, value in batch.items():
+        for row, index in enumerate(rows.tolist()):
+            expected = together.of(index)[key].normalize(value[row])
+            torch.testing.assert_close(normalised[key][row], expected, rtol=0, atol=0)
+        flat = chosen[key].normalize(value.flatten(0, 1))
+        assert torch.equal(flat, normalised[key].flatten(0, 1))
+        torch.testing.assert_close(chosen.unnormalize(normalised)[key], value, rtol=0, atol=1e-3)
+
+
+def test_several_embodiments_need_a_choice():
+    with pytest.raises(ValueError, match=r"no 'embodiment'; .* pusht, so101"):
+        of_embodiments().of(None)

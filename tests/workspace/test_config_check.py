@@ -20,7 +20,7 @@ def test_the_named_configs_are_known(name):
         ("+logging.foo=1", "config key logging.foo is unknown; known keys are tensorboard, wandb"),
         ("+checkpoint.foo=1", "config key checkpoint.foo is unknown; known keys are topk"),
         ("+checkpoint.topk.foo=1", "config key checkpoint.topk.foo is unknown; known keys are mon"),
-        ("+task.foo=1", "config key task.foo is unknown; known keys are name, shape_meta"),
+        ("+task.foo=1", "config key task.foo is unknown; known keys are name, fps, embodiment"),
         ("+dataloader.shuffle=false", "config key dataloader.shuffle is unknown"),
         ("+workspace.foo=1", "config key workspace.foo is unknown; known keys are _target_"),
         ("dataloader.batch_size=0", "dataloader.batch_size is 0; use a whole number, at least 1"),

@@ -1,12 +1,12 @@
 """Affine normalisation of named fields, stored in the state_dict of the policy that uses it.
 
-A policy takes and gives raw units; its normaliser, fitted on the training episodes, travels in
-its checkpoint. ``normalised = x * scale + offset``, a scale and an offset a feature.
+A policy takes and returns raw units; its normaliser, fitted on the training episodes, travels in
+its checkpoint. ``normalised = x * scale + offset``, with one scale and one offset per feature.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,63 @@ import torch
 from torch import Tensor, nn
 
 Array = np.ndarray | Tensor
-_STATISTICS = ("min", "max", "mean", "std")
+STATISTICS = ("min", "max", "mean", "std", "q01", "q99")
+"""Names of the statistics per feature; q01 and q99 are quantiles."""
+_RANGES = {"limits": ("min", "max"), "quantile": ("q01", "q99")}
+
+
+def statistics(data: Array) -> dict[str, Tensor]:
+    """:data:`STATISTICS` of each of the D columns of (N, D) values, float32."""
+    x = torch.as_tensor(data, dtype=torch.float32)
+    # NumPy's has no upper bound on the number of values.
+    low, high = np.quantile(x.numpy(force=True), [0.01, 0.99], axis=0).astype(np.float32)
+    return {
+        "min": x.amin(0),
+        "max": x.amax(0),
+        "mean": x.mean(0),
+        "std": x.std(0),
+        "q01": torch.as_tensor(low, device=x.device),
+        "q99": torch.as_tensor(high, device=x.device),
+    }
+
+
+def scale_and_offset(
+    stats: Mapping[str, Tensor],
+    mode: str = "limits",
+    output_max: float = 1.0,
+    output_min: float = -1.0,
+    range_eps: float = 1e-4,
+    fit_offset: bool = True,
+) -> tuple[Tensor, Tensor]:
+    """Scale and offset of each feature, from its statistics.
+
+    Args:
+        mode: ``limits`` maps min..max to [output_min, output_max], ``quantile`` maps q01..q99
+            there, and ``gaussian`` gives mean 0 and standard deviation 1 (divisor n - 1).
+        range_eps: features whose range (or deviation) is below it are shifted to the middle of
+            the output and not scaled.
+        fit_offset: False scales only, so that 0 stays 0.
+
+    Raises:
+        ValueError: the mode is unknown.
+    """
+    if mode == "gaussian":
+        std = stats["std"]
+        scale = 1 / torch.where(std < range_eps, 1.0, std)
+        return scale, -stats["mean"] * scale if fit_offset else torch.zeros_like(std)
+    if mode not in _RANGES:
+        raise ValueError(f"normaliser mode is {mode!r}; use limits, quantile or gaussian")
+    low, high = (stats[name] for name in _RANGES[mode])
+    if fit_offset:
+        span = high - low
+        constant = span < range_eps
+        scale = (output_max - output_min) / torch.where(constant, output_max - output_min, span)
+        middle = (output_max + output_min) / 2
+        return scale, torch.where(constant, middle - low, output_min - scale * low)
+    reach = torch.maximum(low.abs(), high.abs())
+    constant = reach < range_eps
+    room = min(abs(output_min), abs(output_max))
+    return room / torch.where(constant, room, reach), torch.zeros_like(reach)
 
 
 def _frozen(x: Array) -> nn.Parameter:
@@ -24,8 +80,9 @@ def _frozen(x: Array) -> nn.Parameter:
 class SingleFieldLinearNormalizer(nn.Module):
     """Normaliser of one field.
 
-    Its state: ``scale`` and ``offset``, and under ``input_stats`` the min, max, mean and std of
-    the data it was fitted on. All are float32 of the shape of one value's features.
+    Its state: ``scale`` and ``offset``, and under ``input_stats`` the :data:`STATISTICS` of the
+    data it was fitted on. All are float32 of the shape of one value's features. States of earlier
+    versions lack the quantiles; a normaliser that loads one has none.
     """
 
     def __init__(self) -> None:
@@ -38,7 +95,7 @@ class SingleFieldLinearNormalizer(nn.Module):
     def create_manual(
         cls, scale: Array, offset: Array, input_stats_dict: Mapping[str, Array]
     ) -> SingleFieldLinearNormalizer:
-        """From given numbers; ``input_stats_dict`` holds min, max, mean and std."""
+        """From given numbers; ``input_stats_dict`` holds :data:`STATISTICS`, or some of them."""
         field = cls()
         field._set(scale, offset, input_stats_dict)
         return field
@@ -47,8 +104,8 @@ class SingleFieldLinearNormalizer(nn.Module):
     def create_identity(cls, shape: tuple[int, ...] = (1,)) -> SingleFieldLinearNormalizer:
         """Leaves values as they are."""
         zeros, ones = torch.zeros(shape), torch.ones(shape)
-        statistics = {"min": -ones, "max": ones, "mean": zeros, "std": ones}
-        return cls.create_manual(ones, zeros, statistics)
+        stats = {"min": -ones, "max": ones, "mean": zeros, "std": ones, "q01": -ones, "q99": ones}
+        return cls.create_manual(ones, zeros, stats)
 
     @classmethod
     def create_fit(cls, data: Array, **kwargs: Any) -> SingleFieldLinearNormalizer:
@@ -57,55 +114,24 @@ class SingleFieldLinearNormalizer(nn.Module):
         field.fit(data, **kwargs)
         return field
 
-    def fit(
-        self,
-        data: Array,
-        last_n_dims: int = 1,
-        mode: str = "limits",
-        output_max: float = 1.0,
-        output_min: float = -1.0,
-        range_eps: float = 1e-4,
-        fit_offset: bool = True,
-    ) -> None:
+    def fit(self, data: Array, last_n_dims: int = 1, **options: Any) -> None:
         """Compute scale and offset.
 
         Args:
             data: (..., features); the last ``last_n_dims`` axes are features, flattened.
-            mode: ``limits`` maps the data's range to [output_min, output_max]; ``gaussian`` to
-                mean 0 and standard deviation 1 (divisor n - 1).
-            range_eps: features whose range (or deviation) is below it are shifted to the middle
-                of the output and not scaled.
-            fit_offset: False scales only, so that 0 stays 0.
+            options: see :func:`scale_and_offset`.
         """
         x = torch.as_tensor(data, dtype=torch.float32)
         n_features = int(np.prod(x.shape[x.ndim - last_n_dims :]))
-        x = x.reshape(-1, n_features)
-        low, high = x.amin(0), x.amax(0)
-        mean, std = x.mean(0), x.std(0)
-        if mode == "limits" and fit_offset:
-            span = high - low
-            constant = span < range_eps
-            scale = (output_max - output_min) / torch.where(constant, output_max - output_min, span)
-            offset = torch.where(
-                constant, (output_max + output_min) / 2 - low, output_min - scale * low
-            )
-        elif mode == "limits":
-            reach = torch.maximum(low.abs(), high.abs())
-            constant = reach < range_eps
-            room = min(abs(output_min), abs(output_max))
-            scale = room / torch.where(constant, room, reach)
-            offset = torch.zeros_like(mean)
-        elif mode == "gaussian":
-            scale = 1 / torch.where(std < range_eps, 1.0, std)
-            offset = -mean * scale if fit_offset else torch.zeros_like(mean)
-        else:
-            raise ValueError(f"normaliser mode is {mode!r}; use 'limits' or 'gaussian'")
-        self._set(scale, offset, {"min": low, "max": high, "mean": mean, "std": std})
+        stats = statistics(x.reshape(-1, n_features))
+        self._set(*scale_and_offset(stats, **options), stats)
 
-    def _set(self, scale: Array, offset: Array, statistics: Mapping[str, Array]) -> None:
+    def _set(self, scale: Array, offset: Array, stats: Mapping[str, Array]) -> None:
         self.scale, self.offset = _frozen(scale), _frozen(offset)
-        for name in _STATISTICS:
-            self.input_stats[name] = _frozen(statistics[name])
+        self.input_stats = nn.ParameterDict()
+        for name in STATISTICS:
+            if name in stats:
+                self.input_stats[name] = _frozen(stats[name])
 
     def normalize(self, x: Array) -> Tensor:
         """Raw (..., features), any dtype -> normalised float32 of the same shape."""
@@ -120,38 +146,75 @@ class SingleFieldLinearNormalizer(nn.Module):
     forward = normalize
 
     def get_input_stats(self) -> dict[str, Tensor]:
-        """min, max, mean and std of the raw data."""
-        return {name: self.input_stats[name].data for name in _STATISTICS}
+        """:data:`STATISTICS` of the raw data, as far as they are known."""
+        return {name: value.data for name, value in self.input_stats.items()}
 
     def get_output_stats(self) -> dict[str, Tensor]:
-        """min, max, mean and std after normalisation."""
-        stats = self.get_input_stats()
-        moved = {name: self.normalize(stats[name]) for name in ("min", "max", "mean")}
-        return {**moved, "std": stats["std"] * self.scale}
+        """The same statistics after normalisation."""
+        return {
+            name: value * self.scale if name == "std" else self.normalize(value)
+            for name, value in self.get_input_stats().items()
+        }
 
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *args: Any) -> None:
         # Sizes are known from the data only, so a fresh normaliser takes them from the state.
         if prefix + "scale" in state_dict:
             scale = state_dict[prefix + "scale"]
             device = scale.device if self.scale is None else self.scale.device
-            self._set(
-                scale,
-                state_dict[prefix + "offset"],
-                {name: state_dict[f"{prefix}input_stats.{name}"] for name in _STATISTICS},
-            )
+            stats = {name: state_dict.get(f"{prefix}input_stats.{name}") for name in STATISTICS}
+            known = {name: value for name, value in stats.items() if value is not None}
+            self._set(scale, state_dict[prefix + "offset"], known)
             self.to(device)  # a fitted one stays where the policy is
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 
 class LinearNormalizer(nn.Module):
-    """A :class:`SingleFieldLinearNormalizer` a field, under ``params_dict.<field>``."""
+    """A :class:`SingleFieldLinearNormalizer` per field, under ``params_dict.<field>``.
+
+    A normaliser of several embodiments has no field of its own, but one normaliser per embodiment
+    under ``embodiments.<name>``; :meth:`of` chooses among them.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.params_dict = nn.ModuleDict()
+        self.embodiments = nn.ModuleDict()
+
+    @classmethod
+    def of_embodiments(cls, normalizers: Mapping[str, LinearNormalizer]) -> LinearNormalizer:
+        """The normaliser of these embodiments, by name; indices follow the sorted names."""
+        together = cls()
+        together.embodiments.update(sorted(normalizers.items()))
+        return together
+
+    @property
+    def embodiment_names(self) -> tuple[str, ...]:
+        """Sorted names of the embodiments; () if there are no statistics per embodiment."""
+        return tuple(self.embodiments)
+
+    def of(self, embodiment: Tensor | int | None) -> LinearNormalizer | RowNormalizer:
+        """The normaliser of one batch; itself if there are no statistics per embodiment.
+
+        Args:
+            embodiment: indices (B,) into :attr:`embodiment_names`, or the one index of all rows.
+
+        Raises:
+            ValueError: there are several embodiments, and none is given.
+        """
+        if not self.embodiments:
+            return self
+        if embodiment is None:
+            raise ValueError(
+                f"the batch has no 'embodiment'; the normaliser needs it to choose among "
+                f"{', '.join(self.embodiment_names)}"
+            )
+        normalizers = list(self.embodiments.values())
+        if isinstance(embodiment, int):
+            return normalizers[embodiment]
+        return RowNormalizer(normalizers, embodiment)
 
     def fit(self, data: Array | Mapping[str, Array], **kwargs: Any) -> None:
-        """Fit one field an entry of ``data`` (an array alone is the field ``_default``)."""
+        """Fit one field per entry of ``data`` (an array alone is the field ``_default``)."""
         if not isinstance(data, Mapping):
             data = {"_default": data}
         for key, value in data.items():
@@ -192,11 +255,79 @@ class LinearNormalizer(nn.Module):
         return {key: field.get_output_stats() for key, field in self.params_dict.items()}
 
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *args: Any) -> None:
-        # Called before the children load: make the fields that the state brings.
-        start = prefix + "params_dict."
-        for name in state_dict:
-            if name.startswith(start) and name.endswith(".scale"):
-                key = name[len(start) : -len(".scale")]
-                if key not in self.params_dict:
-                    self.params_dict[key] = SingleFieldLinearNormalizer()
+        # Called before the children load: make the children that the state brings.
+        for key in _children(state_dict, f"{prefix}params_dict."):
+            if key not in self.params_dict:
+                self.params_dict[key] = SingleFieldLinearNormalizer()
+        for name in _children(state_dict, f"{prefix}embodiments."):
+            if name not in self.embodiments:
+                self.embodiments[name] = LinearNormalizer()
         super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+def _children(state_dict: Iterable[str], prefix: str) -> list[str]:
+    """Names of the modules below ``prefix`` in a state_dict, sorted."""
+    return sorted({k[len(prefix) :].partition(".")[0] for k in state_dict if k.startswith(prefix)})
+
+
+class RowNormalizer:
+    """Normalises each row of a batch with the statistics of its own embodiment.
+
+    Args:
+        normalizers: one per embodiment, of equal fields.
+        rows: (B,) index into them of each row.
+    """
+
+    def __init__(self, normalizers: Sequence[LinearNormalizer], rows: Tensor) -> None:
+        self.normalizers = normalizers
+        self.rows = rows
+
+    def __getitem__(self, key: str) -> RowField:
+        fields = [normalizer[key] for normalizer in self.normalizers]
+        return RowField(
+            torch.stack([field.scale for field in fields])[self.rows],
+            torch.stack([field.offset for field in fields])[self.rows],
+        )
+
+    def __contains__(self, key: str) -> bool:
+        return all(key in normalizer for normalizer in self.normalizers)
+
+    def normalize(self, x: Mapping[str, Array]) -> dict[str, Tensor]:
+        """Each entry by the field of its name."""
+        return {key: self[key].normalize(value) for key, value in x.items()}
+
+    def unnormalize(self, x: Mapping[str, Array]) -> dict[str, Tensor]:
+        """Inverse of :meth:`normalize`."""
+        return {key: self[key].unnormalize(value) for key, value in x.items()}
+
+
+class RowField:
+    """One field of a :class:`RowNormalizer`.
+
+    Args:
+        scale, offset: (B, ...features).
+    """
+
+    def __init__(self, scale: Tensor, offset: Tensor) -> None:
+        self.scale, self.offset = scale, offset
+
+    def normalize(self, x: Array) -> Tensor:
+        """Raw -> normalised float32 of the same shape.
+
+        Args:
+            x: (B, ..., features) of any dtype, or (B * k, ..., features) with the k entries of a
+                row one after another.
+        """
+        x = torch.as_tensor(x)
+        return torch.addcmul(self._of(self.offset, x), x.float(), self._of(self.scale, x))
+
+    def unnormalize(self, x: Array) -> Tensor:
+        """Inverse of :meth:`normalize`."""
+        x = torch.as_tensor(x)
+        return (x - self._of(self.offset, x)) / self._of(self.scale, x)
+
+    def _of(self, values: Tensor, x: Tensor) -> Tensor:
+        """``values`` on the device of x, in a shape that broadcasts over the axes of x."""
+        values = values.repeat_interleave(len(x) // len(values), dim=0).to(x.device)
+        features = values.shape[1:]
+        return values.reshape(len(x), *[1] * (x.ndim - values.ndim), *features)

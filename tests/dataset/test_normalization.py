@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from diffusion_policy.dataset.normalization import fit_normalizer
+from diffusion_policy.spec.task_spec import TaskSpec
+from diffusion_policy.util.errors import UserError
+
+POSE = {
+    "shape": [10],
+    "parts": [
+        {"name": "position", "size": 3, "limits": [[0, 1], [0, 2], [-1, 1]]},
+        {"name": "rotation", "size": 6, "representation": "rotation_6d"},
+        {"name": "gripper", "size": 1, "normalization": "QUANTILE"},
+    ],
+}
+
+
+def fit(obs, action, modes, /, **data):
+    spec = TaskSpec.parse({"obs": obs, "action": action})
+    return fit_normalizer(spec, modes, data.__getitem__)
+
+
+def test_one_vector_is_normalised_part_by_part():
+    action = np.random.default_rng(0).normal(size=(500, 10)).astype(np.float32)
+    field = fit({}, POSE, {"ACTION": "MIN_MAX"}, action=action)["action"]
+    x = torch.tensor([[0.5, 2.0, -1.0, *[0.7] * 6, np.quantile(action[:, 9], 0.99)]])
+    expected = torch.tensor([[0.0, 1.0, -1.0, *[0.7] * 6, 1.0]])
+    torch.testing.assert_close(field.normalize(x), expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(field.unnormalize(expected), x, atol=1e-5, rtol=0)
+    np.testing.assert_allclose(field.get_input_stats()["max"], action.max(0))
+
+
+def test_limits_per_number_equal_one_pair_for_all():
+    data = np.random.default_rng(0).uniform(0, 512, (50, 2)).astype(np.float32)
+    one, each = (
+        fit({}, {"shape": [2], "limits": limits}, {}, action=data)["action"]
+        for limits in ([0, 512], [[0, 512], [0, 512]])
+    )
+    assert torch.equal(one.scale, each.scale)
+    assert torch.equal(one.offset, each.offset)
+
+
+@pytest.mark.parametrize(
+    ("mode", "limits", "near", "far"),
+    [("MIN_MAX", [0, 4], 0.0, 0.5), ("MIN_MAX", None, 0.0, 1.0), ("IDENTITY", None, 0.0, 2.0)],
+)
+def test_depth_has_one_scale_for_all_pixels(mode, limits, near, far):
+    depth = np.linspace(0, 2, 48, dtype=np.float32).reshape(3, 1, 4, 4)
+    entry = {"shape": [4, 4], "type": "depth", "limits": limits}
+    normalizer = fit(
+        {"depth": entry}, {"shape": [1]}, {"DEPTH": mode}, depth=depth, action=depth[:, 0, 0, :1]
+    )
+    normalised = normalizer["depth"].normalize(depth)
+    assert normalised.shape == depth.shape
+    assert normalised.min().item() == pytest.approx(near)
+    assert normalised.max().item() == pytest.approx(far)
+
+
+def test_text_has_no_normaliser():
+    data = np.zeros((4, 1), np.float32)
+    normalizer = fit({"task": {"type": "text"}}, {"shape": [1]}, {}, action=data)
+    assert "task" not in normalizer
+
+
+@pytest.mark.parametrize(
+    ("obs", "modality", "mode"),
+    [
+        ({"shape": [3, 4, 4], "type": "rgb"}, "VISUAL", "QUANTILE"),
+        ({"shape": [2]}, "STATE", "ZSCORE"),
+    ],
+)
+def test_unknown_modes_are_named(obs, modality, mode):
+    data = np.zeros((4, 2), np.float32)
+    with pytest.raises(UserError, match=rf"policy\.normalization\.{modality} is '{mode}'; use"):
+        fit({"x": obs}, {"shape": [2]}, {modality: mode}, x=data, action=data)
