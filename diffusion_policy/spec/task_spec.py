@@ -35,7 +35,9 @@ _LEFT_ALONE = ("rotation_6d", "axis_angle", "quaternion", "gripper")
 # transforms change representations.
 _IGNORED = ("horizon", "latency_steps", "down_sample_steps", "raw_shape")
 
-Limits = tuple[float, float] | tuple[tuple[float, float], ...]
+Limits = tuple[Any, ...]
+"""(low, high), or one such pair per number. OmegaConf, which Hydra passes dataclasses through, has
+no narrower type for both."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,9 @@ class Part:
     representation: str = "raw"
     normalization: str | None = None
     limits: Limits | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "limits", _tuples(self.limits))
 
 
 @dataclass(frozen=True)
@@ -85,8 +90,7 @@ class Field:
         # Hydra hands lists over.
         object.__setattr__(self, "shape", tuple(self.shape))
         object.__setattr__(self, "parts", tuple(self.parts))
-        if self.limits is not None:
-            object.__setattr__(self, "limits", tuple(self.limits))
+        object.__setattr__(self, "limits", _tuples(self.limits))
 
     @property
     def size(self) -> int:
@@ -311,6 +315,13 @@ def _embodiment(embodiment: Any) -> str | None:
     if embodiment is None or re.fullmatch(r"[\w-]+", str(embodiment)):
         return embodiment if embodiment is None else str(embodiment)
     raise UserError(f"task.embodiment is {embodiment!r}; use letters, digits, _ and -")
+
+
+def _tuples(limits: Any) -> Limits | None:
+    """Limits with tuples for lists, which Hydra hands over."""
+    if limits is None:
+        return None
+    return tuple(tuple(limit) if _is_list(limit) else limit for limit in limits)
 
 
 def _is_list(value: Any) -> bool:

@@ -1,5 +1,6 @@
 import math
 
+import hydra
 import pytest
 
 from diffusion_policy.spec.task_spec import TaskSpec
@@ -128,6 +129,13 @@ def test_mistakes_in_parts_are_named(change, message):
 def test_impossible_parts_are_refused(entry, message):
     with pytest.raises(UserError, match=message):
         TaskSpec.parse({"obs": {}, "action": entry})
+
+
+def test_a_spec_survives_hydra():
+    pose = {"shape": [3], "limits": [[0, 1], [0, 2], [-1, 1]]}
+    spec = TaskSpec.parse({"obs": {"pose": pose}, "action": POSE}, fps=10)
+    config = {"_target_": "builtins.dict"}
+    assert hydra.utils.instantiate(config, spec=spec, _convert_="object")["spec"] == spec
 
 
 def test_depth_and_text():
