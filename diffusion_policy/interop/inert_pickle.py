@@ -1,7 +1,7 @@
 """Read a torch file that holds pickled objects without running what it names.
 
-A pickle names functions and classes, and reading it calls them. Here nothing is looked up but what
-builds tensors; everything else becomes an :class:`Inert`, which keeps its data and does nothing.
+A pickle names functions and classes, and a reader calls them. This reader looks up only what builds
+tensors. Every other name becomes an :class:`Inert`, which keeps its data and does nothing.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Inert:
         return super().__new__(cls)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        """Arguments of whatever it stands for are left aside."""
+        """Ignore the arguments of the object that it stands for."""
 
     def __setstate__(self, state: Any) -> None:
         self.state = state
@@ -35,12 +35,12 @@ class Inert:
     def _ignore(self, *_args: Any) -> None:
         pass
 
-    # What a pickle may call on subclasses of dict, list and set.
+    # A pickle may call these on subclasses of dict, list and set.
     __setitem__ = append = extend = add = _ignore
 
 
 class _Unpickler(pickle.Unpickler):
-    # Storages are not here: torch turns their names into types before it asks.
+    # Storages are missing here because torch turns their names into types itself.
     _KNOWN: ClassVar = {
         ("collections", "OrderedDict"): OrderedDict,
         ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor_v2,
@@ -53,7 +53,7 @@ class _Unpickler(pickle.Unpickler):
 
 
 class _InertPickle:
-    """What torch.load takes for a pickle module."""
+    """Stands for the pickle module in torch.load."""
 
     Unpickler = _Unpickler
 
@@ -61,18 +61,18 @@ class _InertPickle:
 def load_inert(path: Path) -> Any:
     """Contents of a file written by ``torch.save`` with any pickle module, tensors on the CPU.
 
-    Tensors are read when they are used, so parts left aside cost no memory.
+    Tensors are read when they are used, so parts that nobody uses cost no memory.
 
     Raises:
-        UserError: there is no such file, or it is not one of torch's.
+        UserError: the file is missing, or torch did not write it.
     """
     if not path.is_file():
         raise UserError(f"there is no checkpoint at {path}; give the path of a .ckpt file")
     try:
         with zipfile.ZipFile(path) as archive:
-            # torch.load would hand a compiled program to another reader.
+            # torch.load would pass a compiled program to another reader, which runs it.
             if any(Path(name).name == "constants.pkl" for name in archive.namelist()):
-                raise UserError(f"{path} is a compiled program; give a checkpoint of a training")
+                raise UserError(f"{path} is a compiled program; give a training checkpoint")
         return torch.load(
             path, map_location="cpu", pickle_module=_InertPickle, weights_only=False, mmap=True
         )
@@ -86,7 +86,7 @@ def load_inert(path: Path) -> Any:
 
 
 def plain(value: Any) -> Any:
-    """omegaconf's containers and nodes, read as :class:`Inert`, as dicts, lists and values."""
+    """Dicts, lists and values from omegaconf's containers and nodes, read as :class:`Inert`."""
     if isinstance(value, Inert) and isinstance(value.state, dict):
         for field in ("_content", "_val"):  # of a container, of a single value
             if field in value.state:

@@ -1,4 +1,5 @@
-import os
+"""The command that imports a published Diffusion Policy checkpoint."""
+
 import zipfile
 
 import hydra
@@ -6,12 +7,9 @@ import pytest
 import torch
 
 from diffusion_policy.checkpoint.saved_policy import load_policy
-from diffusion_policy.interop.inert_pickle import Inert, load_inert
-from diffusion_policy.interop.published_config import our_config
-from diffusion_policy.interop.published_weights import load_published_weights
+from diffusion_policy.interop.diffusion_policy_config import our_config
 from diffusion_policy.model.vision.robomimic_encoder import RobomimicObsEncoder
 from diffusion_policy.scripts.import_checkpoint import main
-from diffusion_policy.util.errors import UserError
 from tests.interop.published import (
     NETWORKS,
     field,
@@ -102,21 +100,6 @@ def test_image_policy(tmp_path):
     assert features.shape == (2, 66)
 
 
-def test_random_crops_at_inference_are_remarked_on():
-    config = hybrid_config()
-    config["policy"]["eval_fixed_crop"] = False
-    assert "eval_fixed_crop is false" in our_config(config)[1][0]
-
-
-def test_schedule_defaults_are_those_of_diffusers():
-    config = low_dim_config("transformer")
-    config["policy"]["noise_scheduler"] = {"_target_": "diffusers.DDIMScheduler"}
-    config["policy"]["num_inference_steps"] = 8
-    ours = our_config(config)[0].policy.noise_scheduler
-    assert (ours.sampler, ours.num_train_timesteps, ours.num_inference_steps) == ("ddim", 1000, 8)
-    assert ours.beta_schedule == "linear"
-
-
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [
@@ -143,46 +126,6 @@ def test_settings_without_a_counterpart_are_refused(tmp_path, capsys, path, valu
     section[key] = value
     source = write(tmp_path / "in.ckpt", config, low_dim_state("unet_global"))
     assert message in refusal(capsys, source, tmp_path / "out.ckpt")
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"model.extra": torch.zeros(3)}, "model.extra has shape (3,) in the file and none"),
-        ({"model.final_conv.1.bias": None}, "final_conv.1.bias has shape none in the file and (2,"),
-        ({"normalizer.params_dict.obs.scale": None}, "obs.scale has shape none"),
-        (field("keypoint", 2, 1, 0), "normalizer.params_dict.keypoint"),
-        ({"model.final_conv.1.bias": "text"}, "final_conv.1.bias is no tensor"),
-    ],
-)
-def test_entries_without_a_place_are_refused(tmp_path, change, message):
-    state = {**low_dim_state("unet_global"), **change}
-    state = {name: value for name, value in state.items() if value is not None}
-    policy = hydra.utils.instantiate(our_config(low_dim_config("unet_global"))[0].policy)
-    with pytest.raises(UserError) as refused:
-        load_published_weights(policy, state)
-    assert message in str(refused.value)
-
-
-class Attack:
-    """Makes a folder when it is unpickled."""
-
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return os.mkdir, (str(self.path),)
-
-
-def test_nothing_that_the_file_names_is_run(tmp_path):
-    payload = {"x": Attack(tmp_path / "made"), "weight": torch.ones(2)}
-    torch.save(payload, tmp_path / "in.ckpt")
-    loaded = load_inert(tmp_path / "in.ckpt")
-    assert not (tmp_path / "made").exists()
-    assert isinstance(loaded["x"], Inert)
-    assert torch.equal(loaded["weight"], torch.ones(2))
-    torch.load(tmp_path / "in.ckpt", weights_only=False)
-    assert (tmp_path / "made").exists()  # so the file does attack
 
 
 def test_a_pickle_needs_the_flag(tmp_path, capsys):
@@ -213,3 +156,10 @@ def test_an_existing_file_is_kept(tmp_path, capsys):
         run(tmp_path / "in.ckpt", tmp_path / "out.ckpt", "--allow-pickle")
     assert "exists; choose another name" in capsys.readouterr().err
     assert (tmp_path / "out.ckpt").read_bytes() == b"precious"
+
+
+@pytest.mark.parametrize("option", ["--config-name=train_dot", "policy.dim=3"])
+def test_a_file_with_settings_takes_no_config(tmp_path, capsys, option):
+    source, target = tmp_path / "in.ckpt", tmp_path / "out.ckpt"
+    message = refusal(capsys, source, target, "--allow-pickle", option)
+    assert "in.ckpt brings its own settings; leave out --config-name" in message

@@ -1,7 +1,7 @@
-"""The config of a published Diffusion Policy checkpoint as one of ours.
+"""The config of a published Diffusion Policy checkpoint, translated into a config of this project.
 
-Every entry of their policy section is either translated or refused: one that is overlooked would
-give a policy that loads and acts differently.
+Every entry of its policy section is either translated or refused. An overlooked entry would give a
+policy that loads but acts differently.
 """
 
 from __future__ import annotations
@@ -12,11 +12,10 @@ from typing import Any
 import hydra
 from omegaconf import DictConfig
 
-from diffusion_policy.util.errors import UserError
+from diffusion_policy.interop.foreign_config import ForeignSection
 
-_REQUIRED = object()
 _SAMPLERS = {"DDPMScheduler": "ddpm", "DDIMScheduler": "ddim"}
-# What our process does always; their files may say so.
+# Our process has these values always; their files may name them.
 _FIXED_SCHEDULE = {
     "variance_type": "fixed_small",
     "set_alpha_to_one": True,
@@ -27,77 +26,25 @@ _FIXED_SCHEDULE = {
     "clip_sample_range": 1.0,
     "rescale_betas_zero_snr": False,
 }
-# Settings of their run outside the policy that change what it should do.
+# Settings outside their policy section that change what the policy must do.
 _FIXED_RUN = {"n_latency_steps": 0, "past_action_visible": False, "keypoint_visible_rate": 1.0}
 _PUSHT_OBS_DIM = 20  # 9 keypoints and the agent, x and y
 _PUSHT_IMAGE_OBS = {"image": ([3, 96, 96], "rgb"), "agent_pos": ([2], "low_dim")}
 
 
-class _Section:
-    """A part of their config whose entries are taken one by one, so that none is overlooked."""
-
-    def __init__(self, name: str, entries: Any) -> None:
-        if not isinstance(entries, Mapping):
-            raise UserError(
-                f"the checkpoint's {name} is {_shown(entries)}; it is no checkpoint of "
-                "Diffusion Policy"
-            )
-        self.name = name
-        self.entries = dict(entries)
-
-    def take(self, key: str, kinds: type | tuple[type, ...], default: Any = _REQUIRED) -> Any:
-        """The entry, of one of these types exactly; ``default`` where it is absent."""
-        value = self.entries.pop(key, default)
-        if value is _REQUIRED:
-            raise UserError(f"the checkpoint has no {self.name}.{key}, so it cannot be imported")
-        kinds = kinds if isinstance(kinds, tuple) else (kinds,)
-        if value is not default and type(value) not in kinds:
-            expected = " or ".join(kind.__name__ for kind in kinds)
-            self.refuse(key, value, f"a resolved config has {expected} there")
-        return value
-
-    def take_one_of(self, key: str, choices: tuple[Any, ...], default: Any) -> Any:
-        value = self.entries.pop(key, default)
-        if value not in choices:
-            known = ", ".join(_shown(choice) for choice in choices)
-            self.refuse(key, value, f"only {known} can be imported")
-        return value
-
-    def take_sizes(self, key: str, default: list[int]) -> list[int]:
-        sizes = self.take(key, list, default)
-        if not all(type(size) is int for size in sizes):
-            self.refuse(key, sizes, "a resolved config has whole numbers there")
-        return sizes
-
-    def section(self, key: str) -> _Section:
-        return _Section(f"{self.name}.{key}", self.entries.pop(key, None))
-
-    def drop(self, *keys: str) -> None:
-        """Leave entries out that follow from others; the shapes of the weights check them."""
-        for key in keys:
-            self.entries.pop(key, None)
-
-    def finish(self) -> None:
-        for key, value in self.entries.items():
-            self.refuse(key, value, "this setting is unknown, so it cannot be imported")
-
-    def refuse(self, key: str, value: Any, remedy: str) -> None:
-        raise UserError(f"the checkpoint's {self.name}.{key} is {_shown(value)}; {remedy}")
-
-
 def our_config(cfg: Any) -> tuple[DictConfig, list[str]]:
-    """The config of a run of ours that has their policy, on our PushT.
+    """A config of this project with the policy of a published checkpoint, on PushT.
 
     Args:
-        cfg: their config, resolved, as dicts, lists and values.
+        cfg: the config in the checkpoint, resolved, as dicts, lists and values.
 
     Returns:
-        The config, and remarks on where our policy will act otherwise than theirs.
+        The config, and a remark on each point where our policy acts differently.
 
     Raises:
         UserError: names the setting that has no counterpart here.
     """
-    top = _Section("cfg", cfg)
+    top = ForeignSection("cfg", cfg)
     _check_run(top)
     section = top.section("policy")
     target = section.take("_target_", str).rpartition(".")[2]
@@ -113,12 +60,12 @@ def our_config(cfg: Any) -> tuple[DictConfig, list[str]]:
         ours = hydra.compose(config_name, overrides=overrides)
     ours.policy.merge_with({**common, **settings})
     obs = ours.task.shape_meta.obs
-    # Features stand side by side in the order of the keys.
+    # The order of the keys is the order of the concatenated features.
     ours.task.shape_meta.obs = {key: obs[key] for key in obs_keys}
     return ours, remarks
 
 
-def _check_run(top: _Section) -> None:
+def _check_run(top: ForeignSection) -> None:
     task = top.entries.get("task")
     name = task.get("name") if isinstance(task, Mapping) else top.entries.get("task_name")
     if not str(name).startswith("pusht"):
@@ -127,8 +74,8 @@ def _check_run(top: _Section) -> None:
         top.take_one_of(key, (value,), value)
 
 
-def _common(section: _Section) -> dict[str, Any]:
-    """What all four policies share."""
+def _common(section: ForeignSection) -> dict[str, Any]:
+    """The settings that all four policies have."""
     steps = section.take("num_inference_steps", (int, type(None)), None)
     return {
         "horizon": section.take("horizon", int),
@@ -138,8 +85,8 @@ def _common(section: _Section) -> dict[str, Any]:
     }
 
 
-def _schedule(section: _Section, num_inference_steps: int | None) -> dict[str, Any]:
-    # Where an entry is absent, diffusers' own default holds and not ours.
+def _schedule(section: ForeignSection, num_inference_steps: int | None) -> dict[str, Any]:
+    # An absent entry has the default of diffusers, which may differ from ours.
     target = section.take("_target_", str).rpartition(".")[2]
     if target not in _SAMPLERS:
         section.refuse("_target_", target, f"only {', '.join(_SAMPLERS)} can be imported")
@@ -161,16 +108,17 @@ def _schedule(section: _Section, num_inference_steps: int | None) -> dict[str, A
     return settings
 
 
-_Reading = tuple[dict[str, Any], list[str], list[str]]  # policy's settings, keys, remarks
+_Reading = tuple[dict[str, Any], list[str], list[str]]
+"""Settings of the policy, keys of its observations in order, remarks."""
 
 
-def _unet_low_dim(section: _Section) -> _Reading:
+def _unet_low_dim(section: ForeignSection) -> _Reading:
     _check_low_dim(section)
     if not section.take("oa_step_convention", bool, False):
         section.refuse(
             "oa_step_convention",
             False,
-            "its actions start one step later than any policy's here, so it cannot be imported",
+            "its actions start one step later than ours, so it cannot be imported",
         )
     is_local = section.take("obs_as_local_cond", bool, False)
     is_global = section.take("obs_as_global_cond", bool, False)
@@ -185,14 +133,14 @@ def _unet_low_dim(section: _Section) -> _Reading:
     return settings, ["obs"], []
 
 
-def _unet_hybrid(section: _Section) -> _Reading:
+def _unet_hybrid(section: ForeignSection) -> _Reading:
     _check_global(section, "obs_as_global_cond")
     settings = _unet(section, kernel_size=5, cond_predict_scale=True)
     encoder, keys, remarks = _hybrid(section)
     return {**settings, "conditioning": "global", "obs_encoder": encoder}, keys, remarks
 
 
-def _transformer_low_dim(section: _Section) -> _Reading:
+def _transformer_low_dim(section: ForeignSection) -> _Reading:
     _check_low_dim(section)
     is_global = section.take("obs_as_cond", bool, False)
     model = section.section("model")
@@ -208,7 +156,7 @@ def _transformer_low_dim(section: _Section) -> _Reading:
     return settings, ["obs"], []
 
 
-def _transformer_hybrid(section: _Section) -> _Reading:
+def _transformer_hybrid(section: ForeignSection) -> _Reading:
     _check_global(section, "obs_as_cond")
     settings = {
         "conditioning": "global",
@@ -219,7 +167,7 @@ def _transformer_hybrid(section: _Section) -> _Reading:
     return {**settings, "obs_encoder": encoder}, keys, remarks
 
 
-def _unet(section: _Section, *, kernel_size: int, cond_predict_scale: bool) -> dict[str, Any]:
+def _unet(section: ForeignSection, *, kernel_size: int, cond_predict_scale: bool) -> dict[str, Any]:
     return {
         "diffusion_step_embed_dim": section.take("diffusion_step_embed_dim", int, 256),
         "down_dims": section.take_sizes("down_dims", [256, 512, 1024]),
@@ -230,7 +178,7 @@ def _unet(section: _Section, *, kernel_size: int, cond_predict_scale: bool) -> d
 
 
 def _transformer(
-    section: _Section,
+    section: ForeignSection,
     n_layer: int,
     n_head: int,
     n_emb: int,
@@ -251,18 +199,18 @@ def _transformer(
     }
 
 
-def _check_low_dim(section: _Section) -> None:
+def _check_low_dim(section: ForeignSection) -> None:
     section.take_one_of("obs_dim", (_PUSHT_OBS_DIM,), None)
     section.take_one_of("action_dim", (2,), None)
 
 
-def _check_global(section: _Section, key: str) -> None:
+def _check_global(section: ForeignSection, key: str) -> None:
     if not section.take(key, bool, True):
         section.refuse(key, False, "only features given as a condition can be imported")
 
 
-def _hybrid(section: _Section) -> tuple[dict[str, Any], list[str], list[str]]:
-    """Settings of the encoder, keys in their order, remarks."""
+def _hybrid(section: ForeignSection) -> tuple[dict[str, Any], list[str], list[str]]:
+    """Settings of the encoder, keys of its observations in order, remarks."""
     obs = section.section("shape_meta").section("obs").entries
     found = {
         key: (entry.get("shape"), entry.get("type", "low_dim"))
@@ -277,18 +225,13 @@ def _hybrid(section: _Section) -> tuple[dict[str, Any], list[str], list[str]]:
     remarks = []
     if crop is not None and not fixed_crop:
         remarks.append(
-            "cfg.policy.eval_fixed_crop is false: theirs crops at random when it acts too, "
-            "ours crops from the centre"
+            "cfg.policy.eval_fixed_crop is false: the published policy crops at random while it "
+            "acts, ours crops from the centre"
         )
     return encoder, list(found), remarks
 
 
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."
-
-
-_READERS: dict[str, tuple[str, str, Callable[[_Section], _Reading]]] = {
+_READERS: dict[str, tuple[str, str, Callable[[ForeignSection], _Reading]]] = {
     "DiffusionUnetLowdimPolicy": ("train_diffusion_unet_pusht", "pusht_lowdim", _unet_low_dim),
     "DiffusionTransformerLowdimPolicy": (
         "train_diffusion_transformer_pusht",
@@ -306,4 +249,4 @@ _READERS: dict[str, tuple[str, str, Callable[[_Section], _Reading]]] = {
         _transformer_hybrid,
     ),
 }
-"""By their class: our config, our task, and what reads its own settings."""
+"""Class of the published policy -> our config, our task, and the reader of its settings."""

@@ -5,9 +5,9 @@ import torch
 from safetensors.torch import save_file
 
 from diffusion_policy.checkpoint.saved_policy import load_policy
-from diffusion_policy.interop.dot import load_dot_checkpoint
+from diffusion_policy.interop.dot_checkpoint import load_dot_checkpoint
 from diffusion_policy.policy.dot_policy import DOTPolicy
-from diffusion_policy.scripts.import_dot_checkpoint import main
+from diffusion_policy.scripts.import_checkpoint import main
 from diffusion_policy.util.errors import UserError
 from tests.reference import golden, reference_shapes, reference_weights
 
