@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,18 +15,8 @@ from diffusion_policy.agent.agent import Agent
 from diffusion_policy.checkpoint.saved_policy import SavedPolicy, change_settings
 from diffusion_policy.model.common.inference import undisturbed
 from diffusion_policy.policy.base_policy import BasePolicy
-from diffusion_policy.spec.task_spec import TaskSpec
+from diffusion_policy.transforms.pipeline import Pipeline
 from diffusion_policy.util.pytorch_util import AUTOCAST_DTYPES, resolve_device, resolve_precision
-
-
-class Transforms(Protocol):
-    """What lies between raw data and the policy, both ways."""
-
-    def forward(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """The batch that the policy sees."""
-
-    def inverse(self, action: np.ndarray, obs: Mapping[str, Any]) -> np.ndarray:
-        """Raw actions (B, N, Da); ``obs`` is the raw one."""
 
 
 class LocalAgent(Agent):
@@ -35,7 +25,6 @@ class LocalAgent(Agent):
     Args:
         policy: in evaluation mode, unless it acts within :meth:`undisturbed`.
         pipeline: transforms between the raw data and the policy; None is none.
-        spec: what the task observes and commands; None is what the policy sees.
         precision: of the policy's matrix products: fp32, bf16 or fp16.
         n_latency_steps: see :class:`Agent`.
     """
@@ -43,17 +32,16 @@ class LocalAgent(Agent):
     def __init__(
         self,
         policy: BasePolicy,
-        pipeline: Transforms | None = None,
+        pipeline: Pipeline | None = None,
         *,
-        spec: TaskSpec | None = None,
         precision: str = "fp32",
         n_latency_steps: int = 0,
     ) -> None:
         self.policy = policy
-        self.pipeline = pipeline
+        self.pipeline = pipeline or Pipeline.of((), policy.shape_meta)
         self.dtype = AUTOCAST_DTYPES[precision]
         super().__init__(
-            spec or policy.shape_meta,
+            self.pipeline.raw_spec,
             obs_offsets=policy.obs_offsets,
             n_action_steps=policy.n_action_steps,
             n_actions_ahead=policy.n_actions_ahead,
@@ -62,8 +50,8 @@ class LocalAgent(Agent):
 
     def plan(self, obs: Mapping[str, Any], ids: Sequence[int]) -> np.ndarray:
         device = self.policy.device
-        seen = obs if self.pipeline is None else self.pipeline.forward({"obs": dict(obs)})["obs"]
-        inputs = {key: _to_device(seen[key], device) for key in self.policy.shape_meta.obs}
+        seen = self.pipeline.observe(dict(obs))
+        inputs = {key: _to_device(seen[-1][key], device) for key in self.policy.shape_meta.obs}
         with (
             torch.no_grad(),
             torch.autocast(device.type, self.dtype, enabled=self.dtype is not None),
@@ -71,8 +59,7 @@ class LocalAgent(Agent):
             predicted = self.policy.predict_action(inputs, env_ids=ids)["action_pred"]
         # Rows before it are for steps that are over.
         now = self.policy.window.action_offsets.index(0)
-        actions = predicted[:, now:].float().cpu().numpy()
-        return actions if self.pipeline is None else self.pipeline.inverse(actions, obs)
+        return self.pipeline.inverse(predicted[:, now:].float().cpu().numpy(), seen)
 
     def begin(self, ids: Sequence[int] | None, seeds: Sequence[int] | None) -> None:
         self.policy.reset(ids, seeds=seeds)

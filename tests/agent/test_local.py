@@ -2,11 +2,13 @@ import numpy as np
 import pytest
 import torch
 from omegaconf import OmegaConf
+from toy_transform import Centimetres
 
 from diffusion_policy.agent.local import LocalAgent, load_agent
 from diffusion_policy.checkpoint.checkpoint_file import save_checkpoint
 from diffusion_policy.env_runner.env_runner import EnvRunner
 from diffusion_policy.gym_util.make_env import make_env
+from diffusion_policy.transforms.pipeline import Pipeline
 from tests.configs import compose_config, tiny_policy
 from tests.policy.test_contract import make_policy
 
@@ -105,23 +107,13 @@ def test_low_precision_rounds():
     np.testing.assert_allclose(full, low, rtol=0.2, atol=20)
 
 
-class Shifted:
-    """The policy sees and acts in a world that lies one unit aside."""
-
-    def forward(self, batch):
-        return {"obs": {key: value + 1 for key, value in batch["obs"].items()}}
-
-    def inverse(self, action, obs):
-        return action - 1
-
-
 def test_transforms_lie_between_raw_data_and_policy():
     policy = make_policy("train_dot_pusht").eval()
     observation = {
         key: np.full(field.shape, 100, np.float32) for key, field in policy.shape_meta.obs.items()
     }
-    aside = {key: value + 1 for key, value in observation.items()}
-    expected = LocalAgent(policy).act(aside).action - 1
+    seen = {**observation, "agent_pos": observation["agent_pos"] * 100}
+    expected = LocalAgent(policy).act(seen).action / 100
     policy.reset()
-    agent = LocalAgent(policy, Shifted(), spec=policy.shape_meta)
+    agent = LocalAgent(policy, Pipeline.of([Centimetres("agent_pos")], policy.shape_meta))
     np.testing.assert_array_equal(agent.act(observation).action, expected)
