@@ -4,7 +4,7 @@ PYTHON ?= python3
 ARGS ?=
 BIN := .venv/bin
 
-.PHONY: help install install-dev install-all train test lint clean
+.PHONY: help install install-dev install-all train test quick lint clean
 
 help: ## print this list (what plain `make` does)
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -20,6 +20,9 @@ train: .venv/installed ## train DOT on PushT; ARGS="key=value ..." overrides the
 
 test: .venv/installed-dev ## run the tests in two processes; ARGS goes to pytest
 	$(BIN)/python -m pytest -n 2 $(ARGS)
+
+quick: .venv/installed-dev ## run the tests that take no more than a few seconds each
+	$(BIN)/python -m pytest -n 2 -m "not slow" $(ARGS)
 
 lint: .venv/installed-dev ## check style and formatting
 	$(BIN)/ruff check

@@ -59,6 +59,7 @@ def test_training_commands_compose(command):
     assert compose_config(name, *overrides).name.startswith("train_")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", sorted({" ".join(shlex.split(c)[1:3]) for c in OTHER}))
 def test_other_commands_exist_and_know_their_options(module):
     first, second = module.split(" ")[:2] if " " in module else (module, "")
@@ -117,6 +118,7 @@ def test_the_loop_of_ones_own_plays_one_episode(tmp_path, monkeypatch, capsys, n
     assert capsys.readouterr().out == f"reward {names['reward']:.3f}, {outcome}\n"
 
 
+@pytest.mark.slow
 def test_the_pretrained_policy_pushes_the_t(tmp_path):
     info = evaluate_checkpoint(
         ROOT / "data/pretrained/dot_pusht", tmp_path, n_episodes=6, n_videos=0, n_workers=1

@@ -21,6 +21,7 @@ def options(tmp_path_factory) -> Options:
     return Options(tmp_path_factory.mktemp("scratch"), tiny=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CHEAP)
 def test_every_case_runs_and_is_right(name, options):
     result = run_case(CASES[name], options, repeats=1, seconds=0)

@@ -206,6 +206,7 @@ def test_inference_form_acts_the_same(policy):
     torch.testing.assert_close(policy.predict_action(obs)["action"], before, atol=0.01, rtol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
 @pytest.mark.parametrize(
     ("name", "smaller"),  # compiling takes longer the more layers there are

@@ -23,6 +23,8 @@ from tests.workspace.test_train_workspace import (
     train,
 )
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 
 

@@ -19,6 +19,8 @@ from diffusion_policy.workspace.train_workspace import TrainWorkspace
 from tests.configs import compose_config, tiny_overrides, tiny_policy
 from tests.demos import make_demos
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 DOT, TRANSFORMER = "train_dot_pusht", "train_diffusion_transformer_pusht"
 UNET = "train_diffusion_unet_pusht_image"

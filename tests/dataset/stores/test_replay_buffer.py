@@ -263,6 +263,7 @@ def start_over(buffer: ReplayBuffer) -> None:
 FIRST, SECOND, THIRD = episode(3, 1), episode(4, 2), episode(5, 3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "allowed"),
     [

@@ -31,6 +31,7 @@ def test_pictures_of_any_size(size):
     assert all(1e-4 < p.grad.norm() < 1e4 for p in network.parameters())
 
 
+@pytest.mark.slow
 def test_finds_a_dot_after_a_few_steps():
     torch.manual_seed(0)
     network = KeypointCNN(n_keypoints=16)
