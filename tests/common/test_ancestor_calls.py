@@ -37,6 +37,10 @@ from diffusion_policy.common.sampler import (
     downsample_mask,
     get_val_mask,
 )
+from diffusion_policy.model.common.normalizer import (
+    LinearNormalizer,
+    SingleFieldLinearNormalizer,
+)
 from diffusion_policy.util.errors import UserError
 
 
@@ -224,6 +228,49 @@ def test_normalizers_from_statistics():
     both = np.concatenate([values, values], axis=1)
     arms = robomimic_abs_action_only_dual_arm_normalizer_from_stat(array_to_stats(both))
     np.testing.assert_array_equal(arms.normalize(both)[:, 6:], position)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("last_n_dims", [0, 1, 2])
+def test_a_field_is_fitted_and_looked_into(tmp_path, last_n_dims, dtype):
+    data = torch.rand(50, 9, 2)
+    stored = zarr.array(data.numpy())
+    for values in (data, data.numpy(), stored):
+        normalizer = SingleFieldLinearNormalizer()
+        normalizer.fit(data=values, last_n_dims=last_n_dims, dtype=dtype, mode="limits")
+        normalized = normalizer(data)
+        assert (normalized.dtype, normalized.shape) == (dtype, data.shape)
+        assert (normalized.min().item(), normalized.max().item()) == pytest.approx((-1, 1))
+        torch.testing.assert_close(normalizer.unnormalize(normalized).float(), data)
+    size = (1, 2, 18)[last_n_dims]
+    assert normalizer.params_dict["scale"].shape == (size,)
+    assert normalizer.params_dict["input_stats"]["min"].shape == (size,)
+    assert set(normalizer.get_output_stats()) >= {"min", "max", "mean", "std"}
+
+
+def test_a_normalizer_of_several_fields():
+    data = {"obs": torch.rand(100, 3, 4) * 512, "action": np.random.rand(100, 3, 2)}  # noqa: NPY002
+    normalizer = LinearNormalizer()
+    normalizer.fit(data=data, last_n_dims=1, mode="gaussian", output_max=1.0, output_min=-1.0)
+    normalizer["image"] = SingleFieldLinearNormalizer.create_identity(dtype=torch.float32)
+    normalizer["gripper"] = SingleFieldLinearNormalizer.create_manual(
+        scale=np.ones(1), offset=np.zeros(1), input_stats_dict=array_to_stats(np.zeros((5, 1)))
+    )
+    back = normalizer.unnormalize(normalizer.normalize(data))
+    torch.testing.assert_close(back["action"], torch.tensor(data["action"]).float())
+    scale = normalizer["action"].params_dict["scale"]
+    assert scale is normalizer.params_dict["action"]["scale"]
+    assert normalizer.get_input_stats()["obs"]["max"].shape == (4,)
+    again = LinearNormalizer()
+    again.load_state_dict(normalizer.state_dict())
+    torch.testing.assert_close(again["obs"].params_dict["offset"], normalizer["obs"]["offset"])
+
+
+def test_a_normalizer_of_a_bare_array():
+    normalizer = LinearNormalizer()
+    normalizer.fit(torch.rand(100, 3), mode="limits", range_eps=1e-4, fit_offset=True)
+    assert normalizer.get_input_stats()["min"].shape == (3,)
+    assert normalizer.get_output_stats()["max"].tolist() == pytest.approx([1, 1, 1])
 
 
 # ---------------------------------------------------------------------- small helpers

@@ -6,6 +6,7 @@ its checkpoint. ``normalised = x * scale + offset``, with one scale and one offs
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -81,8 +82,9 @@ class SingleFieldLinearNormalizer(nn.Module):
     """Normaliser of one field.
 
     Its state: ``scale`` and ``offset``, and under ``input_stats`` the :data:`STATISTICS` of the
-    data it was fitted on. All are float32 of the shape of one value's features. States of earlier
-    versions lack the quantiles; a normaliser that loads one has none.
+    data it was fitted on. All are float32 of the shape of one value's features; a fit over several
+    axes of features flattens them. States of earlier versions lack the quantiles; a normaliser
+    that loads one has none.
     """
 
     def __init__(self) -> None:
@@ -101,11 +103,13 @@ class SingleFieldLinearNormalizer(nn.Module):
         return field
 
     @classmethod
-    def create_identity(cls, shape: tuple[int, ...] = (1,)) -> SingleFieldLinearNormalizer:
+    def create_identity(
+        cls, shape: tuple[int, ...] = (1,), dtype: torch.dtype = torch.float32
+    ) -> SingleFieldLinearNormalizer:
         """Leaves values as they are."""
         zeros, ones = torch.zeros(shape), torch.ones(shape)
         stats = {"min": -ones, "max": ones, "mean": zeros, "std": ones, "q01": -ones, "q99": ones}
-        return cls.create_manual(ones, zeros, stats)
+        return cls.create_manual(ones, zeros, stats).to(dtype)
 
     @classmethod
     def create_fit(cls, data: Array, **kwargs: Any) -> SingleFieldLinearNormalizer:
@@ -114,17 +118,26 @@ class SingleFieldLinearNormalizer(nn.Module):
         field.fit(data, **kwargs)
         return field
 
-    def fit(self, data: Array, last_n_dims: int = 1, **options: Any) -> None:
-        """Compute scale and offset.
+    def fit(
+        self,
+        data: Array,
+        last_n_dims: int = 1,
+        dtype: torch.dtype = torch.float32,
+        **options: Any,
+    ) -> None:
+        """Compute scale and offset, in float32.
 
         Args:
-            data: (..., features); the last ``last_n_dims`` axes are features, flattened.
+            data: (..., features), also a zarr array; the last ``last_n_dims`` axes are features.
+            dtype: of the parameters, and so of what :meth:`normalize` returns.
             options: see :func:`scale_and_offset`.
         """
+        data = data if isinstance(data, Tensor) else np.asarray(data)
         x = torch.as_tensor(data, dtype=torch.float32)
         n_features = int(np.prod(x.shape[x.ndim - last_n_dims :]))
         stats = statistics(x.reshape(-1, n_features))
         self._set(*scale_and_offset(stats, **options), stats)
+        self.to(dtype)
 
     def _set(self, scale: Array, offset: Array, stats: Mapping[str, Array]) -> None:
         self.scale, self.offset = _frozen(scale), _frozen(offset)
@@ -133,15 +146,34 @@ class SingleFieldLinearNormalizer(nn.Module):
             if name in stats:
                 self.input_stats[name] = _frozen(stats[name])
 
+    @property
+    def params_dict(self) -> dict[str, Any]:
+        """``scale``, ``offset`` and ``input_stats``."""
+        return {"scale": self.scale, "offset": self.offset, "input_stats": self.input_stats}
+
+    def __getitem__(self, name: str) -> Any:
+        """An entry of :attr:`params_dict`."""
+        return self.params_dict[name]
+
     def normalize(self, x: Array) -> Tensor:
         """Raw (..., features), any dtype -> normalised float32 of the same shape."""
         x = torch.as_tensor(x)
-        return torch.addcmul(self.offset.to(x.device), x.float(), self.scale.to(x.device))
+        rows = self._rows(x).to(self.scale.dtype)
+        return torch.addcmul(self.offset.to(x.device), rows, self.scale.to(x.device)).view(x.shape)
 
     def unnormalize(self, x: Array) -> Tensor:
         """Normalised (..., features) -> raw float32 of the same shape."""
         x = torch.as_tensor(x)
-        return (x - self.offset.to(x.device)) / self.scale.to(x.device)
+        raw = (self._rows(x) - self.offset.to(x.device)) / self.scale.to(x.device)
+        return raw.view(x.shape)
+
+    def _rows(self, x: Tensor) -> Tensor:
+        """``x`` with its axes of features flattened, if ``scale`` has them so."""
+        if self.scale.ndim == 1 and x.shape[-1:] != self.scale.shape:
+            for n_axes in range(2, x.ndim + 1):
+                if math.prod(x.shape[-n_axes:]) == len(self.scale):
+                    return x.flatten(-n_axes)
+        return x
 
     forward = normalize
 
@@ -160,11 +192,13 @@ class SingleFieldLinearNormalizer(nn.Module):
         # Sizes are known from the data only, so a fresh normaliser takes them from the state.
         if prefix + "scale" in state_dict:
             scale = state_dict[prefix + "scale"]
-            device = scale.device if self.scale is None else self.scale.device
+            device, dtype = scale.device, torch.float32
+            if self.scale is not None:
+                device, dtype = self.scale.device, self.scale.dtype
             stats = {name: state_dict.get(f"{prefix}input_stats.{name}") for name in STATISTICS}
             known = {name: value for name, value in stats.items() if value is not None}
             self._set(scale, state_dict[prefix + "offset"], known)
-            self.to(device)  # a fitted one stays where the policy is
+            self.to(device, dtype)  # a fitted one stays where the policy is
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 
@@ -248,11 +282,13 @@ class LinearNormalizer(nn.Module):
 
     forward = normalize
 
-    def get_input_stats(self) -> dict[str, dict[str, Tensor]]:
-        return {key: field.get_input_stats() for key, field in self.params_dict.items()}
+    def get_input_stats(self) -> dict[str, Any]:
+        """Statistics of the raw data by field; of the field ``_default`` alone if it is alone."""
+        return _by_field({k: field.get_input_stats() for k, field in self.params_dict.items()})
 
-    def get_output_stats(self) -> dict[str, dict[str, Tensor]]:
-        return {key: field.get_output_stats() for key, field in self.params_dict.items()}
+    def get_output_stats(self) -> dict[str, Any]:
+        """As :meth:`get_input_stats`, after normalisation."""
+        return _by_field({k: field.get_output_stats() for k, field in self.params_dict.items()})
 
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *args: Any) -> None:
         # Called before the children load: make the children that the state brings.
@@ -263,6 +299,10 @@ class LinearNormalizer(nn.Module):
             if name not in self.embodiments:
                 self.embodiments[name] = LinearNormalizer()
         super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+def _by_field(stats: dict[str, dict[str, Tensor]]) -> dict[str, Any]:
+    return stats["_default"] if stats.keys() == {"_default"} else stats
 
 
 def _children(state_dict: Iterable[str], prefix: str) -> list[str]:
