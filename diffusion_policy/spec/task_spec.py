@@ -20,17 +20,26 @@ MODALITIES = {
 """The modalities that an observation of each type may have, the default first."""
 TYPES = tuple(MODALITIES)
 NORMALIZATIONS = ("MIN_MAX", "MEAN_STD", "QUANTILE", "IDENTITY")
+ROTATIONS = {
+    "rotation_6d": 6,  # the first two rows of the matrix
+    "axis_angle": 3,  # radians
+    "matrix": 9,  # row by row
+    "quaternion": 4,  # x, y, z, w
+    "quaternion_wxyz": 4,
+    "euler_XYZ": 3,  # radians; capitals turn about the axes of the body, as in scipy
+    "euler_ZYX": 3,
+    "euler_xyz": 3,  # about those of the world: roll, pitch, yaw
+}
+"""Representations of a rotation; ``transforms/rotation.py`` converts them."""
 REPRESENTATIONS = {
     "raw": None,
     "position": None,
-    "rotation_6d": 6,
-    "axis_angle": 3,
-    "quaternion": 4,
+    **ROTATIONS,
     "gripper": None,
     "joint": None,
 }
 """What the numbers of a part mean, and how many numbers that takes; None for any number."""
-_LEFT_ALONE = ("rotation_6d", "axis_angle", "quaternion", "gripper")
+_LEFT_ALONE = (*ROTATIONS, "gripper")
 # Entries of the ancestor's real-robot configs. The policy's Window decides the time steps, and
 # transforms change representations.
 _IGNORED = ("horizon", "latency_steps", "down_sample_steps", "raw_shape")
