@@ -1,36 +1,31 @@
 """PushT in a mirror: the task is the same on both sides of the line x + y = 512.
 
 The block is symmetric about its stem, and at the goal the stem lies on that line. So a mirrored
-demonstration is another demonstration. The walls, which are one unit off the line's symmetry, are
-the only difference.
+demonstration is another demonstration. Only the walls are not symmetric: they lie one unit off.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 
 from diffusion_policy.env.pusht.block import KEYPOINTS, VERTICES
 from diffusion_policy.env.pusht.simulation import WORLD_SIZE
+from diffusion_policy.transforms.mirror import BaseMirror
 from diffusion_policy.util.errors import UserError
 
 
-class Mirror:
-    """Maps observations and actions of PushT to those of the mirrored world.
-
-    Twice the map is the identity.
-    """
+@dataclass(frozen=True)
+class Mirror(BaseMirror):
+    """Maps observations and actions of PushT to those of the mirrored world."""
 
     def __call__(self, key: str, values: np.ndarray) -> np.ndarray:
-        """A new array (..., D), or (..., 3, H, W) for images, of the same dtype.
-
-        Args:
-            key: name of the observation, or ``action``; anything that is called like none of
-                PushT's observations cannot be mirrored.
+        """A new array of the same dtype; see :class:`BaseMirror`.
 
         Raises:
-            UserError: nothing is known of ``key``.
+            UserError: PushT has no observation ``key``.
         """
         if key not in _MIRRORS:
             raise UserError(
@@ -47,9 +42,10 @@ def _points(values: np.ndarray) -> np.ndarray:
 
 
 class _BlockPoints:
-    """Points fixed to the block, (..., 2 K): where the same points of the mirrored block are.
+    """(..., 2 K) points fixed to the block.
 
-    A point's twin across the stem is an affine combination of the points, whatever the pose.
+    The twin of a point lies across the stem from it. In every pose of the block it is the same
+    affine combination of the points.
     """
 
     def __init__(self, points: np.ndarray) -> None:
