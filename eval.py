@@ -10,8 +10,8 @@ from diffusion_policy.util.errors import reports_user_errors
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description="Play episodes of fresh seeds with a checkpoint's policy; write eval_info.json "
-        "(every episode, success rate with its 95 % interval), videos and report.html."
+        description="Play episodes with a checkpoint's policy; write eval_info.json (every "
+        "episode, success rate with its 95 % interval), videos and report.html."
     )
     default = "(default: %(default)s)"
     parser.add_argument(
@@ -32,9 +32,20 @@ def parse_arguments() -> argparse.Namespace:
         help="settings of the checkpoint's config to change, such as "
         "policy.noise_scheduler.num_inference_steps=10; +key=value for one that it does not name",
     )
-    parser.add_argument("--n-episodes", type=int, default=1000, help=f"one for each seed {default}")
     parser.add_argument(
-        "--start-seed", type=int, default=100_000, help=f"seed of the first episode {default}"
+        "--starts",
+        help="where episodes begin: a data set, for the initial states of its recorded episodes; a "
+        "YAML file with a list of starts; or a group of the checkpoint's task.env_runner.groups "
+        "(default: fresh seeds)",
+    )
+    parser.add_argument(
+        "--n-episodes", type=int, help="how many (default: 1000, or as many as there are --starts)"
+    )
+    parser.add_argument(
+        "--start-seed",
+        type=int,
+        help="seed of the first episode; each further one has the next (default: 100000, or those "
+        "of --starts)",
     )
     parser.add_argument(
         "--n-videos",

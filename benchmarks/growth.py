@@ -26,6 +26,7 @@ from diffusion_policy.dataset.batch_order import BatchIndex
 from diffusion_policy.dataset.window_dataset import WindowDataset
 from diffusion_policy.gym_util.vector_env import VectorEnv
 from diffusion_policy.policy.base_policy import Batch
+from diffusion_policy.spec.start import Start
 from diffusion_policy.spec.window import Window
 
 _SIZES = (1, 10, 100)
@@ -80,14 +81,14 @@ def environments(options: Options, size: int) -> Iterator[Work]:
     with VectorEnv({"id": "diffusion_policy/PushTKeypoints-v0"}, size, n_workers=1) as env:
 
         def run() -> float:
-            env.reset(slots, slots)
+            env.reset(slots, [Start.of_seed("test", seed) for seed in slots])
             for action in actions:
                 totals = env.step(slots, action)
             return totals.sum_reward[0]
 
         def check(sum_reward: float) -> None:
             """The first slot's episode is that of an environment alone."""
-            env.reset([0], [0])
+            env.reset([0], [Start.of_seed("test", 0)])
             for action in actions:
                 totals = env.step([0], action[:1])
             assert totals.sum_reward[0] == sum_reward

@@ -14,6 +14,7 @@ from benchmarks.case import Options, Work, case, each
 from benchmarks.memory import resident_mb
 from diffusion_policy.gym_util.make_env import make_env
 from diffusion_policy.gym_util.vector_env import VectorEnv
+from diffusion_policy.spec.start import Start
 
 _ROOT = Path(__file__).parents[1]
 
@@ -71,7 +72,7 @@ def worker_memory(options: Options, env_id: str) -> Iterator[Work]:
         targets = targets.astype(np.float32)  # which is what workers are handed
 
         def run() -> float:
-            env.reset(slots, slots)
+            env.reset(slots, [Start.of_seed("test", seed) for seed in slots])
             for actions in targets:
                 env.step(slots, actions)
             (pid,) = env.worker_pids

@@ -1,4 +1,4 @@
-"""The one runner of simulated tasks: episodes of given seeds, stepped side by side."""
+"""The one runner of simulated tasks: episodes of given starts, stepped side by side."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import itertools
 from collections import defaultdict, deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar
 
 import numpy as np
 from tqdm import tqdm
@@ -14,52 +14,47 @@ from tqdm import tqdm
 from diffusion_policy.agent.agent import Agent
 from diffusion_policy.env_runner.episode import Episode
 from diffusion_policy.env_runner.replay import Chunks, first_of_each_outcome, record
-from diffusion_policy.gym_util.make_env import make_env, observation_spaces
+from diffusion_policy.env_runner.scores import scores
+from diffusion_policy.env_runner.space_check import check_spaces
+from diffusion_policy.env_runner.starts import Group
 from diffusion_policy.gym_util.vector_env import VectorEnv
 from diffusion_policy.spec.task_spec import TaskSpec
 from diffusion_policy.util import distributed
 from diffusion_policy.util.config import plain
 from diffusion_policy.util.cores import usable_cores
 from diffusion_policy.util.errors import UserError
-from diffusion_policy.util.statistics import wilson_interval
 from diffusion_policy.workspace.base_runner import BaseRunner
 
 MAX_SLOTS = 50
 """Environments side by side unless asked otherwise: enough to fill a policy's batch."""
 
 
-class Group(NamedTuple):
-    """Episodes that are scored together; the first ``n_vis`` are recorded."""
-
-    prefix: str
-    seeds: range
-    n_vis: int
-
-
 class EnvRunner(BaseRunner):
-    """Scores a policy on two groups of seeds, ``train`` and ``test``, which are kept apart.
+    """Scores an agent on groups of starts: ``train`` and ``test``, which are seeds, and others.
 
     ``train`` is for seeds that demonstrations started from: those recorded with demo_pusht.py start
     from 0, 1, ... The scripted ones that come with the project do not, so that both groups are
     fresh to a policy trained on them. Checkpoints are chosen by ``test``.
 
-    Episodes take the slots of a :class:`VectorEnv` in the order of their seeds, so the results
+    Episodes take the slots of a :class:`VectorEnv` in the order of their starts, so the results
     do not depend on the number of workers. Policies that draw random numbers start each episode
     from its own seed, so they do not depend on ``n_envs`` either.
 
-    Under torchrun each process plays a part of the episodes, and all get the results.
+    Environments are built in worker processes only, at construction, so that a mistake in the
+    config shows before training. Under torchrun each process plays a part of the episodes, and all
+    get the results.
 
     Args:
         env: description of the environment, see :func:`make_env`.
         shape_meta: what the task observes and commands; checked against the environment.
         n_train, n_train_vis, train_start_seed: episodes, recorded ones among them, first seed.
         n_test, n_test_vis, test_start_seed: likewise.
-        n_outcome_vis: of the test episodes, :meth:`record_outcomes` records the first so many
-            successes and as many failures. All actions of a run are kept for it.
+        groups: further groups of starts by name, see :meth:`Group.parse`.
+        n_outcome_vis: :meth:`record_outcomes` records the first so many successes and as many
+            failures. All actions of a run are kept for it.
         max_steps: length at which an episode ends without success.
         n_latency_steps: control steps between an observation and the first action that was chosen
-            by it, as on a robot whose policy takes time: the policy sees observations that are so
-            old, and the actions it predicted for the time in between are left out.
+            by it, see :class:`Agent`.
         n_envs: slots; None is one per episode, at most :data:`MAX_SLOTS`.
         n_workers: processes that step environments, for each process of torchrun; None is one per
             core in all.
@@ -73,8 +68,18 @@ class EnvRunner(BaseRunner):
         episodes: of the last run, in the order of the plan.
 
     Raises:
-        UserError: shape_meta and environment do not fit.
+        UserError: a setting is out of range, or shape_meta and environment do not fit.
+        WorkerError: the environment cannot be built.
     """
+
+    debug_settings: ClassVar[Mapping[str, Any]] = {
+        "n_train": 1,
+        "n_train_vis": 1,
+        "n_test": 2,
+        "n_test_vis": 1,
+        "groups": None,
+        "max_steps": 20,
+    }
 
     def __init__(
         self,
@@ -87,6 +92,7 @@ class EnvRunner(BaseRunner):
         n_test: int = 50,
         n_test_vis: int = 4,
         test_start_seed: int = 100_000,
+        groups: Mapping[str, Mapping[str, Any]] | None = None,
         n_outcome_vis: int = 0,
         max_steps: int = 300,
         n_latency_steps: int = 0,
@@ -110,83 +116,77 @@ class EnvRunner(BaseRunner):
             for name, value in values.items():
                 if value is not None and value < least:
                     raise UserError(f"{name}={value} makes no sense: use {least} or more")
-        if n_train + n_test < 1:
-            raise UserError(f"n_train={n_train} and n_test={n_test}: ask for at least one episode")
+        self.groups = _nonempty(
+            Group.of_seeds("train", train_start_seed, n_train, n_train_vis),
+            Group.of_seeds("test", test_start_seed, n_test, n_test_vis),
+            *(Group.parse(name, entry) for name, entry in (groups or {}).items()),
+        )
         self.env_spec = plain(env)
         self.shape_meta = TaskSpec.parse(shape_meta)
-        self.groups = [
-            Group("train", range(train_start_seed, train_start_seed + n_train), n_train_vis),
-            Group("test", range(test_start_seed, test_start_seed + n_test), n_test_vis),
-        ]
         self.n_outcome_vis = n_outcome_vis
         self.max_steps = max_steps
         self.n_latency_steps = n_latency_steps
-        self.n_envs = n_envs or min(n_train + n_test, MAX_SLOTS)
+        self.n_envs = n_envs or min(sum(len(group.starts) for group in self.groups), MAX_SLOTS)
         self.n_workers = n_workers
         self.fps = fps
         self.output_dir = None if output_dir is None else Path(output_dir)
         self.policy_seed = policy_seed
         self.progress = progress
         self.episodes: list[Episode] = []
-        self._vector_env: VectorEnv | None = None
         self._kept: defaultdict[int, Chunks] = defaultdict(list)
         self._folder: Path | None = None
-        self._check_shapes()
+        self._env = self._start_workers()
 
-    def _check_shapes(self) -> None:
-        env = make_env(self.env_spec)
-        found = {key: (box.shape, box.dtype) for key, box in observation_spaces(env).items()}
-        action_shape = env.action_space.shape
-        env.close()
-        for key, expected in self.shape_meta.obs.items():
-            if key not in found:
-                raise UserError(
-                    f"shape_meta.obs has {key!r}, which the environment does not observe; "
-                    f"it observes {', '.join(found)}"
-                )
-            shape, dtype = found[key]
-            _check(f"obs.{key}.shape", expected.shape, shape)
-            if (expected.type == "rgb") != (dtype == np.uint8):
-                raise UserError(
-                    f"shape_meta.obs.{key}.type is {expected.type!r}, but the environment's is "
-                    f"{dtype}; rgb is uint8 and everything else low_dim"
-                )
-        _check("action.shape", self.shape_meta.action.shape, action_shape)
+    def _start_workers(self) -> VectorEnv:
+        env = VectorEnv(
+            self.env_spec,
+            self.n_envs,
+            self.n_workers or max(1, usable_cores() // distributed.n_local_processes()),
+            max_steps=self.max_steps,
+            video_fps=self.fps,
+        )
+        try:
+            check_spaces(self.shape_meta, env.spaces)
+        except BaseException:
+            env.close()
+            raise
+        return env
 
     def run(self, agent: Agent, label: str | None = None) -> dict[str, Any]:
         """Play every episode once, and sum up.
 
         Args:
-            agent: asked on the slots that need actions; left as it was found.
+            agent: asked about the slots that need actions; left as it was found.
             label: folder of the videos; None counts up.
 
         Returns:
-            For each prefix: ``mean_score`` (mean of the episodes' max reward), ``success_rate``
-            and its 95 % interval ``success_ci_low``, ``success_ci_high``; and for each episode
-            ``sim_max_reward_<seed>``, ``sim_sum_reward_<seed>``, ``sim_success_<seed>`` (0 or 1),
-            ``sim_length_<seed>`` (steps), and ``sim_video_<seed>`` (path) if it was recorded. All
-            names begin with ``<prefix>/``.
+            For each group: ``mean_score`` (mean of the episodes' max reward), ``success_rate``
+            and its 95 % interval ``success_ci_low``, ``success_ci_high``; and for each episode,
+            by the name of its start, ``sim_max_reward_<name>``, ``sim_sum_reward_<name>``,
+            ``sim_success_<name>`` (0 or 1), ``sim_length_<name>`` (steps), and ``sim_video_<name>``
+            (path) if it was recorded. All names begin with ``<group>/``.
 
         Raises:
+            UserError: the policy's plan is too short for ``n_latency_steps``, or the environment
+                refuses a start.
             WorkerError: an environment failed, see :class:`VectorEnv`.
-            UserError: the policy's plan is too short for ``n_latency_steps``.
             ValueError: the policy's actions have the wrong shape, or are not finite.
         """
         agent = agent.with_latency(self.n_latency_steps)
         env = self._env_for(agent)
         self._folder = self._video_folder(label)
         self._kept.clear()
-        plan = _share(self._plan(self._folder), distributed.rank(), distributed.n_processes())
+        plan = _share(self._plan(), distributed.rank(), distributed.n_processes())
         with agent.undisturbed(self.policy_seed):
             played = self._play(env, agent, plan)
         self.episodes = sorted(distributed.gather(played), key=lambda episode: episode.episode_ix)
-        return summary(self.episodes)
+        return scores(self.episodes)
 
     def record_outcomes(self) -> None:
         """Record the first ``n_outcome_vis`` successes and failures of the last run.
 
         Their actions are played again, and ``episodes`` then name the videos. It is no part of
-        :meth:`run`, so that scores can be saved before anything goes wrong with pictures.
+        :meth:`run`, so that scores can be saved before anything goes wrong with videos.
 
         Raises:
             WorkerError: a video cannot be written, or an environment failed.
@@ -195,43 +195,27 @@ class EnvRunner(BaseRunner):
             return
         actions = dict(distributed.gather(list(self._kept.items())))
         if distributed.is_main():  # it alone writes files
-            test = [episode for episode in self.episodes if episode.prefix == "test"]
-            chosen = first_of_each_outcome(test, self.n_outcome_vis)
+            chosen = first_of_each_outcome(self.episodes, self.n_outcome_vis)
             missing = [episode for episode in chosen if episode.video is None]
-            for episode in record(
-                self._vector_env, missing, actions, self._folder, progress=self.progress
-            ):
+            recorded = record(self._env, missing, actions, self._folder, progress=self.progress)
+            for episode in recorded:
                 self.episodes[episode.episode_ix] = episode
         self.episodes = distributed.from_main(self.episodes)
 
-    def _env_for(self, agent: Agent) -> VectorEnv:
-        """The workers of the last run, if they suit this policy too."""
-        env = self._vector_env
-        window = (agent.obs_offsets, agent.n_action_steps)
-        if env and not env.closed and (env.obs_offsets, env.n_action_steps) == window:
-            return env
-        self.close()
-        self._vector_env = VectorEnv(
-            self.env_spec,
-            self.n_envs,
-            self.n_workers or max(1, usable_cores() // distributed.n_local_processes()),
-            obs_offsets=agent.obs_offsets,
-            n_action_steps=agent.n_action_steps,
-            max_steps=self.max_steps,
-            video_fps=self.fps,
-        )
-        return self._vector_env
+    def close(self) -> None:
+        """End the workers."""
+        self._env.close()
 
-    def _plan(self, folder: Path | None) -> list[Episode]:
-        planned = [
-            (group.prefix, seed, folder is not None and seed in group.seeds[: group.n_vis])
-            for group in self.groups
-            for seed in group.seeds
-        ]
-        return [
-            Episode(ix, prefix, seed, folder / f"{prefix}_{seed}.mp4" if recorded else None)
-            for ix, (prefix, seed, recorded) in enumerate(planned)
-        ]
+    # ------------------------------------------------------------------ parts of a run
+
+    def _env_for(self, agent: Agent) -> VectorEnv:
+        """The workers, handing over what this agent reads; new ones if an error ended them."""
+        if self._env.closed:
+            self._env = self._start_workers()
+        wanted = (agent.obs_offsets, agent.n_action_steps)
+        if wanted != (self._env.obs_offsets, self._env.n_action_steps):
+            self._env.configure(*wanted)
+        return self._env
 
     def _video_folder(self, label: str | None) -> Path | None:
         if self.output_dir is None:
@@ -242,7 +226,21 @@ class EnvRunner(BaseRunner):
         numbered = (media / f"rollout_{number:04d}" for number in itertools.count())
         return next(folder for folder in numbered if not folder.exists())
 
-    def _play(self, env: VectorEnv, agent: Agent, plan: list[Episode]) -> list[Episode]:
+    def _plan(self) -> list[Episode]:
+        planned = [
+            (start, number < group.n_vis)
+            for group in self.groups
+            for number, start in enumerate(group.starts)
+        ]
+        episodes = [Episode(ix, start) for ix, (start, _) in enumerate(planned)]
+        if self._folder is None:
+            return episodes
+        return [
+            episode.recorded_in(self._folder) if recorded else episode
+            for episode, (_, recorded) in zip(episodes, planned, strict=True)
+        ]
+
+    def _play(self, env: VectorEnv, agent: Agent, plan: Sequence[Episode]) -> list[Episode]:
         waiting = deque(plan)
         running: dict[int, Episode] = {}  # by slot
         finished: list[Episode] = []
@@ -251,7 +249,7 @@ class EnvRunner(BaseRunner):
                 free = [slot for slot in range(env.n_envs) if slot not in running]
                 starting = {slot: waiting.popleft() for slot in free[: len(waiting)]}
                 if starting:
-                    _start(env, agent, starting)
+                    _begin(env, agent, starting)
                     running |= starting
                 slots = sorted(running)
                 actions = agent.predict(env.observe(slots), ids=slots).action
@@ -274,19 +272,23 @@ class EnvRunner(BaseRunner):
             bar_format="{desc}: {percentage:3.0f}%|{bar}| [{elapsed}<{remaining}]",
         )
 
-    def close(self) -> None:
-        """End the workers."""
-        if self._vector_env is not None:
-            self._vector_env.close()
-            self._vector_env = None
 
+def _nonempty(*groups: Group) -> list[Group]:
+    """The groups that have episodes.
 
-def _check(name: str, expected: Sequence[int], found: Sequence[int]) -> None:
-    if tuple(expected) != tuple(found):
+    Raises:
+        UserError: there is none, or two have the same name.
+    """
+    found = [group for group in groups if group.starts]
+    if not found:
         raise UserError(
-            f"shape_meta.{name} is {list(expected)}, but the environment's is {list(found)}; "
-            "change the task's shape_meta or its env"
+            "n_train=0 and n_test=0, and there are no groups: ask for at least one episode"
         )
+    names = [group.name for group in found]
+    for name in names:
+        if names.count(name) > 1:
+            raise UserError(f"two groups are named {name!r}: rename one, or use n_{name}=0")
+    return found
 
 
 def _share(plan: Sequence[Episode], rank: int, n_processes: int) -> list[Episode]:
@@ -299,14 +301,10 @@ def _share(plan: Sequence[Episode], rank: int, n_processes: int) -> list[Episode
     return recorded_first[n_main:][rank - 1 :: n_processes - 1]
 
 
-def _start(env: VectorEnv, agent: Agent, starting: Mapping[int, Episode]) -> None:
-    episodes = starting.values()
-    env.reset(
-        list(starting),
-        [episode.seed for episode in episodes],
-        video_paths=[episode.video for episode in episodes],
-    )
-    agent.reset(list(starting), seeds=[episode.seed for episode in episodes])
+def _begin(env: VectorEnv, agent: Agent, starting: Mapping[int, Episode]) -> None:
+    starts = [episode.start for episode in starting.values()]
+    env.reset(list(starting), starts, [episode.video for episode in starting.values()])
+    agent.reset(list(starting), seeds=[start.seed for start in starts])
 
 
 def _report(
@@ -318,24 +316,3 @@ def _report(
         f"rollout, {successes} of {len(finished)} episodes succeeded", refresh=False
     )
     bar.update(len(finished) * max_steps + int(running_lengths.sum()) - bar.n)
-
-
-def summary(episodes: Sequence[Episode]) -> dict[str, Any]:
-    """What :meth:`EnvRunner.run` returns about ``episodes``."""
-    log: dict[str, Any] = {}
-    for prefix in dict.fromkeys(episode.prefix for episode in episodes):
-        group = [episode for episode in episodes if episode.prefix == prefix]
-        successes = sum(episode.success for episode in group)
-        low, high = wilson_interval(successes, len(group))
-        log[f"{prefix}/mean_score"] = float(np.mean([episode.max_reward for episode in group]))
-        log[f"{prefix}/success_rate"] = successes / len(group)
-        log[f"{prefix}/success_ci_low"] = low
-        log[f"{prefix}/success_ci_high"] = high
-        for episode in group:
-            log[f"{prefix}/sim_max_reward_{episode.seed}"] = episode.max_reward
-            log[f"{prefix}/sim_sum_reward_{episode.seed}"] = episode.sum_reward
-            log[f"{prefix}/sim_success_{episode.seed}"] = int(episode.success)
-            log[f"{prefix}/sim_length_{episode.seed}"] = episode.length
-            if episode.video is not None:
-                log[f"{prefix}/sim_video_{episode.seed}"] = str(episode.video)
-    return log

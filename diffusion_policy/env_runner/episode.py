@@ -1,21 +1,22 @@
-"""One episode of a rollout, and what became of it."""
+"""One episode of a rollout, and its outcome."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from diffusion_policy.gym_util.vector_env import EpisodeTotals
+from diffusion_policy.spec.start import Start
 
 
 @dataclass(frozen=True)
 class Episode:
-    """One episode: what was planned, and how it went.
+    """One episode: how it begins, and how it went.
 
     Attributes:
         episode_ix: position in the plan of the run.
-        prefix: ``train`` or ``test``, by which results are grouped.
-        seed: of the environment's reset.
+        start: where it begins.
         video: mp4 of the episode, None if it was not recorded.
         sum_reward, max_reward: over its steps.
         best_step: steps after which the max was reached first.
@@ -24,8 +25,7 @@ class Episode:
     """
 
     episode_ix: int
-    prefix: str
-    seed: int
+    start: Start
     video: Path | None = None
     sum_reward: float = 0.0
     max_reward: float = 0.0
@@ -33,8 +33,12 @@ class Episode:
     success: bool = False
     length: int = 0
 
+    def recorded_in(self, folder: Path) -> Episode:
+        """This episode, to be recorded in ``folder``."""
+        return replace(self, video=folder / f"{self.start.group}_{self.start.name}.mp4")
+
     def finished(self, totals: EpisodeTotals, row: int) -> Episode:
-        """This episode with its totals; the name of its video tells the outcome."""
+        """This episode with its totals; the outcome becomes part of its video's name."""
         success, video = bool(totals.success[row]), self.video
         if video is not None:
             outcome = "success" if success else "failure"
@@ -48,3 +52,22 @@ class Episode:
             success=success,
             length=int(totals.length[row]),
         )
+
+    def record(self, folder: Path | None = None) -> dict[str, Any]:
+        """Plain data for ``eval_info.json``; the video is relative to ``folder``."""
+        video = None
+        if self.video is not None:
+            # Relative, so that the folder can be moved or sent.
+            video = str(self.video if folder is None else self.video.relative_to(folder))
+        return {
+            "episode_ix": self.episode_ix,
+            "group": self.start.group,
+            "name": self.start.name,
+            "seed": self.start.seed,
+            "video": video,
+            "sum_reward": self.sum_reward,
+            "max_reward": self.max_reward,
+            "best_step": self.best_step,
+            "success": self.success,
+            "length": self.length,
+        }

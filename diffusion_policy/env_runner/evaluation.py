@@ -1,7 +1,8 @@
-"""Scoring a finished policy: many fresh seeds, every episode on record, honest intervals."""
+"""Scoring a finished policy: many starts, every episode on record, honest intervals."""
 
 from __future__ import annotations
 
+import copy
 import importlib.metadata
 import json
 import platform
@@ -9,12 +10,12 @@ import shutil
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import hydra
 import numpy as np
+from omegaconf import DictConfig
 
 from diffusion_policy.agent.local import build_agent
 from diffusion_policy.checkpoint.saved_policy import SavedPolicy, change_settings
@@ -28,6 +29,7 @@ from diffusion_policy.env_runner.report import (
     REPORT_FILE,
     write_report,
 )
+from diffusion_policy.env_runner.starts import group_from, starts_text
 from diffusion_policy.gym_util.vector_env import WorkerError
 from diffusion_policy.util.atomic_file import replacing
 from diffusion_policy.util.errors import UserError
@@ -39,6 +41,8 @@ from diffusion_policy.workspace.score_text import score_text
 
 VIDEO_LABEL = "eval"
 EVALUATIONS = Path("data/eval")
+DEFAULT_N_EPISODES, DEFAULT_START_SEED = 1000, 100_000
+"""Of an evaluation on fresh seeds."""
 MAX_SEED = 2**32 - 1
 """The largest seed that numpy's generators of every kind accept."""
 _OPTIONS = {
@@ -49,6 +53,7 @@ _OPTIONS = {
     "n_train": "--n-episodes",
     "train_start_seed": "--start-seed",
     "n_train_vis": "--n-videos",
+    "groups": "--starts",
     "n_workers": "--n-workers",
     "output_dir": "--output-dir",
 }
@@ -60,8 +65,9 @@ def evaluate_checkpoint(
     checkpoint: Path,
     output_dir: Path | None = None,
     *,
-    n_episodes: int = 1000,
-    start_seed: int = 100_000,
+    starts: str | None = None,
+    n_episodes: int | None = None,
+    start_seed: int | None = None,
     n_videos: int = 5,
     n_workers: int | None = None,
     device: str = "auto",
@@ -79,6 +85,10 @@ def evaluate_checkpoint(
     Args:
         checkpoint: a file written by train.py, or an exported folder.
         output_dir: None is a folder of :data:`EVALUATIONS` that is named after the checkpoint.
+        starts: where episodes begin, see :func:`group_from`; None is at fresh seeds.
+        n_episodes: None is :data:`DEFAULT_N_EPISODES`, or as many as there are ``starts``.
+        start_seed: seed of the first episode, each further one has the next; None is
+            :data:`DEFAULT_START_SEED`, or the seeds that ``starts`` have.
         precision: of the policy's matrix products: fp32, bf16, fp16, or auto for bf16 where the
             device has it and fp32 elsewhere.
         overrides: ``key=value`` changes to the checkpoint's config, see :func:`change_settings`.
@@ -94,7 +104,9 @@ def evaluate_checkpoint(
             ``output_dir`` holds results already or is in use, the checkpoint or device is
             unusable, or the videos cannot be made; ``eval_info.json`` is written by then.
     """
-    last_seed = start_seed + n_episodes - 1
+    if starts is None:
+        n_episodes = DEFAULT_N_EPISODES if n_episodes is None else n_episodes
+        start_seed = DEFAULT_START_SEED if start_seed is None else start_seed
     _check_arguments(n_episodes, start_seed, n_videos, n_workers)
     _check_overrides(overrides)
     torch_device = resolve_device(device)
@@ -111,19 +123,18 @@ def evaluate_checkpoint(
     with OutputLock(output_dir):
         _check_output_dir(output_dir, overwrite)
         runner: EnvRunner = hydra.utils.instantiate(
-            cfg.task.env_runner,
-            n_train=0,
-            n_test=n_episodes,
-            n_test_vis=0,
+            _runner_config(cfg, starts, n_episodes, start_seed),
             n_outcome_vis=n_videos,
-            test_start_seed=start_seed,
             n_workers=n_workers,
             output_dir=output_dir,
         )
+        (group,) = runner.groups
+        seeds = [start.seed for start in group.starts]
+        played = {"starts": starts, "seed_range": [min(seeds), max(seeds)]}
         _clear(output_dir)
         print(
-            f"evaluating {checkpoint} on {torch_device}: {n_episodes} episodes, "
-            f"seeds {start_seed} to {last_seed}, results in {output_dir}",
+            f"evaluating {checkpoint} on {torch_device}: {len(seeds)} episodes, "
+            f"{starts_text(played)}, results in {output_dir}",
             flush=True,
         )
         code = commit()  # at the end it may be another one
@@ -137,19 +148,19 @@ def evaluate_checkpoint(
                 "config_name": cfg.name,
                 "overrides": list(overrides),
                 "precision": precision,
-                "seed_range": [start_seed, last_seed],
-                "per_episode": _records(runner.episodes, output_dir),
+                **played,
+                "per_episode": [episode.record(output_dir) for episode in runner.episodes],
                 "aggregated": aggregate(runner.episodes),
                 "commit": code,
                 "machine": machine(),
                 "versions": _versions(),
                 "duration_s": round(time.monotonic() - started, 1),
             }
-            # The numbers first: they should survive whatever goes wrong with the pictures.
+            # The numbers first: they should survive whatever goes wrong with the videos.
             _write_info(info, output_dir)
             with _numbers_are_kept(output_dir):
                 runner.record_outcomes()
-                info["per_episode"] = _records(runner.episodes, output_dir)
+                info["per_episode"] = [episode.record(output_dir) for episode in runner.episodes]
                 info["duration_s"] = round(time.monotonic() - started, 1)
                 _write_info(info, output_dir)
                 report = write_report(info, output_dir)
@@ -164,7 +175,7 @@ def aggregate(episodes: Sequence[Episode]) -> dict[str, Any]:
     hair's breadth and fail, and those are listed as near misses.
     """
     n = len(episodes)
-    records = [asdict(episode) for episode in episodes]
+    records = [episode.record() for episode in episodes]
     successes = sum(episode.success for episode in episodes)
     max_rewards = np.array([episode.max_reward for episode in episodes])
     return {
@@ -177,7 +188,7 @@ def aggregate(episodes: Sequence[Episode]) -> dict[str, Any]:
         "mean_length": float(np.mean([episode.length for episode in episodes])),
         "failures": count_failures(records),
         "near_misses": [
-            {key: record[key] for key in ("seed", "max_reward", "length")}
+            {key: record[key] for key in ("group", "name", "seed", "max_reward", "length")}
             for record in records
             if not record["success"] and failure_kind(record) == "near miss"
         ],
@@ -201,8 +212,22 @@ def _name(checkpoint: Path) -> str:
     return run + path.stem
 
 
+def _runner_config(
+    cfg: DictConfig, starts: str | None, n_episodes: int | None, start_seed: int | None
+) -> DictConfig:
+    """``task.env_runner`` of the checkpoint, to play the asked episodes and no others."""
+    config = copy.deepcopy(cfg.task.env_runner)
+    config.update(n_train=0, n_test=0, n_test_vis=0, groups=None)
+    if starts is None:
+        config.update(n_test=n_episodes, test_start_seed=start_seed)
+    else:
+        name, entry = group_from(starts, cfg.task.env_runner.get("groups"), n_episodes, start_seed)
+        config.groups = {name: {**entry, "n_vis": 0}}
+    return config
+
+
 def _check_arguments(
-    n_episodes: int, start_seed: int, n_videos: int, n_workers: int | None
+    n_episodes: int | None, start_seed: int | None, n_videos: int, n_workers: int | None
 ) -> None:
     for name, value, least in (
         ("n-episodes", n_episodes, 1),
@@ -212,7 +237,7 @@ def _check_arguments(
     ):
         if value is not None and value < least:
             raise UserError(f"--{name} is {value}; use at least {least}")
-    last_seed = start_seed + n_episodes - 1
+    last_seed = (start_seed or 0) + (n_episodes or 1) - 1
     if last_seed > MAX_SEED:
         raise UserError(
             f"the last seed would be {last_seed}, but seeds end at {MAX_SEED}; "
@@ -258,15 +283,6 @@ def _numbers_are_kept(output_dir: Path) -> Iterator[None]:
             f"cannot make videos and report ({reason}); the numbers are kept in "
             f"{output_dir / INFO_FILE}; for the rest free space and evaluate with --overwrite"
         ) from error
-
-
-def _records(episodes: Sequence[Episode], output_dir: Path) -> list[dict[str, Any]]:
-    records = [asdict(episode) for episode in episodes]
-    for record in records:
-        del record["prefix"]
-        # Relative, so that the folder can be moved or sent.
-        record["video"] = record["video"] and str(record["video"].relative_to(output_dir))
-    return records
 
 
 def _versions() -> dict[str, str]:

@@ -1,7 +1,7 @@
-"""Videos of episodes that are chosen by how they went: their actions are played once more.
+"""Videos of episodes that are chosen by their outcome: their actions are played once more.
 
-Drawing and encoding every episode would take longer than playing it. Seed and actions decide an
-episode, so the video shows the very one that was scored; the policy, whose rounding depends on its
+Drawing and encoding every episode would take longer than playing it. Start and actions decide an
+episode, so the video shows the one that was scored; the policy, whose rounding depends on its
 batch, is not asked again.
 """
 
@@ -59,13 +59,11 @@ def _record(
     bar: tqdm,
 ) -> list[Episode]:
     """At most as many episodes as there are slots, each in the slot of its position."""
-    running = dict(
-        enumerate(replace(e, video=folder / f"{e.prefix}_{e.seed}.mp4") for e in episodes)
-    )
+    running = {slot: episode.recorded_in(folder) for slot, episode in enumerate(episodes)}
     env.reset(
         list(running),
-        [episode.seed for episode in running.values()],
-        video_paths=[episode.video for episode in running.values()],
+        [episode.start for episode in running.values()],
+        [episode.video for episode in running.values()],
     )
     chunks = [actions[episode.episode_ix] for episode in episodes]
     recorded = list(episodes)
@@ -85,7 +83,7 @@ def _record(
     for scored, episode in zip(episodes, recorded, strict=True):
         if episode is scored:
             print(
-                f"note: no video of seed {scored.seed}: with the same actions it went another "
-                "way, so seed and actions do not decide an episode of this environment"
+                f"note: no video of {scored.start.label}: with the same actions it went another "
+                "way, so start and actions do not decide an episode of this environment"
             )
     return recorded

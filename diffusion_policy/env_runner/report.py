@@ -10,7 +10,9 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from diffusion_policy.env_runner.failures import MEANINGS, count_failures
+from diffusion_policy.env_runner.starts import starts_text
 from diffusion_policy.gym_util.video_writer import read_video
+from diffusion_policy.spec.start import Start
 from diffusion_policy.util.atomic_file import replacing
 from diffusion_policy.util.html_page import Html, data_url, escaped, page, png, table, video
 
@@ -53,7 +55,7 @@ def contact_sheet(episodes: Sequence[Mapping[str, Any]], folder: Path) -> Figure
         for ax in axes:
             ax.axis("off")
         outcome, colour = _outcome(episode)
-        axes[0].text(0, 0.8, f"seed {episode['seed']}", fontsize=11)
+        axes[0].text(0, 0.8, Start.of_record(episode).label, fontsize=11)
         axes[0].text(0, 0.55, outcome, fontsize=11, color=colour, weight="bold")
         axes[0].text(0, 0.3, f"max reward {episode['max_reward']:.3f}", fontsize=9)
         for ax, step, frame in zip(axes[1:], steps, frames, strict=True):
@@ -93,7 +95,7 @@ def _videos(episodes: Iterable[Mapping[str, Any]], folder: Path) -> str:
     for episode in episodes:
         outcome, _ = _outcome(episode)
         caption = Html(
-            f'seed {episode["seed"]}: <b class="{outcome}">{outcome}</b>, '
+            f'{Start.of_record(episode).label}: <b class="{outcome}">{outcome}</b>, '
             f"max reward {episode['max_reward']:.3f}, {episode['length']} steps"
         )
         figures.append(video(folder / episode["video"], episode["video"], caption))
@@ -112,7 +114,6 @@ def _page(info: Mapping[str, Any], histogram: bytes, sheet: bytes | None, videos
     score = info["aggregated"]
     near_misses = score["near_misses"]
     failures = count_failures(info["per_episode"])
-    first, last = info["seed_range"]
     versions = ", ".join(f"{name} {version}" for name, version in info["versions"].items())
     title = f"Evaluation of {info['config_name']}"
     success_low, success_high = score["success_ci95"]
@@ -125,8 +126,11 @@ def _page(info: Mapping[str, Any], histogram: bytes, sheet: bytes | None, videos
         )
     rows = ((kind, count, MEANINGS[kind]) for kind, count in failures.items())
     misses = table(
-        ("seed", "max reward", "steps"),
-        ((miss["seed"], f"{miss['max_reward']:.4f}", miss["length"]) for miss in near_misses),
+        ("start", "max reward", "steps"),
+        (
+            (Start.of_record(miss).label, f"{miss['max_reward']:.4f}", miss["length"])
+            for miss in near_misses
+        ),
     )
     body = f"""<p class="source">{escaped(info["checkpoint"])}</p>
 <div class="score">
@@ -135,7 +139,7 @@ def _page(info: Mapping[str, Any], histogram: bytes, sheet: bytes | None, videos
 <div><b>{score["mean_max_reward"]:.3f}</b>mean max reward<br>
 <span>95 % interval {reward_low:.3f} to {reward_high:.3f}</span></div>
 <div><b>{score["n_episodes"]}</b>episodes<br>
-<span>seeds {first} to {last}, {score["mean_length"]:.0f} steps on average</span></div>
+<span>{escaped(starts_text(info))}, {score["mean_length"]:.0f} steps on average</span></div>
 </div>
 <h2>How near the episodes came</h2>
 <img alt="histogram of max reward" src="{data_url("image/png", histogram)}">

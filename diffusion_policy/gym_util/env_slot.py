@@ -21,8 +21,8 @@ class EnvSlot:
 
     Args:
         env: the environment; ``info["success"]`` of a step, where there is one, is a bool.
-        obs_offsets: times, relative to now, of the To observations to hand out; ascending,
-            at most 0. Times before the episode show its first observation.
+        obs_offsets: times, relative to now, of the To observations to hand out, see
+            :class:`ObservationHistory`.
         video_fps: frames per second of recorded episodes.
 
     Attributes:
@@ -36,8 +36,13 @@ class EnvSlot:
     def __init__(self, env: gym.Env, obs_offsets: Sequence[int], video_fps: int = 10) -> None:
         self.env = env
         self.video_fps = video_fps
-        self._history = ObservationHistory(obs_offsets)
         self._video: VideoWriter | None = None
+        self.configure(obs_offsets)
+
+    def configure(self, obs_offsets: Sequence[int]) -> None:
+        """Hand out observations at other times, from the next :meth:`reset` on."""
+        self._discard_video()
+        self._history = ObservationHistory(obs_offsets)
 
     def reset(
         self,
@@ -49,7 +54,7 @@ class EnvSlot:
         self._discard_video()
         observation, _ = self.env.reset(seed=seed, options=options)
         self._history.clear()
-        self._remember(observation)
+        self._history.append(_named(observation))
         self.sum_reward, self.max_reward = 0.0, float("-inf")
         self.success, self.best_step, self.length, self.done = False, 0, 0, False
         if video_path is not None:
@@ -65,7 +70,7 @@ class EnvSlot:
             if self.done:
                 return
             observation, reward, terminated, truncated, info = self.env.step(action)
-            self._remember(observation)
+            self._history.append(_named(observation))
             self.sum_reward += float(reward)
             self.length += 1
             if reward > self.max_reward:
@@ -77,10 +82,6 @@ class EnvSlot:
                 if self.done:
                     self._video.close()
                     self._video = None
-
-    def _remember(self, observation: Any) -> None:
-        named = observation if isinstance(observation, Mapping) else {"obs": observation}
-        self._history.append(named)
 
     def observations(self) -> list[dict[str, Any]]:
         """The To single observations at ``obs_offsets``, oldest first."""
@@ -95,3 +96,7 @@ class EnvSlot:
         if self._video is not None:
             self._video.discard()
             self._video = None
+
+
+def _named(observation: Any) -> Mapping[str, Any]:
+    return observation if isinstance(observation, Mapping) else {"obs": observation}

@@ -1,8 +1,22 @@
 """A rollout worker process: steps its share of the environments of a :class:`VectorEnv`.
 
 Started by the parent as a fresh interpreter, ``python -m diffusion_policy.gym_util.env_worker``,
-which imports neither the parent's main module nor torch. It answers the first message, its setup,
-and each command with None, or with the text of a traceback. It ends when the parent does.
+which imports neither the parent's main module nor torch. It ends when the parent does.
+
+The parent sends a message, and the worker answers each with ``(status, value)``:
+
+========================================  =========================================================
+message                                   value of ``done``
+========================================  =========================================================
+fields of :class:`WorkerSetup`, first     :class:`EnvSpaces` of its environments
+``("share", fields, obs_offsets)``        None; the shared arrays are mapped
+``("reset", [EpisodeStart, ...])``        None; first observations are in the shared arrays
+``("step", slots, n_steps)``              None; observations and totals are in the shared arrays
+None                                      no answer; the worker ends
+========================================  =========================================================
+
+The status ``refused`` comes with the text of a :class:`UserError`, ``failed`` with a traceback;
+after both the worker ends.
 """
 
 from __future__ import annotations
@@ -16,9 +30,13 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from diffusion_policy.gym_util.env_slot import EnvSlot
 from diffusion_policy.gym_util.make_env import make_env
 from diffusion_policy.gym_util.shared_arrays import Fields, SharedArrays
+from diffusion_policy.gym_util.spaces import EnvSpaces, describe_spaces
+from diffusion_policy.util.errors import UserError
 
 TOTALS = {
     "sum_reward": "f8",
@@ -28,27 +46,34 @@ TOTALS = {
     "length": "i8",
     "done": "?",
 }
-"""What is shared of the attributes of an :class:`EnvSlot`, with dtypes."""
+"""The attributes of an :class:`EnvSlot` that are shared, with dtypes."""
+
+
+def status_fields(n_workers: int) -> Fields:
+    """The slot that each worker is busy with: the first of the shared arrays, from the start on.
+
+    A process that is killed cannot say where it was; the shared memory can.
+    """
+    return {"current_slot": ((n_workers,), "i8")}
 
 
 @dataclass(frozen=True)
 class WorkerSetup:
-    """What a worker builds and where it puts results; its fields are the first message.
+    """What a worker builds; its fields are the first message.
 
     Attributes:
-        index: of the worker.
+        index: number of the worker, below ``n_workers``.
         slots: the environments it owns.
-        memory_fd, fields: the shared memory.
+        memory_fd: the block of shared memory, which has no size yet but for the status.
     """
 
     index: int
+    n_workers: int
     slots: list[int]
     env_spec: dict[str, Any]
     max_steps: int | None
-    obs_offsets: tuple[int, ...]
     video_fps: int
     memory_fd: int
-    fields: Fields
 
 
 class EpisodeStart(NamedTuple):
@@ -61,23 +86,27 @@ class EpisodeStart(NamedTuple):
 
 
 class Worker:
-    """The environments of one process, and their rows of the shared arrays.
-
-    ``reset`` and ``step`` are the commands that the parent may send.
-    """
+    """The environments of one process, and their rows of the shared arrays."""
 
     def __init__(self, setup: WorkerSetup) -> None:
         self.setup = setup
-        self.arrays = SharedArrays(setup.fields, setup.memory_fd)
+        self.arrays = SharedArrays(status_fields(setup.n_workers), setup.memory_fd)
         self.slots: dict[int, EnvSlot] = {}
 
-    def build(self) -> None:
-        """Construct the environments."""
+    def build(self) -> EnvSpaces:
+        """Construct the environments, and tell their spaces."""
         setup = self.setup
         for slot in setup.slots:
             self._note(slot)
             env = make_env(setup.env_spec, setup.max_steps)
-            self.slots[slot] = EnvSlot(env, setup.obs_offsets, setup.video_fps)
+            self.slots[slot] = EnvSlot(env, (0,), setup.video_fps)
+        return describe_spaces(env)
+
+    def share(self, fields: Fields, obs_offsets: tuple[int, ...]) -> None:
+        """Map the shared arrays, and hand out observations at these times from now on."""
+        self.arrays = SharedArrays(fields, self.setup.memory_fd)
+        for env_slot in self.slots.values():
+            env_slot.configure(obs_offsets)
 
     def reset(self, starts: list[EpisodeStart]) -> None:
         """Begin episodes."""
@@ -99,31 +128,47 @@ class Worker:
             env_slot.close()
 
     def _note(self, slot: int) -> None:
-        # A process that is killed cannot say where it was; the shared memory can.
         self.arrays["current_slot"][self.setup.index] = slot
 
     def _publish(self, slot: int) -> None:
         env_slot = self.slots[slot]
-        for time_index, observation in enumerate(env_slot.observations()):
-            for key, value in observation.items():
-                self.arrays[f"obs/{key}"][slot, time_index] = value
+        observations = env_slot.observations()
+        for key, latest in observations[-1].items():
+            shared = self.arrays[f"obs/{key}"]
+            if isinstance(latest, str):
+                shared[slot] = _fitting(key, latest, shared.dtype)
+            else:
+                for time_index, observation in enumerate(observations):
+                    shared[slot, time_index] = observation[key]
         for name in TOTALS:
             self.arrays[name][slot] = getattr(env_slot, name)
 
 
+def _fitting(key: str, text: str, dtype: np.dtype) -> str:
+    """``text``, which numpy would cut off silently where it is too long."""
+    max_length = dtype.itemsize // np.dtype("U1").itemsize
+    if len(text) > max_length:
+        raise ValueError(f"observation {key!r} is longer than its space's {max_length}: {text!r}")
+    return text
+
+
 def serve(connection: Connection) -> None:
-    """Build the environments, then obey commands until the parent hangs up or one of them fails."""
+    """Build the environments, then obey commands until the parent ends it or one of them fails."""
     worker = Worker(WorkerSetup(**connection.recv()))
-    command, arguments = "build", []
+    message: tuple | None = ("build",)
     try:
-        while True:
+        while message is not None:
+            command, *arguments = message
             try:
-                getattr(worker, command)(*arguments)
-            except Exception:
-                connection.send(traceback.format_exc())
+                value = getattr(worker, command)(*arguments)
+            except UserError as error:
+                connection.send(("refused", str(error)))
                 return
-            connection.send(None)
-            command, *arguments = connection.recv()
+            except Exception:
+                connection.send(("failed", traceback.format_exc()))
+                return
+            connection.send(("done", value))
+            message = connection.recv()
     except (EOFError, OSError):
         pass  # the parent has hung up, or is gone
     finally:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import gymnasium as gym
@@ -22,14 +24,15 @@ def make_env(spec: Mapping[str, Any], max_steps: int | None = None) -> gym.Env:
         max_steps: steps after which an episode is truncated; None keeps the registered limit.
 
     Raises:
-        UserError: the description names no environment, or one that does not exist.
+        UserError: the description names no environment, one that does not exist, or arguments that
+            it does not take.
     """
     kwargs = dict(spec.get("kwargs", {}))
     match sorted(set(spec) - {"kwargs"}):
         case ["id"]:
             return _make_registered(spec["id"], kwargs, max_steps)
         case ["factory"]:
-            env = _import_factory(spec["factory"])(**kwargs)
+            env = _call(spec["factory"], _import_factory(spec["factory"]), kwargs)
             return env if max_steps is None else gym.wrappers.TimeLimit(env, max_steps)
         case keys:
             raise UserError(
@@ -41,14 +44,24 @@ def make_env(spec: Mapping[str, Any], max_steps: int | None = None) -> gym.Env:
 def _make_registered(env_id: str, kwargs: dict[str, Any], max_steps: int | None) -> gym.Env:
     try:
         # The checker repeats on every first step of every slot what the tests check once.
-        return gym.make(
+        return _call(
             env_id,
-            max_episode_steps=max_steps,
-            disable_env_checker=True,
-            **{"render_mode": "rgb_array", **kwargs},
+            partial(gym.make, env_id, max_episode_steps=max_steps, disable_env_checker=True),
+            {"render_mode": "rgb_array", **kwargs},
         )
     except gym.error.UnregisteredEnv as error:
         raise UserError(f"environment {env_id!r} is not registered: {error}") from error
+
+
+def _call(name: str, make: Callable[..., gym.Env], kwargs: Mapping[str, Any]) -> gym.Env:
+    try:
+        return make(**kwargs)
+    except TypeError as error:
+        if not re.search(r"unexpected keyword argument|missing \d+ required", str(error)):
+            raise
+        raise UserError(
+            f"environment {name!r} cannot be made with kwargs {dict(kwargs)}: {error}"
+        ) from error
 
 
 def _import_factory(path: str) -> Any:
@@ -60,17 +73,3 @@ def _import_factory(path: str) -> Any:
             f"environment factory {path!r} cannot be imported ({error}); "
             "write it as <module>:<function>"
         ) from error
-
-
-def observation_spaces(env: gym.Env) -> dict[str, gym.spaces.Box]:
-    """The environment's observations by name; one unnamed array goes by the name ``obs``.
-
-    Raises:
-        TypeError: an observation is not an array (:class:`gymnasium.spaces.Box`).
-    """
-    space = env.observation_space
-    spaces = dict(space.spaces) if isinstance(space, gym.spaces.Dict) else {"obs": space}
-    for key, box in spaces.items():
-        if not isinstance(box, gym.spaces.Box):
-            raise TypeError(f"observation {key!r} of {env} is {box}; only Box spaces are supported")
-    return spaces

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -16,11 +17,18 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from diffusion_policy.gym_util.env_worker import TOTALS, EpisodeStart, WorkerSetup
-from diffusion_policy.gym_util.make_env import make_env, observation_spaces
-from diffusion_policy.gym_util.shared_arrays import Fields, SharedArrays
+from diffusion_policy.gym_util.env_worker import (
+    TOTALS,
+    EpisodeStart,
+    WorkerSetup,
+    status_fields,
+)
+from diffusion_policy.gym_util.shared_arrays import Fields, SharedArrays, create_block
+from diffusion_policy.gym_util.spaces import ArraySpace, EnvSpaces, TextSpace
+from diffusion_policy.spec.start import Start
 from diffusion_policy.util.config import plain
 from diffusion_policy.util.cores import usable_cores
+from diffusion_policy.util.errors import UserError
 
 _CLOSE_TIMEOUT = 3.0  # seconds that workers have for closing their environments
 _ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
@@ -28,7 +36,7 @@ _ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS",
 
 
 class WorkerError(RuntimeError):
-    """An environment failed, or its process died; the text names slot and seed and says why."""
+    """An environment failed, or its process died; the text names slot and start and says why."""
 
 
 @dataclass(frozen=True)
@@ -54,22 +62,21 @@ class EpisodeTotals:
 class VectorEnv:
     """``n_envs`` equal environments, each a slot that runs one episode after the other.
 
-    Results depend on seeds and actions only, never on the number of workers or on timing. There
-    is no automatic reset: the slot of an episode that has ended stays as it is.
+    Environments are built in the workers only. Results depend on starts and actions only, never on
+    the number of workers or on timing. There is no automatic reset: the slot of an episode that has
+    ended stays as it is.
 
     Args:
         env_spec: see :func:`diffusion_policy.gym_util.make_env.make_env`.
         n_envs: number of slots.
         n_workers: processes; None starts one per core that this process may use.
-        obs_offsets: times, relative to now, of the To observations to hand out.
-        n_action_steps: largest number of actions in one step.
+        obs_offsets, n_action_steps: see :meth:`configure`.
         max_steps: steps after which an episode ends; None keeps the environment's own limit.
         video_fps: frames per second of recorded episodes.
 
     Attributes:
-        obs_offsets, n_action_steps: as given.
-        observation_spaces: {key: Box} of a single observation.
-        action_space: Box of a single action.
+        spaces: what a single environment observes and takes.
+        obs_offsets, n_action_steps: as configured last.
 
     Raises:
         UserError: ``env_spec`` is wrong.
@@ -87,58 +94,69 @@ class VectorEnv:
         max_steps: int | None = None,
         video_fps: int = 10,
     ) -> None:
-        if list(obs_offsets) != sorted(obs_offsets) or obs_offsets[-1] > 0:
-            raise ValueError(f"obs_offsets={tuple(obs_offsets)} must be ascending and at most 0")
-        env_spec = plain(env_spec)
-        env = make_env(env_spec, max_steps)
-        self.observation_spaces, self.action_space = observation_spaces(env), env.action_space
-        env.close()
-
         n_workers = min(n_workers or usable_cores(), n_envs)
-        fields = self._fields(n_envs, n_workers, len(obs_offsets), n_action_steps)
-        self._arrays = SharedArrays(fields)
-        self._seeds: list[int | None] = [None] * n_envs
-        self.obs_offsets, self.n_action_steps = tuple(obs_offsets), n_action_steps
-        self._started = np.zeros(n_envs, dtype=bool)
+        self._starts: list[Start | None] = [None] * n_envs
         # Neighbours go to different workers, so that the last few episodes of a run spread out.
         self._worker_of = [slot % n_workers for slot in range(n_envs)]
         self._workers: list[_WorkerHandle] = []
-        self._finalizer = weakref.finalize(self, _shut_down, self._workers, os.getpid())
-        try:
-            for _ in range(n_workers):
-                self._workers.append(_WorkerHandle(self._arrays.fd))
-            self._command(
-                {
-                    index: asdict(
-                        WorkerSetup(
-                            index=index,
-                            slots=list(range(index, n_envs, n_workers)),
-                            env_spec=env_spec,
-                            max_steps=max_steps,
-                            obs_offsets=self.obs_offsets,
-                            video_fps=video_fps,
-                            memory_fd=self._arrays.fd,
-                            fields=fields,
-                        )
+        self._memory_fd = create_block()
+        self._arrays = SharedArrays(status_fields(n_workers), self._memory_fd)
+        self._finalizer = weakref.finalize(
+            self, _shut_down, self._workers, self._memory_fd, os.getpid()
+        )
+        for _ in range(n_workers):
+            self._workers.append(_WorkerHandle(self._memory_fd))
+        self.spaces: EnvSpaces = self._command(
+            {
+                index: asdict(
+                    WorkerSetup(
+                        index=index,
+                        n_workers=n_workers,
+                        slots=list(range(index, n_envs, n_workers)),
+                        env_spec=plain(env_spec),
+                        max_steps=max_steps,
+                        video_fps=video_fps,
+                        memory_fd=self._memory_fd,
                     )
-                    for index in range(n_workers)
-                }
-            )
-        finally:
-            os.close(self._arrays.fd)
+                )
+                for index in range(n_workers)
+            }
+        )[0]
+        self.configure(obs_offsets, n_action_steps)
 
-    def _fields(self, n_envs: int, n_workers: int, n_obs_steps: int, n_action_steps: int) -> Fields:
-        observations = {
-            f"obs/{key}": ((n_envs, n_obs_steps, *space.shape), space.dtype.str)
-            for key, space in self.observation_spaces.items()
-        }
-        action = self.action_space
+    def configure(self, obs_offsets: Sequence[int], n_action_steps: int) -> None:
+        """Set what :meth:`observe` and :meth:`step` exchange; running episodes are dropped.
+
+        Args:
+            obs_offsets: times, relative to now, of the To observations to hand out; ascending, at
+                most 0.
+            n_action_steps: largest number of actions in one step.
+        """
+        if list(obs_offsets) != sorted(obs_offsets) or obs_offsets[-1] > 0:
+            raise ValueError(f"obs_offsets={tuple(obs_offsets)} must be ascending and at most 0")
+        self.obs_offsets, self.n_action_steps = tuple(obs_offsets), n_action_steps
+        self._starts = [None] * self.n_envs
+        fields = self._fields()
+        self._arrays = SharedArrays(fields, self._memory_fd)
+        share = ("share", fields, self.obs_offsets)
+        self._command(dict.fromkeys(range(len(self._workers)), share))
+
+    def _fields(self) -> Fields:
+        n_envs, action = self.n_envs, self.spaces.action
         return {
-            **observations,
-            "action": ((n_envs, n_action_steps, *action.shape), action.dtype.str),
+            **status_fields(len(self._workers)),
+            **{
+                f"obs/{key}": self._observation_field(space)
+                for key, space in self.spaces.observations.items()
+            },
+            "action": ((n_envs, self.n_action_steps, *action.shape), action.dtype),
             **{name: ((n_envs,), dtype) for name, dtype in TOTALS.items()},
-            "current_slot": ((n_workers,), "i8"),
         }
+
+    def _observation_field(self, space: ArraySpace | TextSpace) -> tuple[tuple[int, ...], str]:
+        if isinstance(space, TextSpace):  # of the latest step alone
+            return (self.n_envs,), f"<U{space.max_length}"
+        return (self.n_envs, len(self.obs_offsets), *space.shape), space.dtype
 
     @property
     def n_envs(self) -> int:
@@ -158,35 +176,39 @@ class VectorEnv:
     def reset(
         self,
         slots: Sequence[int],
-        seeds: Sequence[int | None],
-        options: Sequence[Mapping[str, Any] | None] | None = None,
+        starts: Sequence[Start],
         video_paths: Sequence[str | Path | None] | None = None,
     ) -> None:
         """Begin an episode in each of ``slots``.
 
         Args:
             slots: n different slots.
-            seeds: n seeds.
-            options: n dicts of plain data for the environment's ``reset``; None gives none.
+            starts: n of them.
             video_paths: n paths of mp4 files to record to, None where nothing is recorded.
         """
-        nothing = [None] * len(slots)
         commands: dict[int, tuple] = {}
-        for slot, seed, option, path in zip(
-            slots, seeds, options or nothing, video_paths or nothing, strict=True
+        for slot, start, path in zip(
+            slots, starts, video_paths or [None] * len(slots), strict=True
         ):
-            start = EpisodeStart(slot, seed, plain(option), path and str(Path(path).absolute()))
-            commands.setdefault(self._worker_of[slot], ("reset", []))[1].append(start)
-            self._seeds[slot] = seed
-            self._started[slot] = True
+            episode = EpisodeStart(
+                slot, start.seed, plain(start.options), path and str(Path(path).absolute())
+            )
+            commands.setdefault(self._worker_of[slot], ("reset", []))[1].append(episode)
+            self._starts[slot] = start
         self._command(commands)
 
-    def observe(self, slots: Sequence[int]) -> dict[str, np.ndarray]:
-        """{key: (n, To, ...)}, a copy of what each of ``slots`` observed at ``obs_offsets``.
+    def observe(self, slots: Sequence[int]) -> dict[str, np.ndarray | list[str]]:
+        """A copy of what each of the n ``slots`` observed at ``obs_offsets``.
 
-        Times before the episode show its first observation.
+        Returns:
+            {key: (n, To, ...)}; times before the episode show its first observation. Text is a list
+            of n str, of the latest of these times.
         """
-        return {key: self._arrays[f"obs/{key}"][slots] for key in self.observation_spaces}
+        observed = {key: self._arrays[f"obs/{key}"][slots] for key in self.spaces.observations}
+        return {
+            key: values.tolist() if values.dtype.kind == "U" else values
+            for key, values in observed.items()
+        }
 
     def step(self, slots: Sequence[int], actions: np.ndarray) -> EpisodeTotals:
         """Execute up to Ta actions in each of ``slots``, fewer where the episode ends before.
@@ -195,7 +217,7 @@ class VectorEnv:
             slots: n different slots.
             actions: (n, Ta, Da), Ta at most ``n_action_steps``.
         """
-        if not self._started[slots].all():
+        if any(self._starts[slot] is None for slot in slots):
             raise ValueError(f"a slot of {list(slots)} has no episode: reset it first")
         n_steps = actions.shape[1]
         self._arrays["action"][slots, :n_steps] = actions
@@ -205,10 +227,11 @@ class VectorEnv:
         self._command(commands)
         return EpisodeTotals(**{name: self._arrays[name][slots] for name in TOTALS})
 
-    def _command(self, commands: Mapping[int, Any]) -> None:
-        """Send each worker its command, and wait until all are done."""
+    def _command(self, commands: Mapping[int, Any]) -> dict[int, Any]:
+        """Send each worker its command, wait until all are done; returns their answers."""
         if self.closed:
             raise ValueError("the VectorEnv is closed")
+        answers: dict[int, Any] = {}
         try:
             for index, command in commands.items():
                 self._workers[index].connection.send(command)
@@ -216,21 +239,26 @@ class VectorEnv:
             while waiting:
                 for connection in wait(list(waiting)):
                     index = waiting.pop(connection)
-                    failure = connection.recv()
-                    if failure is not None:
-                        self._fail(index, f"raised:\n{failure}")
+                    status, answers[index] = connection.recv()
+                    if status != "done":
+                        self._fail(index, status, answers[index])
         except (EOFError, OSError):
-            self._fail(index, self._workers[index].obituary())
+            self._fail(index, "lost", self._workers[index].obituary())
         except BaseException:
             # Interrupted (Ctrl-C): answers are still on their way, nothing can follow them.
             self.close()
             raise
+        return answers
 
-    def _fail(self, index: int, reason: str) -> NoReturn:
+    def _fail(self, index: int, status: str, reason: str) -> NoReturn:
         slot = int(self._arrays["current_slot"][index])
-        message = f"environment in slot {slot} (seed {self._seeds[slot]}) {reason}"
+        start = self._starts[slot]
         self.close()
-        raise WorkerError(message) from None
+        if status == "refused":
+            raise UserError(reason if start is None else f"{start.label}: {reason}")
+        where = f"slot {slot} ({'no episode yet' if start is None else start.label})"
+        what = "raised:\n" if status == "failed" else "is lost: its worker process "
+        raise WorkerError(f"environment in {where} {what}{reason}") from None
 
     def close(self) -> None:
         """End the workers; may be called twice."""
@@ -258,14 +286,14 @@ class _WorkerHandle:
             theirs.close()
 
     def obituary(self) -> str:
-        """How the process died, for a sentence about the environment it was busy with."""
+        """How the process died, for a sentence that begins with "its worker process"."""
         try:
             code = self.process.wait(_CLOSE_TIMEOUT)
         except subprocess.TimeoutExpired:
-            return "is lost: its worker process has hung up"
+            return "has hung up"
         if code < 0:
-            return f"is lost: its worker process was killed by {signal.Signals(-code).name}"
-        return f"is lost: its worker process exited with code {code}"
+            return f"was killed by {signal.Signals(-code).name}"
+        return f"exited with code {code}"
 
 
 def _start_worker(connection: Connection, memory_fd: int) -> subprocess.Popen:
@@ -284,11 +312,15 @@ def _start_worker(connection: Connection, memory_fd: int) -> subprocess.Popen:
     )
 
 
-def _shut_down(workers: list[_WorkerHandle], owner_pid: int) -> None:
-    """Hang up on every worker, wait for it, kill it if it does not go."""
+def _shut_down(workers: list[_WorkerHandle], memory_fd: int, owner_pid: int) -> None:
+    """Tell every worker to end, wait for it, kill it if it does not."""
     if os.getpid() != owner_pid:
-        return  # a forked copy of the parent is being torn down; the workers are not its own
+        return  # a forked copy of the parent is being torn down; the workers belong to the parent
+    os.close(memory_fd)
     for worker in workers:
+        # Hanging up would not do while a forked copy of the parent holds the connection, too.
+        with contextlib.suppress(OSError):
+            worker.connection.send(None)
         worker.connection.close()
     deadline = time.monotonic() + _CLOSE_TIMEOUT
     for worker in workers:

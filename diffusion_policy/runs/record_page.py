@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from diffusion_policy.env_runner.failures import LAST_STEPS, MEANINGS, count_failures, failure_kind
+from diffusion_policy.env_runner.starts import starts_text
 from diffusion_policy.runs.result import Result, duration, thousandths
 from diffusion_policy.runs.results_table import markdown_table
 from diffusion_policy.runs.seeds import SeedGroup
+from diffusion_policy.spec.start import Start
 
 _TEXT = """# {title}
 
@@ -85,7 +87,6 @@ def _facts(result: Result) -> list[tuple[str, str]]:
     alone = SeedGroup([result])
     n_episodes = score["n_episodes"]
     n_successes = sum(episode["success"] for episode in info["per_episode"])
-    first, last = info["seed_range"]
     return [
         (
             "score",
@@ -95,7 +96,7 @@ def _facts(result: Result) -> list[tuple[str, str]]:
         ),
         (
             "evaluation",
-            ", ".join([f"seeds {first} to {last} with `{info['checkpoint']}`", *_changes(info)]),
+            ", ".join([f"{starts_text(info)} with `{info['checkpoint']}`", *_changes(info)]),
         ),
         ("policy", f"`{cfg.policy._target_.rpartition('.')[2]}`, config `{cfg.name}`"),
         ("demonstrations", f"{result.demonstrations}: `{cfg.task.dataset.path}`"),
@@ -139,7 +140,7 @@ def _near_misses(episodes: Iterable[Mapping[str, Any]]) -> str:
 def _episode(episode: Mapping[str, Any]) -> tuple[object, ...]:
     outcome = "success" if episode["success"] else f"failure: {failure_kind(episode)}"
     return (
-        episode["seed"],
+        Start.of_record(episode).name,
         outcome,
         thousandths(episode["max_reward"]),
         episode["best_step"],

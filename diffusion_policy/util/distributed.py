@@ -11,13 +11,13 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any, TypeVar
-
-import torch
-import torch.distributed as dist
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from diffusion_policy.util.errors import UserError
-from diffusion_policy.util.pytorch_util import resolve_device
+
+if TYPE_CHECKING:
+    import torch
 
 T = TypeVar("T")
 # Processes wait for the one that builds a cache or plays the longest episodes. A dead one is
@@ -41,6 +41,10 @@ def join(device_name: str) -> torch.device:
     Raises:
         UserError: the device does not exist, or is one and the same for several processes.
     """
+    import torch
+
+    from diffusion_policy.util.pytorch_util import resolve_device
+
     device = resolve_device(device_name)
     if not is_launched():
         return device
@@ -55,7 +59,7 @@ def join(device_name: str) -> torch.device:
             f"torchrun started process {local_rank + 1} of this machine, which has {n_gpus} GPUs; "
             f"use --nproc_per_node={n_gpus}, or training.device=cpu"
         )
-    if not dist.is_initialized():
+    if _connection() is None:
         from accelerate import PartialState
 
         PartialState(cpu=device.type == "cpu", timeout=_PATIENCE)
@@ -67,7 +71,7 @@ def leave() -> None:
 
     After an error a process must not wait for the others: it ends, and torchrun ends them.
     """
-    if dist.is_initialized():
+    if dist := _connection():
         dist.destroy_process_group()
 
 
@@ -103,14 +107,17 @@ def main_first() -> Iterator[None]:
 
 def wait() -> None:
     """Until every process has come here."""
-    if dist.is_initialized():
+    if dist := _connection():
         dist.barrier()
 
 
 def total(values: Sequence[float]) -> list[float]:
     """Sums over processes of each of ``values``."""
-    if not dist.is_initialized():
+    dist = _connection()
+    if dist is None:
         return list(values)
+    import torch
+
     on_gpu = dist.get_backend() == "nccl"
     sums = torch.tensor(values, dtype=torch.float64, device="cuda" if on_gpu else "cpu")
     dist.all_reduce(sums)
@@ -119,7 +126,8 @@ def total(values: Sequence[float]) -> list[float]:
 
 def gather(items: Sequence[T]) -> list[T]:
     """The items of every process, in the order of the processes; they travel pickled."""
-    if not dist.is_initialized():
+    dist = _connection()
+    if dist is None:
         return list(items)
     parts: list[Any] = [None] * n_processes()
     dist.all_gather_object(parts, list(items))
@@ -128,8 +136,21 @@ def gather(items: Sequence[T]) -> list[T]:
 
 def from_main(value: T) -> T:
     """What the main process gave as ``value``."""
-    if not dist.is_initialized():
+    dist = _connection()
+    if dist is None:
         return value
     box = [value]
     dist.broadcast_object_list(box)
     return box[0]
+
+
+def _connection() -> ModuleType | None:
+    """torch.distributed, where the processes have met.
+
+    Imported only then: parts that need no torch ask this module, too.
+    """
+    if not is_launched():
+        return None
+    import torch.distributed as dist
+
+    return dist if dist.is_initialized() else None

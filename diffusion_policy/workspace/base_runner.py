@@ -1,15 +1,32 @@
-"""The contract of whatever scores a policy during training."""
+"""The contract of whatever scores a policy during training. Imports no torch."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, Self
+from collections.abc import Mapping
+from typing import Any, ClassVar, Self
 
 from diffusion_policy.agent.agent import Agent
 
 
 class BaseRunner(ABC):
-    """Runs a policy in a task and reports how well it did."""
+    """Runs an agent in a task and reports how well it did.
+
+    Attributes:
+        settings_without_effect: constructor arguments, by convention of these names in every
+            runner, that change no score: two runs that differ in them alone are the same.
+        debug_settings: constructor arguments, and their values, of a run of a minute
+            (``training.debug``).
+    """
+
+    settings_without_effect: ClassVar[tuple[str, ...]] = (
+        "n_workers",
+        "n_envs",
+        "n_train_vis",
+        "n_test_vis",
+        "fps",
+    )
+    debug_settings: ClassVar[Mapping[str, Any]] = {}
 
     @abstractmethod
     def run(self, agent: Agent, label: str | None = None) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from diffusion_policy.gym_util.make_env import make_env
 from diffusion_policy.gym_util.vector_env import VectorEnv, WorkerError
 from diffusion_policy.gym_util.video_writer import read_video
 from diffusion_policy.policy.base_policy import BasePolicy
+from diffusion_policy.spec.start import Start
 from diffusion_policy.spec.window import Window
 from diffusion_policy.util.errors import UserError
 
@@ -50,14 +51,14 @@ def make_runner(**options):
 def test_every_seed_is_played_once_and_scored_as_by_a_plain_loop():
     with make_runner(test_start_seed=50) as runner:
         log = runner.run(LocalAgent(GoalPolicy()))
-    assert [(e.episode_ix, e.prefix, e.seed) for e in runner.episodes] == [
+    assert [(e.episode_ix, e.start.group, e.start.seed) for e in runner.episodes] == [
         (0, "train", 0),
         (1, "train", 1),
         *((2 + i, "test", 50 + i) for i in range(5)),
     ]
     for episode in runner.episodes:
         env = make_env(TOY, 12)
-        observation, _ = env.reset(seed=episode.seed)
+        observation, _ = env.reset(seed=episode.start.seed)
         rewards, done, success = [], False, False
         while not done:
             goal = observation["goal"].astype(np.float32).astype(np.float64)
@@ -129,16 +130,18 @@ def test_leaves_the_policy_and_the_random_numbers_as_they_were():
         assert policy.training
         assert torch.equal(torch.get_rng_state(), before)
         torch.rand(10)
-        workers = runner._vector_env.worker_pids
+        workers = runner._env.worker_pids
         assert runner.run(LocalAgent(policy)) == first
-        assert runner._vector_env.worker_pids == workers  # they stay for the next run
+        assert runner._env.worker_pids == workers  # they stay for the next run
 
 
-def test_a_policy_with_another_window_gets_other_workers():
+def test_a_policy_with_another_window_is_served_by_the_same_workers():
     with make_runner() as runner:
+        workers = runner._env.worker_pids
         runner.run(LocalAgent(GoalPolicy(obs_offsets=(0,))))
         runner.run(LocalAgent(GoalPolicy(obs_offsets=(-5, 0), n_action_steps=2)))
         assert len(runner.episodes) == 7
+        assert runner._env.worker_pids == workers
 
 
 def test_records_the_first_episodes(tmp_path):
@@ -146,45 +149,45 @@ def test_records_the_first_episodes(tmp_path):
         log = runner.run(LocalAgent(GoalPolicy()), label="epoch_0003")
         folder = tmp_path / "media" / "epoch_0003"
         recorded = [e for e in runner.episodes if e.video is not None]
-        assert [(e.prefix, e.seed) for e in recorded] == [
-            ("train", 0),
-            ("test", 100_000),
-            ("test", 100_001),
+        assert [(e.start.group, e.start.name) for e in recorded] == [
+            ("train", "0"),
+            ("test", "100000"),
+            ("test", "100001"),
         ]
         assert {e.video for e in recorded} == set(folder.iterdir())
         for episode in recorded:
             outcome = "success" if episode.success else "failure"
-            assert episode.video.name == f"{episode.prefix}_{episode.seed}_{outcome}.mp4"
-            assert log[f"{episode.prefix}/sim_video_{episode.seed}"] == str(episode.video)
+            group, name = episode.start.group, episode.start.name
+            assert episode.video.name == f"{group}_{name}_{outcome}.mp4"
+            assert log[f"{group}/sim_video_{name}"] == str(episode.video)
             assert len(read_video(episode.video)) == episode.length + 1
 
 
 @pytest.mark.parametrize("n_action_steps", [1, 4])
 def test_records_the_first_of_each_outcome(tmp_path, capsys, n_action_steps):
-    options = dict(n_test=20, max_steps=6, n_train_vis=0, n_test_vis=0)
+    options = dict(n_train=0, n_test=20, max_steps=6, n_test_vis=0)
     policy = GoalPolicy(noise=2.0, n_action_steps=n_action_steps)
     with make_runner(**options) as runner:
         runner.run(LocalAgent(policy))
         expected = runner.episodes
-    # More of them than there are slots; the train group has none of it.
+    # More of them than there are slots.
     with make_runner(**options, n_outcome_vis=2, output_dir=tmp_path) as runner:
         runner.run(LocalAgent(policy), label="a")
         assert runner.episodes == expected
         runner.record_outcomes()
     assert [replace(episode, video=None) for episode in runner.episodes] == expected
-    test = [episode for episode in runner.episodes if episode.prefix == "test"]
     chosen = [
         episode
         for outcome in (True, False)
-        for episode in [episode for episode in test if episode.success is outcome][:2]
+        for episode in [episode for episode in expected if episode.success is outcome][:2]
     ]
     assert {episode.success for episode in chosen} == {True, False}
     recorded = [episode for episode in runner.episodes if episode.video is not None]
-    assert {episode.seed for episode in recorded} == {e.seed for e in chosen}
+    assert {episode.start for episode in recorded} == {episode.start for episode in chosen}
     assert {episode.video for episode in recorded} == set((tmp_path / "media" / "a").iterdir())
     for episode in recorded:
         outcome = "success" if episode.success else "failure"
-        assert episode.video.name == f"test_{episode.seed}_{outcome}.mp4"
+        assert episode.video.name == f"test_{episode.start.name}_{outcome}.mp4"
         # The toy's frames get brighter by the step.
         frames = read_video(episode.video)
         assert len(frames) == episode.length + 1
@@ -220,9 +223,12 @@ def test_a_policy_may_write_into_its_last_answer(tmp_path):
 
 @given(st.integers(1, 30), st.integers(0, 30), st.integers(1, 5))
 def test_processes_divide_the_episodes(n, n_recorded, n_processes):
-    plan = [Episode(i, "test", i, Path("x.mp4") if i < n_recorded else None) for i in range(n)]
+    plan = [
+        Episode(i, Start.of_seed("test", i), Path("x.mp4") if i < n_recorded else None)
+        for i in range(n)
+    ]
     shares = [_share(plan, rank, n_processes) for rank in range(n_processes)]
-    assert sorted(episode.seed for share in shares for episode in share) == list(range(n))
+    assert sorted(episode.start.seed for share in shares for episode in share) == list(range(n))
     assert all(episode.video is None for share in shares[1:] for episode in share)
     assert max(map(len, shares)) <= max(n_recorded, -(-n // n_processes))
 

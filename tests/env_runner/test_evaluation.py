@@ -25,6 +25,7 @@ from diffusion_policy.env_runner.evaluation import (
 )
 from diffusion_policy.env_runner.report import FRAMES_PER_EPISODE, contact_sheet, write_report
 from diffusion_policy.scripts import export_policy
+from diffusion_policy.spec.start import Start
 from diffusion_policy.util.errors import UserError, user_message
 from diffusion_policy.util.output_dir import OutputLock
 from tests.configs import TINY_DOT, compose_config
@@ -263,7 +264,8 @@ def test_without_videos(checkpoint, tmp_path):
 
 def test_a_rounded_reward_is_no_success():
     def episode(seed, max_reward, success):
-        return Episode(seed, "test", seed, None, 100.0, max_reward, 200, success, 300)
+        start = Start.of_seed("test", seed)
+        return Episode(seed, start, None, 100.0, max_reward, 200, success, 300)
 
     score = aggregate(
         [

@@ -16,9 +16,7 @@ def test_starts_with_the_first_observation_at_every_time():
     slot.reset(seed=4)
     first, _ = ToyEnv().reset(seed=4)
     for observation in slot.observations():
-        assert {k: v.tolist() for k, v in observation.items()} == {
-            k: v.tolist() for k, v in first.items()
-        }
+        np.testing.assert_equal(observation, first)
 
 
 @settings(deadline=None, max_examples=60)

@@ -3,7 +3,7 @@ import pytest
 from omegaconf import OmegaConf
 from toy_env import ToyEnv
 
-from diffusion_policy.gym_util.make_env import make_env, observation_spaces
+from diffusion_policy.gym_util.make_env import make_env
 from diffusion_policy.util.config import plain
 from diffusion_policy.util.errors import UserError
 
@@ -35,6 +35,8 @@ def test_factory():
         ({"factory": "toy_env:nothing"}, "toy_env:nothing"),
         ({"factory": "no_such_module:make"}, "no_such_module"),
         ({"factory": "toy_env"}, "<module>:<function>"),
+        ({"factory": "toy_env:make", "kwargs": {"bad": 3}}, "toy_env:make.*unexpected.*'bad'"),
+        ({"id": "Pendulum-v1", "kwargs": {"bad": 3}}, "Pendulum-v1.*unexpected.*'bad'"),
         ({"name": "Pendulum-v1"}, "either id or factory"),
         ({"id": "Pendulum-v1", "factory": "toy_env:make"}, "either id or factory"),
     ],
@@ -49,13 +51,3 @@ def test_plain_takes_a_config_apart():
     value = plain(config.env)
     assert value == {"obs": ["a", "b"], "size": 3}
     assert (type(value), type(value["obs"])) == (dict, list)
-
-
-def test_a_single_array_is_called_obs():
-    spaces = observation_spaces(make_env({"id": "Pendulum-v1"}))
-    assert {key: space.shape for key, space in spaces.items()} == {"obs": (3,)}
-
-
-def test_observations_must_be_arrays():
-    with pytest.raises(TypeError, match="only Box spaces"):
-        observation_spaces(make_env({"id": "FrozenLake-v1"}))

@@ -12,9 +12,16 @@ from toy_env import SIZE, ToyEnv
 
 from diffusion_policy.gym_util.vector_env import VectorEnv, WorkerError
 from diffusion_policy.gym_util.video_writer import read_video
+from diffusion_policy.spec.start import Start
 from diffusion_policy.util.errors import UserError
 
+ROOT = Path(__file__).parents[2]
+TOYS = ROOT / "tests" / "toys"
 TOY = {"factory": "toy_env:make"}
+
+
+def starts(*seeds):
+    return [Start.of_seed("test", seed) for seed in seeds]
 
 
 def bad_toy(failure, bad_seed=14):
@@ -29,14 +36,16 @@ def rollout(n_workers, n_steps=4):
         TOY, 5, n_workers, obs_offsets=(-4, -1, 0), n_action_steps=3, max_steps=9
     ) as env:
         assert len(env.worker_pids) == n_workers
-        env.reset(range(5), [7, 8, 9, 10, 11])
+        env.reset(range(5), starts(7, 8, 9, 10, 11))
         slots = list(range(5))
         for _ in range(n_steps):
             totals = env.step(slots, rng.uniform(0, SIZE, (len(slots), 3, 2)))
             recorded += [value.tobytes() for value in vars(totals).values()]
-            recorded += [value.tobytes() for value in env.observe(slots).values()]
+            observed = env.observe(slots)
+            recorded.append(observed.pop("instruction"))
+            recorded += [value.tobytes() for value in observed.values()]
             if totals.done[0]:
-                env.reset([slots[0]], [int(totals.length.sum())])
+                env.reset([slots[0]], starts(int(totals.length.sum())))
     return recorded
 
 
@@ -48,7 +57,7 @@ def test_results_do_not_depend_on_the_number_of_workers():
 def test_rows_follow_the_slots_asked_for():
     env = ToyEnv()
     with VectorEnv(TOY, 4, 2, obs_offsets=(-1, 0)) as vector_env:
-        vector_env.reset([3, 0], [5, 6])
+        vector_env.reset([3, 0], starts(5, 6))
         before = vector_env.observe([0, 3])["position"]
         vector_env.step([3], np.full((1, 1, 2), 2.0))
         after = vector_env.observe([0, 3])["position"]
@@ -61,20 +70,64 @@ def test_rows_follow_the_slots_asked_for():
 
 def test_a_shorter_chunk_executes_its_own_actions_only():
     with VectorEnv(TOY, 2, 1, n_action_steps=4) as env:
-        env.reset([0, 1], [0, 1])
+        env.reset([0, 1], starts(0, 1))
         env.step([0, 1], np.full((2, 4, 2), SIZE))
         assert env.step([0, 1], np.full((2, 2, 2), SIZE)).length.tolist() == [6, 6]
 
 
-def test_reset_options_reach_the_environment():
+def test_a_start_may_give_the_state():
     with VectorEnv(TOY, 2, 1) as env:
-        env.reset([0, 1], [0, 1], options=[None, {"position": (1.0, 2.0)}])
+        left = Start("corners", "left", 1, {"state": (1.0, 2.0, 3.0, 4.0)})
+        env.reset([0, 1], [*starts(0), left])
         assert env.observe([1])["position"].tolist() == [[[1.0, 2.0]]]
+        assert env.observe([1])["goal"].tolist() == [[[3.0, 4.0]]]
+
+
+def test_a_start_that_the_environment_refuses_is_named():
+    with VectorEnv(TOY, 2, 1) as env, pytest.raises(UserError) as caught:
+        env.reset([0], [Start("corners", "left", 1, {"state": [0.0]})])
+    assert str(caught.value) == "corners left: state has shape (1,); give 4 numbers"
+    assert env.closed
+
+
+def test_text_is_that_of_the_latest_observation():
+    state = {"state": [1.0, 5.0, 3.0, 5.0]}  # the goal is on the right, then passed
+    with VectorEnv(TOY, 3, 2, obs_offsets=(-1, 0)) as env:
+        env.reset([2, 0], [Start("test", "a", 0, state)] * 2)
+        assert env.observe([0, 2])["instruction"] == ["go right", "go right"]
+        env.step([0], np.full((1, 1, 2), SIZE))
+        assert env.observe([2, 0])["instruction"] == ["go right", "go left"]
+        env.configure((-1,), 1)
+        env.reset([0], [Start("test", "a", 0, state)])
+        env.step([0], np.full((1, 1, 2), SIZE))
+        assert env.observe([0])["instruction"] == ["go right"]  # of a step ago
+
+
+def test_text_that_is_too_long_is_not_cut_off():
+    with (
+        VectorEnv({"factory": "toy_env:make_talkative"}, 1, 1) as env,
+        pytest.raises(WorkerError, match=r"'instruction' is longer than its space's 8: 'go right"),
+    ):
+        env.reset([0], starts(0))
+
+
+def test_another_window_is_served_by_the_same_workers():
+    with VectorEnv(TOY, 4, 2) as env, VectorEnv(TOY, 4, 2, obs_offsets=(-3, 0)) as other:
+        workers = env.worker_pids
+        env.configure((-3, 0), n_action_steps=1)
+        for each in (env, other):
+            each.reset(range(4), starts(*range(4)))
+            each.step(range(4), np.ones((4, 1, 2)))
+        np.testing.assert_equal(env.observe(range(4)), other.observe(range(4)))
+        assert env.worker_pids == workers
+        env.configure((0,), n_action_steps=2)
+        with pytest.raises(ValueError, match="reset it first"):
+            env.step([0], np.zeros((1, 2, 2)))
 
 
 def test_a_slot_is_reset_before_it_is_stepped():
     with VectorEnv(TOY, 2, 1) as env:
-        env.reset([0], [0])
+        env.reset([0], starts(0))
         with pytest.raises(ValueError, match="reset it first"):
             env.step([0, 1], np.zeros((2, 1, 2)))
 
@@ -85,7 +138,7 @@ def test_rejects_offsets_it_cannot_serve():
             VectorEnv(TOY, 1, 1, obs_offsets=obs_offsets)
 
 
-def test_a_wrong_description_fails_before_workers_start():
+def test_a_wrong_description_is_told_in_one_line():
     with pytest.raises(UserError, match="not registered"):
         VectorEnv({"id": "Nowhere-v0"}, 2)
 
@@ -94,7 +147,7 @@ def test_records_only_what_was_asked_for(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with VectorEnv(TOY, 3, 2, max_steps=4) as env:
         monkeypatch.chdir("/")  # relative paths mean the caller's folder, not the worker's
-        env.reset([0, 1, 2], [0, 1, 2], video_paths=[None, tmp_path / "one.mp4", None])
+        env.reset([0, 1, 2], starts(0, 1, 2), [None, tmp_path / "one.mp4", None])
         for _ in range(4):
             env.step([0, 1, 2], np.zeros((3, 1, 2)))
     assert [path.name for path in tmp_path.iterdir()] == ["one.mp4"]
@@ -111,7 +164,7 @@ def test_records_only_what_was_asked_for(tmp_path, monkeypatch):
 )
 def test_a_failing_environment_is_named(failure, reason):
     env = VectorEnv(bad_toy(failure), 5, 2)
-    env.reset(range(5), range(10, 15))
+    env.reset(range(5), starts(*range(10, 15)))
     with pytest.raises(WorkerError, match=rf"slot 4 \(seed 14\) .*{reason}"):  # noqa: PT012
         for _ in range(3):
             env.step(range(5), np.zeros((5, 1, 2)))
@@ -122,24 +175,22 @@ def test_a_failing_environment_is_named(failure, reason):
 
 def test_a_worker_killed_between_steps_is_noticed():
     with VectorEnv(TOY, 4, 2) as env:
-        env.reset(range(4), range(4))
+        env.reset(range(4), starts(*range(4)))
         os.kill(env.worker_pids[1], signal.SIGKILL)
         with pytest.raises(WorkerError, match=r"slot 3 \(seed 3\).*SIGKILL"):
             env.step(range(4), np.zeros((4, 1, 2)))
 
 
 def test_failing_to_build_is_reported():
-    # The parent builds the first environment without trouble, the worker cannot.
-    spec = {"factory": "toy_env:make_in_parent_only", "kwargs": {"parent_pid": os.getpid()}}
-    with pytest.raises(WorkerError, match=r"slot 0 .*\n(.*\n)*.*only the parent"):
-        VectorEnv(spec, 1, 1)
+    with pytest.raises(WorkerError, match=r"slot 0 \(no episode yet\) raised:\n(.*\n)*.*be built"):
+        VectorEnv({"factory": "toy_env:make_broken"}, 1, 1)
 
 
 @pytest.mark.parametrize("env_id", ["diffusion_policy/PushT-v0", "diffusion_policy/PushTImage-v0"])
 def test_workers_never_import_torch(env_id):
     spec = {"factory": "toy_env:make_observer_of_modules", "kwargs": {"env_id": env_id}}
     with VectorEnv(spec, 1, 1) as env:
-        env.reset([0], [0])
+        env.reset([0], starts(0))
         env.step([0], np.zeros((1, 1, 2)))
         assert env.observe([0])["obs"].tolist() == [[[0.0]]]
 
@@ -151,7 +202,7 @@ def test_close_releases_everything_and_may_be_repeated():
 
     before = open_descriptors()
     env = VectorEnv(TOY, 3, 2)
-    env.reset([0, 1, 2], [0, 1, 2])
+    env.reset([0, 1, 2], starts(0, 1, 2))
     assert open_descriptors() > before
     env.close()
     env.close()
@@ -162,11 +213,12 @@ def test_close_releases_everything_and_may_be_repeated():
 SCRIPT = """
 import numpy as np
 from diffusion_policy.gym_util.vector_env import VectorEnv
+from diffusion_policy.spec.start import Start
 
 if __name__ != "__main__":
     raise SystemExit("a worker imported the parent's main module")
 env = VectorEnv({spec}, 4, 2)
-env.reset(range(4), range(11, 15))
+env.reset(range(4), [Start.of_seed('test', seed) for seed in range(11, 15)])
 if {announces}:
     print("ready", flush=True)
 while {forever}:
@@ -186,7 +238,7 @@ def start_script(tmp_path, spec, announces=True, forever=True):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1] / "toys")},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(TOYS), str(ROOT)])},
     )
     assert process.stdout.readline() == "ready\n"
     return process

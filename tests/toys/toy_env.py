@@ -1,4 +1,7 @@
-"""A small environment to run rollouts in: a point walks to a goal, and can be made to fail."""
+"""A small environment to run rollouts in: a point walks to a goal, and can be made to fail.
+
+It observes arrays, images and text, and begins from a seed or from a given state.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,8 @@ import time
 
 import gymnasium as gym
 import numpy as np
+
+from diffusion_policy.util.errors import UserError
 
 SIZE = 10.0
 SHAPE_META = {
@@ -22,7 +27,10 @@ SHAPE_META = {
 
 
 class ToyEnv(gym.Env):
-    """The point goes a third of the way to the action; the reward falls with its distance."""
+    """The point goes a third of the way to the action; the reward falls with its distance.
+
+    ``reset(options={"state": [x, y, goal x, goal y]})`` begins there.
+    """
 
     def __init__(self, bad_seed=None, failure=None, frame_shape=(15, 17), seeded=True):
         self.bad_seed, self.failure, self.frame_shape = bad_seed, failure, frame_shape
@@ -32,6 +40,7 @@ class ToyEnv(gym.Env):
             position=gym.spaces.Box(0, SIZE, (2,), np.float64),
             goal=gym.spaces.Box(0, SIZE, (2,), np.float64),
             image=gym.spaces.Box(0, 255, (3, 4, 6), np.uint8),
+            instruction=gym.spaces.Text(8, charset="go leftrih"),
         )
 
     def reset(self, *, seed=None, options=None):
@@ -39,7 +48,10 @@ class ToyEnv(gym.Env):
         self.seed, self.steps = seed, 0
         self.position, self.goal = self.np_random.uniform(0, SIZE, (2, 2))
         if options is not None:
-            self.position = np.array(options["position"], dtype=np.float64)
+            state = np.array(options["state"], dtype=np.float64)
+            if state.shape != (4,):
+                raise UserError(f"state has shape {state.shape}; give 4 numbers")
+            self.position, self.goal = state[:2], state[2:]
         # Written in place on purpose: whoever keeps observations has to copy them.
         self.image = np.zeros((3, 4, 6), np.uint8)
         return self._observe(), {}
@@ -54,8 +66,13 @@ class ToyEnv(gym.Env):
         return self._observe(), max(0.0, 1 - distance / SIZE), success, False, {"success": success}
 
     def _observe(self):
-        self.image[:] = self.steps
-        return {"position": self.position, "goal": self.goal, "image": self.image}
+        self.image[:] = min(255, self.steps)
+        return {
+            "position": self.position,
+            "goal": self.goal,
+            "image": self.image,
+            "instruction": "go left" if self.goal[0] < self.position[0] else "go right",
+        }
 
     def render(self):
         """Brighter by the step."""
@@ -102,7 +119,16 @@ def make_observer_of_modules(env_id, **kwargs):
     return ModulesEnv(gym.make(env_id, **kwargs))
 
 
-def make_in_parent_only(parent_pid):
-    if os.getpid() != parent_pid:
-        raise RuntimeError("only the parent may have this toy")
-    return ToyEnv()
+def make_broken():
+    raise RuntimeError("this toy cannot be built")
+
+
+class TalkativeEnv(ToyEnv):
+    """Says more than its space allows."""
+
+    def _observe(self):
+        return {**super()._observe(), "instruction": "go rightly"}
+
+
+def make_talkative():
+    return TalkativeEnv()
