@@ -206,7 +206,7 @@ class Agent(ABC):
     @property
     def fps(self) -> float:
         """Control steps a second; 1 where the task names none."""
-        return getattr(self.spec, "fps", None) or 1.0
+        return self.spec.fps or 1.0
 
     def _forget(self) -> None:
         self._history.clear()

@@ -53,8 +53,8 @@ def test_a_loop_of_ones_own_equals_an_episode_of_the_runner(form, n_latency_step
 
     env = make_env(cfg.task.env_runner.env, max_steps=21)
     agent = LocalAgent(policy, n_latency_steps=n_latency_steps)
-    agent.reset(seeds=[episode.seed])
-    observation, _ = env.reset(seed=episode.seed)
+    agent.reset(seeds=[episode.start.seed])
+    observation, _ = env.reset(seed=episode.start.seed)
     executed, rewards, done = [], [], False
     while not done:
         executed.append(agent.act(observation).action[0])
@@ -69,7 +69,9 @@ def test_a_loop_of_ones_own_equals_an_episode_of_the_runner(form, n_latency_step
 def test_a_checkpoint_acts_in_two_lines(tmp_path, name):
     policy = make_policy(name).eval()
     checkpoint = tmp_path / "latest.ckpt"
-    config = OmegaConf.to_yaml(compose_config(name, *tiny_policy(name)), resolve=True)
+    cfg = compose_config(name, *tiny_policy(name))
+    OmegaConf.update(cfg, "task.fps", 10, force_add=True)
+    config = OmegaConf.to_yaml(cfg, resolve=True)
     save_checkpoint(checkpoint, config, {"model": policy.state_dict()})
     observation = {
         key: np.full(field.shape, 100, np.float32) for key, field in policy.shape_meta.obs.items()
@@ -82,6 +84,7 @@ def test_a_checkpoint_acts_in_two_lines(tmp_path, name):
     expected = LocalAgent(policy, n_latency_steps=1).act(observation)
     np.testing.assert_allclose(actions.action, expected.action, rtol=1e-4, atol=0.01)
     assert actions.action.dtype == np.float32
+    assert agent.act(observation).times[0] == pytest.approx(0.1)
 
 
 def test_acting_in_training_leaves_no_trace():

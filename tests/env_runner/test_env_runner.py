@@ -1,4 +1,5 @@
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -221,6 +222,56 @@ def test_a_policy_may_write_into_its_last_answer(tmp_path):
     assert all(episode.video is not None for episode in runner.episodes)
 
 
+def test_groups_of_starts_are_played_and_named(tmp_path):
+    starts = [
+        {"name": "near", "options": {"state": [5, 5, 5.2, 5]}},
+        {"name": "far.away", "options": {"state": [0, 0, 10, 10]}},
+    ]
+    groups = {"corners": {"starts": starts, "n_vis": 2}, "fresh": {"start_seed": 7, "n": 2}}
+    options = dict(n_train=0, n_test=1, n_test_vis=0, max_steps=3, output_dir=tmp_path)
+    with make_runner(groups=groups, **options) as runner:
+        log = runner.run(LocalAgent(GoalPolicy()), label="a")
+    assert [episode.start.label for episode in runner.episodes] == [
+        "seed 100000",
+        "corners near",
+        "corners far.away",
+        "seed 7",
+        "seed 8",
+    ]
+    assert log["corners/sim_success_near"] == 1
+    assert log["corners/sim_success_far.away"] == 0
+    assert log["corners/success_rate"] == 0.5
+    # Three steps of a third of the way, as from any start.
+    assert log["corners/sim_max_reward_far.away"] == pytest.approx(
+        1 - np.sqrt(200) * (2 / 3) ** 3 / SIZE
+    )
+    assert {path.name for path in (tmp_path / "media" / "a").iterdir()} == {
+        "corners_near_success.mp4",
+        "corners_far.away_failure.mp4",
+    }
+
+
+def test_outcomes_of_given_starts_are_recorded(tmp_path):
+    starts = [{"name": "far", "options": {"state": [0, 0, 10, 10]}}]
+    options = dict(n_train=0, n_test=0, max_steps=3, n_outcome_vis=1, output_dir=tmp_path)
+    with make_runner(groups={"corners": {"starts": starts}}, **options) as runner:
+        runner.run(LocalAgent(GoalPolicy()), label="a")
+        runner.record_outcomes()
+    assert [episode.video.name for episode in runner.episodes] == ["corners_far_failure.mp4"]
+
+
+def test_two_groups_of_one_name_are_refused():
+    with pytest.raises(UserError, match="two groups are named 'test': rename one, or use n_test=0"):
+        make_runner(groups={"test": {"n": 3}})
+    make_runner(n_test=0, groups={"test": {"n": 3}}).close()
+
+
+def test_no_environment_is_built_in_this_process():
+    env = {"factory": "toy_env:make_elsewhere", "kwargs": {"pid": os.getpid()}}
+    with EnvRunner(env, SHAPE_META, n_train=0, n_test=1, max_steps=2, progress=False) as runner:
+        runner.run(LocalAgent(GoalPolicy()))
+
+
 @given(st.integers(1, 30), st.integers(0, 30), st.integers(1, 5))
 def test_processes_divide_the_episodes(n, n_recorded, n_processes):
     plan = [
@@ -249,6 +300,8 @@ def test_runs_without_a_label_do_not_overwrite_each_other(tmp_path):
         (("obs", "image", "shape"), [3, 6, 4], r"obs\.image\.shape is \[3, 6, 4\].*\[3, 4, 6\]"),
         (("obs", "image", "type"), "low_dim", r"obs\.image\.type is 'low_dim'.*uint8"),
         (("obs", "speed"), {"shape": [1]}, "'speed'.*it observes position, goal, image"),
+        (("obs", "goal"), {"type": "text"}, r"obs\.goal\.type is 'text'.*is float64"),
+        (("obs", "instruction"), {"shape": [8]}, r"obs\.instruction\.type is 'low_dim'.*is text"),
         (("action", "shape"), [7], r"action\.shape is \[7\].*environment's is \[2\]"),
     ],
 )

@@ -170,9 +170,47 @@ def contents(folder):
     return {p.relative_to(folder): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
+def test_plays_given_starts(tmp_path):
+    near = {"name": "near", "options": {"state": [5, 5, 5.2, 5]}}
+    far = {"name": "far", "options": {"state": [0, 0, 10, 10]}}
+    groups = {"corners": {"starts": [near, far], "n_vis": 2}, "fresh": {"n": 3}}
+    checkpoint = save(tmp_path / "latest.ckpt", groups=groups)
+    options = dict(n_episodes=None, start_seed=None, overrides=["policy.noise=0.0"])
+    info = evaluate(checkpoint, tmp_path / "eval", starts="corners", **options)
+    assert [(e["group"], e["name"], e["seed"], e["success"]) for e in info["per_episode"]] == [
+        ("corners", "near", 0, True),
+        ("corners", "far", 1, False),
+    ]
+    assert (info["starts"], info["seed_range"]) == ("corners", [0, 1])
+    assert [episode["video"] for episode in info["per_episode"]] == [
+        "media/eval/corners_near_success.mp4",
+        "media/eval/corners_far_failure.mp4",
+    ]
+    page = (tmp_path / "eval" / "report.html").read_text()
+    assert "starts of corners" in page
+    assert "corners near: " in page
+    figure = contact_sheet(info["per_episode"], tmp_path / "eval")
+    assert figure.axes[0].texts[0].get_text() == "corners near"
+
+    (tmp_path / "corners.yaml").write_text(json.dumps([near, far]))
+    again = evaluate(
+        checkpoint, tmp_path / "b", starts=str(tmp_path / "corners.yaml"), n_episodes=1
+    )
+    assert [(e["name"], e["seed"]) for e in again["per_episode"]] == [("near", 40)]
+
+    fresh = evaluate(checkpoint, tmp_path / "fresh", n_episodes=2)
+    assert [(e["group"], e["name"]) for e in fresh["per_episode"]] == [
+        ("test", "40"),
+        ("test", "41"),
+    ]
+    assert fresh["starts"] is None
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"starts": "nowhere"}, "starts 'nowhere' are unknown"),
+        ({"overrides": ["+task.env_runner.groups={}"]}, "use --starts instead"),
         ({"n_episodes": 0}, "--n-episodes is 0; use at least 1"),
         ({"start_seed": -1}, "--start-seed is -1; use at least 0"),
         (
@@ -354,13 +392,16 @@ def test_an_exported_folder_is_evaluated_under_its_name(checkpoint, tmp_path, mo
 def test_a_record_of_an_earlier_version_still_makes_a_page(checkpoint, tmp_path):
     info = evaluate(checkpoint, tmp_path / "eval")
     for episode in info["per_episode"]:
-        del episode["best_step"]
-    for key in ("command", "commit", "machine"):
+        for key in ("best_step", "group", "name"):
+            del episode[key]
+    for key in ("command", "commit", "machine", "starts"):
         del info[key]
     del info["aggregated"]["failures"]
     page = write_report(info, tmp_path / "eval").read_text()
     assert "<td>near miss</td>" in page
     assert "<td>slow</td>" not in page
+    assert "seeds 40 to 47" in page
+    assert re.search(r"seed 4\d: <b", page)
 
 
 def test_help_does_not_wait_for_torch():

@@ -123,6 +123,12 @@ def make_broken():
     raise RuntimeError("this toy cannot be built")
 
 
+def make_elsewhere(pid):
+    if os.getpid() == pid:
+        raise RuntimeError("this toy may not be built in that process")
+    return ToyEnv()
+
+
 class TalkativeEnv(ToyEnv):
     """Says more than its space allows."""
 
