@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn, Self
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
@@ -19,16 +20,18 @@ from diffusion_policy.workspace.changed_settings import changed_settings
 class BaseWorkspace(ABC):
     """A run: its config, its output directory and its state.
 
-    Subclasses list the attributes that a checkpoint holds: objects with a state_dict in
-    ``stateful_keys``, plain values in ``value_keys``.
+    A checkpoint holds the plain values that ``include_keys`` lists, and the state_dict of every
+    attribute that ``stateful_keys`` lists, or, if that is None, of every attribute that has one
+    and is not in ``exclude_keys``.
 
     Args:
         cfg: the composed config.
         output_dir: where everything is written.
     """
 
-    stateful_keys: tuple[str, ...] = ()
-    value_keys: tuple[str, ...] = ()
+    stateful_keys: Sequence[str] | None = None
+    include_keys: Sequence[str] = ()
+    exclude_keys: Sequence[str] = ()
 
     def __init__(self, cfg: DictConfig, output_dir: str | Path | None = None) -> None:
         self.cfg = cfg
@@ -50,41 +53,93 @@ class BaseWorkspace(ABC):
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that must survive a restart, as tensors and plain values."""
-        state = {key: getattr(self, key) for key in self.value_keys}
-        for key in self.stateful_keys:
+        state = {key: getattr(self, key) for key in self.include_keys}
+        for key in self._stateful():
             part = getattr(self, key)
             state[key] = None if part is None else part.state_dict()
         return state
 
+    def _stateful(self) -> Sequence[str]:
+        if self.stateful_keys is not None:
+            return self.stateful_keys
+        methods = ("state_dict", "load_state_dict")
+        return [
+            key
+            for key, part in vars(self).items()
+            if all(hasattr(part, method) for method in methods) and key not in self.exclude_keys
+        ]
+
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over a state; parts that the config has switched off are left out."""
-        for key in self.value_keys:
+        for key in self.include_keys:
             setattr(self, key, state[key])
-        for key in self.stateful_keys:
+        for key in self._stateful():
             part = getattr(self, key)
             if part is not None and state.get(key) is not None:
                 part.load_state_dict(state[key])
 
+    def load_payload(
+        self,
+        payload: Mapping[str, Any],
+        exclude_keys: Iterable[str] | None = None,
+        include_keys: Iterable[str] | None = None,
+    ) -> None:
+        """Take over the state in a checkpoint's contents, as ``load_checkpoint`` reads them.
+
+        Args:
+            exclude_keys: entries to leave as they are.
+            include_keys: the plain values to take over; None for all of the class.
+        """
+        wanted = set(self.include_keys if include_keys is None else include_keys)
+        left = {*(exclude_keys or ()), *(set(self.include_keys) - wanted)}
+        kept = {key: getattr(self, key) if key in self.include_keys else None for key in left}
+        self.load_state_dict({**payload["state"], **kept})
+        for key in wanted - left - set(self.include_keys):
+            setattr(self, key, payload["state"][key])
+
     def save_checkpoint(
-        self, path: Path | None = None, tag: str = "latest", state: dict[str, Any] | None = None
+        self,
+        path: str | Path | None = None,
+        tag: str = "latest",
+        exclude_keys: Iterable[str] | None = None,
+        include_keys: Iterable[str] | None = None,
+        use_thread: bool = False,
+        *,
+        state: dict[str, Any] | None = None,
     ) -> Path:
-        """Write ``state``, by default the present one; the previous file stays till it is whole."""
-        path = path or self.get_checkpoint_path(tag)
+        """Write the state; a previous file is replaced when the new one is complete.
+
+        Args:
+            exclude_keys: entries to leave out.
+            include_keys: further attributes with plain values to save.
+            use_thread: has no effect; the file is complete when this returns.
+            state: what to write instead of the present state.
+        """
+        path = self.get_checkpoint_path(tag) if path is None else Path(path)
         state = self.state_dict() if state is None else state
+        state |= {key: getattr(self, key) for key in include_keys or ()}
+        left_out = set(exclude_keys or ())
+        state = {key: value for key, value in state.items() if key not in left_out}
         save_checkpoint(path, OmegaConf.to_yaml(self.cfg, resolve=True), state)
         return path
 
-    def load_checkpoint(self, path: Path | None = None, tag: str = "latest") -> Path:
-        """Read a state saved by :meth:`save_checkpoint`.
+    def load_checkpoint(
+        self,
+        path: str | Path | None = None,
+        tag: str = "latest",
+        exclude_keys: Iterable[str] | None = None,
+        include_keys: Iterable[str] | None = None,
+    ) -> Path:
+        """Read a state saved by :meth:`save_checkpoint`; see :meth:`load_payload`.
 
         Raises:
             UserError: it cannot be read, or belongs to another method or other settings.
         """
-        path = path or self.get_checkpoint_path(tag)
+        path = self.get_checkpoint_path(tag) if path is None else Path(path)
         payload = load_checkpoint(path)
         require_same_settings(path, OmegaConf.create(payload["config"]), self.cfg)
         try:
-            self.load_state_dict(payload["state"])
+            self.load_payload(payload, exclude_keys, include_keys)
         except (RuntimeError, ValueError, KeyError) as error:
             reason = " ".join(str(error).split())[:300]
             raise UserError(
@@ -95,16 +150,30 @@ class BaseWorkspace(ABC):
 
     @classmethod
     def create_from_checkpoint(
-        cls, path: Path, output_dir: str | Path | None = None
-    ) -> BaseWorkspace:
-        """A workspace with the config and the state of a checkpoint.
+        cls,
+        path: str | Path,
+        exclude_keys: Iterable[str] | None = None,
+        include_keys: Iterable[str] | None = None,
+        output_dir: str | Path | None = None,
+    ) -> Self:
+        """A workspace with the config and the state of a checkpoint; see :meth:`load_payload`.
 
-        Whatever the config names is built, so the checkpoint must come from someone you trust.
+        It builds whatever the config names, so the checkpoint must come from someone you trust.
         """
+        path = Path(path)
         cfg = OmegaConf.create(load_checkpoint(path)["config"])
         workspace = cls(cfg, output_dir or path.resolve().parent.parent)
-        workspace.load_checkpoint(path)
+        workspace.load_checkpoint(path, exclude_keys=exclude_keys, include_keys=include_keys)
         return workspace
+
+    def save_snapshot(self, tag: str = "latest") -> NoReturn:
+        """Left out of this project: a snapshot is a pickle, which runs code when it is read."""
+        raise UserError(f"snapshot {tag!r} would be a pickle, which is unsafe; use save_checkpoint")
+
+    @classmethod
+    def create_from_snapshot(cls, path: str | Path) -> NoReturn:
+        """Left out of this project: a snapshot is a pickle, which runs code when it is read."""
+        raise UserError(f"{path} is a pickle, which is unsafe to read; use create_from_checkpoint")
 
 
 def checkpoint_path(output_dir: Path, tag: str = "latest") -> Path:
@@ -130,7 +199,7 @@ def require_same_settings(path: Path, saved: DictConfig, cfg: DictConfig) -> Non
     Raises:
         UserError: they are of another method or other settings.
     """
-    theirs, ours = saved.policy._target_, cfg.policy._target_
+    theirs, ours = (OmegaConf.select(each, "policy._target_") for each in (saved, cfg))
     if theirs != ours:
         raise UserError(
             f"{path} is of {theirs}, this run trains {ours}; choose another output directory"

@@ -95,7 +95,7 @@ class TrainWorkspace(BaseWorkspace):
         "scaler",
         "topk",
     )
-    value_keys = ("global_step", "epoch", "epoch_step", "loss_sum", "n_logged", "topk_name")
+    include_keys = ("global_step", "epoch", "epoch_step", "loss_sum", "n_logged", "topk_name")
 
     def __init__(self, cfg: DictConfig, output_dir: str | Path | None = None) -> None:
         self.training = _checked(cfg)

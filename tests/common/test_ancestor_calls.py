@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 import torch
 import zarr
+from omegaconf import OmegaConf
 from torch import nn
 
+from diffusion_policy.checkpoint.checkpoint_file import load_checkpoint
 from diffusion_policy.common.checkpoint_util import TopKCheckpointManager
 from diffusion_policy.common.json_logger import JsonLogger, read_json_log
 from diffusion_policy.common.normalize_util import (
@@ -42,6 +44,7 @@ from diffusion_policy.model.common.normalizer import (
     SingleFieldLinearNormalizer,
 )
 from diffusion_policy.util.errors import UserError
+from diffusion_policy.workspace.base_workspace import BaseWorkspace
 
 
 @pytest.mark.parametrize(
@@ -354,3 +357,76 @@ def test_the_best_checkpoints_are_kept(tmp_path, mode, kept):
     assert set(topk_manager.path_value_map) == {str(file) for file in tmp_path.iterdir()}
     with pytest.raises(UserError, match="test_mean_score"):
         topk_manager.get_ckpt_path({"epoch": 9})
+
+
+# ---------------------------------------------------------------------- workspaces
+
+
+class Training(BaseWorkspace):
+    """A workspace as the original's users write them: attributes are found, values are named."""
+
+    include_keys = ("global_step", "epoch")
+    exclude_keys = ("frozen",)
+
+    def __init__(self, cfg, output_dir=None):
+        super().__init__(cfg, output_dir=output_dir)
+        self.model = nn.Linear(2, 1)
+        self.frozen = nn.Linear(2, 1)
+        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=cfg.lr)
+        self.global_step = 0
+        self.epoch = 0
+
+    def run(self):
+        self.model(torch.ones(1, 2)).sum().backward()
+        self.optimizer.step()
+        self.global_step += 1
+        self.epoch = 7
+
+
+@pytest.fixture
+def trained(tmp_path) -> Training:
+    workspace = Training(OmegaConf.create({"lr": 0.5}), output_dir=str(tmp_path))
+    workspace.run()
+    return workspace
+
+
+def test_a_workspace_is_saved_and_made_again(trained):
+    path = trained.save_checkpoint(tag="latest", use_thread=True)
+    assert path == trained.get_checkpoint_path()
+    assert path.is_file()
+    restored = Training.create_from_checkpoint(str(path))
+    assert (restored.global_step, restored.epoch, restored.cfg.lr) == (1, 7, 0.5)
+    assert torch.equal(restored.model.weight, trained.model.weight)
+    assert not torch.equal(restored.frozen.weight, trained.frozen.weight)
+    assert restored.optimizer.state_dict()["state"][0]["step"] == 1
+
+
+def test_parts_of_a_checkpoint_are_left_out(trained):
+    fresh = Training(trained.cfg, trained.output_dir)
+    initial = fresh.model.weight.clone()
+    trained.save_checkpoint()
+    fresh.load_checkpoint(exclude_keys=["model"], include_keys=["epoch"])
+    assert torch.equal(fresh.model.weight, initial)
+    assert (fresh.global_step, fresh.epoch) == (0, 7)
+    payload = load_checkpoint(trained.get_checkpoint_path())
+    fresh.load_payload(payload, exclude_keys=None, include_keys=None)
+    assert torch.equal(fresh.model.weight, trained.model.weight)
+    assert fresh.global_step == 1
+
+
+def test_parts_of_a_state_are_not_saved(trained, tmp_path):
+    trained.note = "by hand"
+    path = trained.save_checkpoint(
+        path=tmp_path / "part.ckpt", exclude_keys=("optimizer",), include_keys=("note",)
+    )
+    assert load_checkpoint(path)["state"].keys() == {"global_step", "epoch", "model", "note"}
+    trained.note = None
+    trained.load_checkpoint(path, include_keys=("note",))
+    assert trained.note == "by hand"
+
+
+def test_snapshots_are_refused_with_a_remedy(trained):
+    with pytest.raises(UserError, match=r"pickle.*use save_checkpoint"):
+        trained.save_snapshot(tag="latest")
+    with pytest.raises(UserError, match=r"a\.pkl is a pickle.*use create_from_checkpoint"):
+        Training.create_from_snapshot("a.pkl")

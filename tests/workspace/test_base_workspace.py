@@ -105,5 +105,7 @@ def test_a_checkpoint_brings_its_workspace_along(workspace, tmp_path):
     assert restored.global_step == 1
     left, right = (w.model.state_dict() for w in (workspace, restored))
     assert all(torch.equal(left[key], right[key]) for key in left)
-    moved = TrainWorkspace.create_from_checkpoint(workspace.get_checkpoint_path(), tmp_path)
+    moved = TrainWorkspace.create_from_checkpoint(
+        workspace.get_checkpoint_path(), output_dir=tmp_path
+    )
     assert moved.output_dir == tmp_path
