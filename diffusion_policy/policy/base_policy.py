@@ -1,7 +1,7 @@
 """The contract of every policy: raw observations in, raw actions out.
 
 Legend of shapes, here and in every policy: B batch, To observation times, Ta executed actions,
-T predicted actions, Da numbers of an action, C x H x W image.
+T predicted actions, Da numbers of an action.
 """
 
 from __future__ import annotations
@@ -29,19 +29,31 @@ class BasePolicy(nn.Module, ABC):
     Subclasses set ``window`` and ``n_action_steps`` before use.
 
     Attributes:
-        shape_meta: what the task observes and commands.
+        shape_meta: what the policy observes and commands.
         window: the time steps that a training sample and an observation hold.
-        n_action_steps: Ta, actions that a caller executes before it asks again.
-        normalization: normalisation mode by modality: MIN_MAX, MEAN_STD or IDENTITY.
+        n_action_steps: Ta, control steps from one call of :meth:`predict_action` to the next.
+        normalization: normalization mode by modality, see :data:`NORMALIZATIONS`.
         normalizer: travels in the state_dict, so that a checkpoint deploys alone.
-        obs_types: types of observations that the policy can read.
         embodiment: index of the robot that :meth:`predict_action` acts for, into the normaliser's
             ``embodiment_names``.
+        obs_types: types of observations that the policy can read.
+        inference_settings: constructor arguments that change neither the weights nor what is
+            learned. They may be changed at inference and when a run is resumed.
+        weight_settings: constructor arguments about weights to start from, and the values that
+            replace them when a checkpoint brings the weights.
+        debug_settings: constructor arguments, and their values, of a small form of the policy for
+            ``training.debug``.
+
+    Parts of a policy that a config names (``_target_``) may declare the same three kinds of
+    settings.
     """
 
+    obs_types: ClassVar[tuple[str, ...]] = ("rgb", "low_dim")
+    inference_settings: ClassVar[tuple[str, ...]] = ()
+    weight_settings: ClassVar[Mapping[str, Any]] = {}
+    debug_settings: ClassVar[Mapping[str, Any]] = {}
     window: Window
     n_action_steps: int = 1
-    obs_types: ClassVar[tuple[str, ...]] = ("rgb", "low_dim")
     embodiment: int = 0
 
     def __init__(
@@ -62,17 +74,23 @@ class BasePolicy(nn.Module, ABC):
 
     @property
     def obs_offsets(self) -> tuple[int, ...]:
-        """Times of the To observations that :meth:`predict_action` wants, relative to now."""
+        """Times of the To observations that :meth:`predict_action` reads, relative to now."""
         return self.window.obs_offsets
 
     @property
     def n_actions_ahead(self) -> int:
-        """Rows of ``action_pred`` from now on; a caller with latency executes later ones."""
+        """Rows of ``action_pred`` from now on that can be executed, at every call.
+
+        A caller with a latency of n control steps executes rows n to n + Ta - 1 of them.
+        """
         return self.window.action_offsets[-1] + 1
 
     @property
     def action_pred_offsets(self) -> tuple[int, ...]:
-        """Which of ``window.action_offsets`` the rows of ``action_pred`` are predicted for."""
+        """Times that the rows of ``action_pred`` are predicted for, in recorded steps from now.
+
+        All of them are in ``window.action_offsets``.
+        """
         return self.window.action_offsets
 
     @property
@@ -85,39 +103,40 @@ class BasePolicy(nn.Module, ABC):
         self.normalizer.to(self.device)
 
     @abstractmethod
-    def compute_loss(self, batch: Batch) -> tuple[Tensor, dict[str, float]]:
+    def compute_loss(self, batch: Batch) -> tuple[Tensor, dict[str, float | Tensor]]:
         """Training loss of a batch on the policy's device.
 
+        Random numbers for rows come from :mod:`diffusion_policy.model.common.batch_random`, so that
+        processes that share a batch train as one.
+
         Args:
-            batch: ``obs`` {key: (B, To, ...)} at ``window.sample_obs_offsets``, ``action``
-                (B, T, Da) and ``action_is_pad`` (B, T) bool; raw units, images uint8. Left
-                unchanged.
+            batch: see :data:`~diffusion_policy.spec.batch.Batch`; left unchanged. ``obs`` is at
+                ``window.sample_obs_offsets``. Tensors are on the device; text is a list of B str.
 
         Returns:
-            The scalar loss, a mean over rows, and further values to log. Random numbers for rows
-            come from :mod:`diffusion_policy.model.common.batch_random`, so that processes which
-            share a batch train as one.
+            The scalar loss, a mean over rows; and further values to log by name, floats or scalar
+            tensors, which are means over rows, too.
         """
 
-    def forward(self, batch: Batch) -> tuple[Tensor, dict[str, float]]:
+    def forward(self, batch: Batch) -> tuple[Tensor, dict[str, float | Tensor]]:
         """:meth:`compute_loss`, for wrappers that distribute a module's call."""
         return self.compute_loss(batch)
 
     @abstractmethod
     def predict_action(
-        self, obs: dict[str, Tensor], env_ids: Sequence[int] | None = None
+        self, obs: dict[str, Any], env_ids: Sequence[int] | None = None
     ) -> dict[str, Tensor]:
         """Actions for a batch of observations.
 
         Args:
-            obs: {key: (B, To, ...)} at ``obs_offsets``; raw units, images uint8. Later
-                observations behind them are left aside.
-            env_ids: which environment each row belongs to, for policies that remember; rows are
-                environments 0..B-1 when None.
+            obs: {key: (B, To, ...)} at ``obs_offsets``; raw units, images uint8, text a list of B
+                str. Observations after the first To are ignored.
+            env_ids: the environment of each row, for policies that remember; None is 0..B-1.
 
         Returns:
             ``action`` (B, Ta, Da) to execute now, and ``action_pred`` (B, T, Da), row k at
-            ``action_pred_offsets[k]``; raw units.
+            ``action_pred_offsets[k]``; raw units. ``action`` is the part of ``action_pred`` from
+            now on.
         """
 
     def reset(
@@ -126,8 +145,8 @@ class BasePolicy(nn.Module, ABC):
         """Forget the past of these environments, or of all when None.
 
         Args:
-            seeds: of the episodes that start, one for each of ``env_ids``; policies that draw
-                random numbers begin there, so that no episode depends on its neighbours.
+            seeds: one for each of ``env_ids``. A policy that draws random numbers draws those of
+                an environment from its seed, so that no episode depends on its neighbours.
         """
 
     def after_update(self) -> None:
@@ -137,13 +156,13 @@ class BasePolicy(nn.Module, ABC):
         """Fit what is not learned by gradient, before training; default: nothing."""
 
     def prepare_for_inference(self) -> None:
-        """Make prediction cheaper where that changes no output; training ends here."""
+        """Make predictions cheaper without changing them. The policy cannot train any more."""
 
     def compile_for_inference(self) -> None:
-        """Compile the network for calls with as many rows as the next; default: nothing.
+        """Compile the network for calls with as many rows as the next one; default: nothing.
 
-        That call takes half a minute, later ones less time than before. A call with another number
-        of rows is compiled anew. Weights must not change from now on.
+        That call takes half a minute, later ones are faster than before. A call with another number
+        of rows compiles again. Weights must not change from now on.
         """
 
     def parameter_groups(self) -> Iterable[Any]:

@@ -1,6 +1,6 @@
-"""Policies that denoise a trajectory of actions: what they share, whatever the network.
+"""What all policies that denoise a trajectory of actions share, whatever their network.
 
-Facts of the method: Chi et al., Visuomotor Policy Learning via Action Diffusion (2023).
+Source: Chi et al., Visuomotor Policy Learning via Action Diffusion (2023).
 """
 
 from __future__ import annotations
@@ -8,24 +8,33 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from diffusion_policy.model.common.inference import compiled
+from diffusion_policy.model.common.normalizer import LinearNormalizer, RowNormalizer
 from diffusion_policy.model.diffusion.process import Process
 from diffusion_policy.model.vision.obs_encoder import ObsEncoder
-from diffusion_policy.policy.base_policy import BasePolicy, Batch
+from diffusion_policy.policy.base_policy import Batch
+from diffusion_policy.policy.chunk_following import (
+    ChunkFollower,
+    ChunkPolicy,
+    environments,
+    geometric_weights,
+    rows_of,
+)
+from diffusion_policy.spec.task_spec import TaskSpec
 from diffusion_policy.spec.window import Window
-from diffusion_policy.util.errors import UserError
+from diffusion_policy.util.errors import require
 from diffusion_policy.util.pytorch_util import split_rows
 
 _MOST_ENCODED = 1024
-"""Rows x times whose conditions are encoded together: weights are then read once for all."""
+"""Rows x times whose conditions are encoded together, so that weights are read once for all."""
 
 
-class DenoisingPolicy(BasePolicy):
+class DenoisingPolicy(ChunkPolicy):
     """Denoises a trajectory of T actions, given To observations; executes Ta of them.
 
     Time, in control steps relative to now, for To = 2, T = 16, Ta = 8::
@@ -35,7 +44,8 @@ class DenoisingPolicy(BasePolicy):
         observed                 x   x
         executed                     x   x  ...   x
 
-    Subclasses build the network and say how it is conditioned; see :meth:`encode`.
+    Subclasses build the network and its condition: see :meth:`denoise`, :meth:`encode` and
+    :meth:`decode`.
 
     Args:
         shape_meta: observations and action of the task.
@@ -44,20 +54,23 @@ class DenoisingPolicy(BasePolicy):
         n_action_steps: Ta.
         noise_scheduler: how noise becomes a trajectory.
         obs_encoder: makes the encoder of observations from a shape_meta.
-        conditioning: how the network learns of the observations: one of the class's
-            ``CONDITIONINGS``. ``inpaint`` denoises actions and observations together, the first To
-            observations being given.
+        conditioning: how the network is told the observations: one of the class's
+            ``CONDITIONINGS``. ``inpaint`` denoises actions and observations together, with the
+            first To observations given.
         pred_action_steps_only: the trajectory is the executed actions alone.
-        past_action_visible: actions before now are given too, where they are known: those that this
-            policy returned as ``action``, so whoever calls it has to execute just these.
-        obs_encoder_weight_decay: of the encoder's weights; None is the optimiser's own.
+        past_action_visible: actions before now are given, too, once they are known. They are those
+            that this policy returned as ``action``, so the caller must execute exactly these.
+        alpha: a chunk that is k steps old has weight ``alpha ** k`` in the mean of chunks that is
+            executed (temporal ensembling); 0 executes the newest chunk alone.
+        predict_every_n, return_every_n: see :class:`ChunkFollower`.
+        obs_encoder_weight_decay: weight decay of the encoder; None is that of the optimiser.
         normalization: mode by modality.
 
     Raises:
         UserError: a setting is unknown, or the horizons do not fit each other.
     """
 
-    CONDITIONINGS: tuple[str, ...]
+    CONDITIONINGS: ClassVar[tuple[str, ...]]
 
     def __init__(
         self,
@@ -71,74 +84,53 @@ class DenoisingPolicy(BasePolicy):
         conditioning: str = "global",
         pred_action_steps_only: bool = False,
         past_action_visible: bool = False,
+        alpha: float = 0.0,
+        predict_every_n: int = 1,
+        return_every_n: int = 1,
         obs_encoder_weight_decay: float | None = None,
         normalization: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(shape_meta, normalization)
         _check_steps(horizon, n_obs_steps, n_action_steps)
-        _require(
-            conditioning in self.CONDITIONINGS,
-            "conditioning",
-            conditioning,
-            f"use {' or '.join(self.CONDITIONINGS)}",
+        _check_conditioning(
+            conditioning, self.CONDITIONINGS, pred_action_steps_only, past_action_visible
         )
         self.n_obs_steps = n_obs_steps
         self.n_action_steps = n_action_steps
         self.conditioning = conditioning
         self.process = noise_scheduler
         self.obs_encoder_weight_decay = obs_encoder_weight_decay
+        self.n_past_actions = n_obs_steps - 1 if past_action_visible else 0
 
         first, last = (1 - n_obs_steps, horizon - n_obs_steps)
         if pred_action_steps_only:
-            _require(
-                conditioning == "global" and not past_action_visible,
-                "pred_action_steps_only",
-                True,
-                "use it with conditioning=global and past_action_visible=false, since the "
-                "trajectory then has no past",
-            )
             first, last = 0, n_action_steps - 1
-        action_offsets = tuple(range(first, last + 1))
         self.window = Window(
             obs_offsets=tuple(range(1 - n_obs_steps, 1)),
-            action_offsets=action_offsets,
+            action_offsets=tuple(range(first, last + 1)),
             future_obs_offsets=tuple(range(1, last + 1)) if conditioning == "inpaint" else (),
             pad_after=n_action_steps - 1,
         )
-        self.horizon = len(action_offsets)
+        self.horizon = len(self.window.action_offsets)
         self._first_executed = -first
-        self.n_past_actions = n_obs_steps - 1 if past_action_visible else 0
+        self.follower = ChunkFollower(
+            last + 1,
+            geometric_weights(alpha),
+            n_action_steps=n_action_steps,
+            predict_every_n=predict_every_n,
+            return_every_n=return_every_n,
+        )
 
-        self._check_normalization()
+        _check_normalization(self.shape_meta, self.normalization, conditioning, self.process)
         self.obs_encoder = obs_encoder(shape_meta)
-        _require(
+        require(
             conditioning != "inpaint" or not list(self.obs_encoder.parameters()),
-            "conditioning",
+            "policy.conditioning",
             conditioning,
             "use global with this encoder: features that are learned cannot be denoised",
         )
         self.action_dim = self.shape_meta.action.shape[0]
         self.reset()
-
-    def _check_normalization(self) -> None:
-        images = self.shape_meta.keys_of("VISUAL")
-        mode = self.normalization.get("VISUAL", "MIN_MAX")
-        _require(
-            not images or mode == "MIN_MAX",
-            "normalization.VISUAL",
-            mode,
-            "use MIN_MAX; the encoder normalises further, see policy.obs_encoder",
-        )
-        denoised = ["ACTION"] + ["STATE", "ENV"] * (self.conditioning == "inpaint")
-        for modality in denoised:
-            mode = self.normalization.get(modality, "MIN_MAX")
-            _require(
-                mode == "MIN_MAX" or not self.process.bounded,
-                f"normalization.{modality}",
-                mode,
-                "use MIN_MAX, or policy.noise_scheduler.clip_sample=false, since samples are "
-                "clipped to [-1, 1]",
-            )
 
     # ------------------------------------------------------------------ for subclasses
 
@@ -150,10 +142,10 @@ class DenoisingPolicy(BasePolicy):
 
     @abstractmethod
     def denoise(self, x: Tensor, time: Tensor, features: Tensor) -> Tensor:
-        """The network's answer (B, T, D) to the noisy ``x`` (B, T, D).
+        """Output of the network (B, T, D) for a noisy trajectory ``x`` (B, T, D).
 
         Args:
-            time: (B,).
+            time: (B,) noise levels.
             features: (B, To, F) of the observations.
         """
 
@@ -172,7 +164,7 @@ class DenoisingPolicy(BasePolicy):
     def _prepare(
         self, times: Sequence[Tensor], features: Tensor
     ) -> Iterator[Callable[[Tensor], Tensor]]:
-        """The network at each of the scalar ``times``, as functions of the trajectory alone."""
+        """For each of the scalar ``times``, the network as a function of the trajectory alone."""
         n_rows = len(features)
         n_together = max(1, _MOST_ENCODED // n_rows)
         for start in range(0, len(times), n_together):
@@ -185,11 +177,12 @@ class DenoisingPolicy(BasePolicy):
     # ------------------------------------------------------------------ training
 
     def compute_loss(self, batch: Batch) -> tuple[Tensor, dict[str, float]]:
-        """Mean squared error of what the network is asked for; what is given counts as 0."""
-        features = self._features(batch["obs"])
-        clean = self.normalizer["action"].normalize(batch["action"])
+        """MSE of the network output; known entries are masked out."""
+        normalizer = self.normalizer.of(batch.get("embodiment"))
+        features = self._features(batch["obs"], normalizer)
+        clean = normalizer["action"].normalize(batch["action"])
         known = torch.zeros_like(clean, dtype=torch.bool)
-        # Before an episode's start there was no action to see.
+        # Before the start of an episode there was no action to see.
         past = slice(0, self.n_past_actions)
         known[:, past] = ~batch["action_is_pad"][:, past, None]
         if self.conditioning == "inpaint":
@@ -203,15 +196,17 @@ class DenoisingPolicy(BasePolicy):
         )
         return loss, {}
 
-    def _features(self, obs: Mapping[str, Tensor]) -> Tensor:
+    def _features(
+        self, obs: Mapping[str, Tensor], normalizer: LinearNormalizer | RowNormalizer
+    ) -> Tensor:
         """Features (B, times, F) of raw observations (B, times, ...)."""
         normalized = {}
         for key, field in self.shape_meta.obs.items():
             x = obs[key].flatten(0, 1)
             if field.type == "rgb":
-                normalized[key] = self.normalizer[key].normalize(x) * 2 - 1  # from 0..1
+                normalized[key] = normalizer[key].normalize(x) * 2 - 1  # from 0..1
             else:
-                normalized[key] = self.normalizer[key].normalize(x.flatten(1))
+                normalized[key] = normalizer[key].normalize(x.flatten(1))
         return self.obs_encoder(normalized).unflatten(0, (len(obs[key]), -1))
 
     def _is_observed(self, features: Tensor) -> Tensor:
@@ -240,11 +235,12 @@ class DenoisingPolicy(BasePolicy):
     def reset(
         self, env_ids: Sequence[int] | None = None, seeds: Sequence[int] | None = None
     ) -> None:
-        """Start episodes anew: forget past actions, and draw noise from ``seeds`` on.
+        """Start episodes: forget chunks and past actions, and draw noise from ``seeds`` on.
 
         Args:
             seeds: one for each of ``env_ids``; None takes the number of the environment.
         """
+        super().reset(env_ids)
         if env_ids is None:
             self._generators: dict[int, torch.Generator] = {}
             self._past: dict[int, Tensor] = {}
@@ -263,36 +259,53 @@ class DenoisingPolicy(BasePolicy):
         """Sampled actions; see :class:`BasePolicy`.
 
         Args:
-            generators: one a row, on the CPU, in place of those that :meth:`reset` started. A
-                row's actions depend on its observation and its generator alone.
+            generators: one per row, on the CPU, in place of those that :meth:`reset` started. A
+                new chunk depends on its observation and its generator alone.
 
         Returns:
             ``action`` and ``action_pred``; with ``inpaint`` also ``obs_pred`` {key: (B, T, ...)},
             the observations that go with the predicted actions, in raw units.
         """
-        n_rows = len(next(iter(obs.values())))
-        ids = list(range(n_rows)) if env_ids is None else list(env_ids)
-        features = self._features({k: v[:, : self.n_obs_steps] for k, v in obs.items()})
+        normalizer = self.normalizer.of(self.embodiment)
+        ids = environments(obs, env_ids)
+        due = self.follower.due(ids)
+        if due.any():
+            every = generators or [self._generator(env_id) for env_id in ids.tolist()]
+            own = [generator for generator, is_due in zip(every, due, strict=True) if is_due]
+            self.follower.take(
+                ids[due], self._sample(rows_of(obs, due), ids[due].tolist(), own, normalizer)
+            )
+        trajectory = self.follower.follow(ids)
+        executed = slice(self._first_executed, self._first_executed + self.n_action_steps)
+        actions = trajectory[..., : self.action_dim]
+        self._remember(ids.tolist(), actions[:, executed])
+        predicted = normalizer["action"].unnormalize(actions)
+        result = {"action": predicted[:, executed], "action_pred": predicted}
+        if self.conditioning == "inpaint":
+            result["obs_pred"] = self._decode(trajectory[..., self.action_dim :], normalizer)
+        return result
+
+    def _sample(
+        self,
+        obs: Mapping[str, Tensor],
+        ids: list[int],
+        generators: Sequence[torch.Generator],
+        normalizer: LinearNormalizer,
+    ) -> Tensor:
+        """Normalised trajectories (B, T, D) of these environments."""
+        features = self._features({k: v[:, : self.n_obs_steps] for k, v in obs.items()}, normalizer)
         clean, known = self._given(features, ids)
-        x = self.process.sample(
+        return self.process.sample(
             lambda times: self._prepare(times, features),
-            (n_rows, self.horizon, self.trajectory_dim),
-            generators or [self._generator(env_id) for env_id in ids],
+            (len(ids), self.horizon, self.trajectory_dim),
+            generators,
             self.device,
             clean=clean,
             known=known,
         )
-        executed = slice(self._first_executed, self._first_executed + self.n_action_steps)
-        actions = x[..., : self.action_dim]
-        self._remember(ids, actions[:, executed])
-        predicted = self.normalizer["action"].unnormalize(actions)
-        result = {"action": predicted[:, executed], "action_pred": predicted}
-        if self.conditioning == "inpaint":
-            result["obs_pred"] = self._decode(x[..., self.action_dim :])
-        return result
 
     def compile_for_inference(self) -> None:
-        """See :class:`BasePolicy`; what depends on the trajectory alone, which runs every step."""
+        """See :class:`BasePolicy`; compiles :meth:`decode`, which runs in every denoising step."""
         self.decode = compiled(self.decode, self.device)
 
     def _generator(self, env_id: int) -> torch.Generator:
@@ -301,7 +314,7 @@ class DenoisingPolicy(BasePolicy):
         return self._generators[env_id]
 
     def _given(self, features: Tensor, ids: list[int]) -> tuple[Tensor | None, Tensor | None]:
-        """(B, T, D) what is known of the trajectory, and where."""
+        """Known values of the trajectory (B, T, D), and where they are (B, T, D) bool."""
         if not self._something_is_known:
             return None, None
         shape = (len(ids), self.horizon, self.trajectory_dim)
@@ -325,12 +338,12 @@ class DenoisingPolicy(BasePolicy):
             every = actions if before is None else torch.cat([before, actions])
             self._past[env_id] = every[-self.n_past_actions :]
 
-    def _decode(self, features: Tensor) -> dict[str, Tensor]:
+    def _decode(self, features: Tensor, normalizer: LinearNormalizer) -> dict[str, Tensor]:
         """Raw observations (B, T, ...) from concatenated normalised ones (B, T, F)."""
         fields = self.shape_meta.obs
-        parts = features.split([int(torch.Size(f.shape).numel()) for f in fields.values()], dim=-1)
+        parts = features.split([field.size for field in fields.values()], dim=-1)
         return {
-            key: self.normalizer[key].unnormalize(part).unflatten(-1, field.shape)
+            key: normalizer[key].unnormalize(part).unflatten(-1, field.shape)
             for (key, field), part in zip(fields.items(), parts, strict=True)
         }
 
@@ -341,17 +354,51 @@ def _check_steps(horizon: int, n_obs_steps: int, n_action_steps: int) -> None:
         ("n_obs_steps", n_obs_steps),
         ("n_action_steps", n_action_steps),
     ):
-        _require(value >= 1, name, value, "use at least 1")
-    _require(n_obs_steps <= horizon, "n_obs_steps", n_obs_steps, f"use 1..horizon ({horizon})")
+        require(value >= 1, f"policy.{name}", value, "use at least 1")
+    require(
+        n_obs_steps <= horizon, "policy.n_obs_steps", n_obs_steps, f"use 1..horizon ({horizon})"
+    )
     most = horizon - n_obs_steps + 1
-    _require(
+    require(
         n_action_steps <= most,
-        "n_action_steps",
+        "policy.n_action_steps",
         n_action_steps,
         f"use 1..horizon - n_obs_steps + 1 ({most}), as execution starts at the last observation",
     )
 
 
-def _require(fits: bool, field: str, value: object, remedy: str) -> None:
-    if not fits:
-        raise UserError(f"policy.{field} is {value!r}; {remedy}")
+def _check_conditioning(
+    conditioning: str,
+    known: Sequence[str],
+    pred_action_steps_only: bool,
+    past_action_visible: bool,
+) -> None:
+    require(conditioning in known, "policy.conditioning", conditioning, f"use {' or '.join(known)}")
+    require(
+        not pred_action_steps_only or (conditioning == "global" and not past_action_visible),
+        "policy.pred_action_steps_only",
+        pred_action_steps_only,
+        "use it with conditioning=global and past_action_visible=false, since the trajectory then "
+        "has no past",
+    )
+
+
+def _check_normalization(
+    spec: TaskSpec, normalization: Mapping[str, str], conditioning: str, process: Process
+) -> None:
+    mode = normalization.get("VISUAL", "MIN_MAX")
+    require(
+        not spec.keys_of("VISUAL") or mode == "MIN_MAX",
+        "policy.normalization.VISUAL",
+        mode,
+        "use MIN_MAX; the encoder normalises further, see policy.obs_encoder",
+    )
+    for modality in ["ACTION"] + ["STATE", "ENV"] * (conditioning == "inpaint"):
+        mode = normalization.get(modality, "MIN_MAX")
+        require(
+            mode == "MIN_MAX" or not process.bounded,
+            f"policy.normalization.{modality}",
+            mode,
+            "use MIN_MAX, or policy.noise_scheduler.clip_sample=false, since samples are clipped "
+            "to [-1, 1]",
+        )

@@ -18,6 +18,20 @@ class UserError(Exception):
     """Something the user can mend; its one-line text names the cause, the value and the remedy."""
 
 
+def require(condition: bool, field: str, value: object, remedy: str) -> None:
+    """Refuse the value of a setting unless ``condition`` holds.
+
+    Args:
+        field: full key of the setting, such as ``policy.alpha``.
+        remedy: what to do instead, such as ``use 0..1``.
+
+    Raises:
+        UserError: ``<field> is <value>; <remedy>``.
+    """
+    if not condition:
+        raise UserError(f"{field} is {value!r}; {remedy}")
+
+
 def reports_user_errors(main: Callable[P, R]) -> Callable[P, R]:
     """Let a command end with ``error: <one line>`` and exit code 1 on what the user can mend.
 

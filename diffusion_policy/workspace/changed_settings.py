@@ -66,7 +66,13 @@ MAY_CHANGE = (
 )
 ABSENT = "absent"
 # Settings that earlier versions did not know, and the value at which nothing is different.
-_SINCE = {"task.dataset.mirrored": False, "policy.freeze_backbone": False}
+_SINCE = {
+    "task.dataset.mirrored": False,
+    "policy.freeze_backbone": False,
+    "policy.alpha": 0,
+    "policy.predict_every_n": 1,
+    "policy.return_every_n": 1,
+}
 
 
 class Change(NamedTuple):

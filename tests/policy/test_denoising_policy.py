@@ -106,3 +106,56 @@ def test_square_settings_build():
         "+task.shape_meta.obs.robot0_gripper_qpos={shape: [2]}",
     )
     assert policy.obs_encoder.output_dim == 137
+
+
+def calls_of_the_network(policy) -> list[int]:
+    """Fills up with the rows of each sample that is drawn from now on."""
+    rows, sample = [], policy.process.sample
+
+    def counting(prepare, shape, *args, **kwargs):
+        rows.append(shape[0])
+        return sample(prepare, shape, *args, **kwargs)
+
+    policy.process.sample = counting
+    return rows
+
+
+@pytest.mark.parametrize("conditioning", ["global", "inpaint"])
+def test_less_frequent_predictions_follow_the_chunk_in_between(conditioning):
+    overrides = [f"policy.conditioning={conditioning}", "policy.n_action_steps=4"]
+    policy = make_policy(UNET, *overrides, "policy.predict_every_n=3").eval()
+    rows = calls_of_the_network(policy)
+    results = [policy.predict_action(make_obs(policy, 2, seed=i)) for i in range(4)]
+    assert rows == [2, 2]
+    for call in (1, 2):
+        expected = results[0]["action_pred"][:, 1 + 4 * call : 5 + 4 * call]
+        assert torch.equal(results[call]["action"], expected)
+    assert policy.n_actions_ahead == 15 - 2 * 4
+
+
+def test_faster_execution_skips_actions():
+    plain, fast = (
+        make_policy(UNET, "policy.n_action_steps=4", f"policy.return_every_n={n}").eval()
+        for n in (1, 2)
+    )
+    obs = make_obs(plain, 2)
+    expected = plain.predict_action(obs)["action_pred"]
+    found = fast.predict_action(obs)
+    assert torch.equal(found["action_pred"], expected[:, [0, *range(2, 16, 2)]])
+    assert torch.equal(found["action"], expected[:, 2:9:2])
+    assert fast.action_pred_offsets == (-1, *range(1, 15, 2))
+
+
+def test_overlapping_chunks_are_averaged():
+    settings = ["policy.n_action_steps=1", "policy.noise_scheduler.num_inference_steps=2"]
+    newest, mean = (
+        make_policy(UNET, *settings, f"policy.alpha={alpha}").eval() for alpha in (0, 0.5)
+    )
+    first, second = (newest.predict_action(make_obs(newest, 2, seed=i)) for i in (1, 2))
+    mean.predict_action(make_obs(mean, 2, seed=1))
+    found = mean.predict_action(make_obs(mean, 2, seed=2))["action"][:, 0]
+    # The first chunk also stands for the 13 before it, so both have about half of the weight.
+    expected = (second["action_pred"][:, 1] + first["action_pred"][:, 2]) / 2
+    reach = (second["action_pred"][:, 1] - first["action_pred"][:, 2]).abs().max()
+    assert reach > 1
+    assert (found - expected).abs().max() < 1e-3 * reach

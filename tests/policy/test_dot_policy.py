@@ -13,7 +13,7 @@ from diffusion_policy.model.common.normalizer import (
     SingleFieldLinearNormalizer,
 )
 from diffusion_policy.model.vision.backbone import build_backbone, save_backbone
-from diffusion_policy.policy.dot_policy import DOTPolicy, loss_weights, plan_weights
+from diffusion_policy.policy.dot_policy import DOTPolicy, loss_weights
 from diffusion_policy.util.errors import UserError
 from tests.reference import golden
 
@@ -60,9 +60,8 @@ def make_batch(policy: DOTPolicy, n: int = 4) -> dict:
 
 
 def test_weights_equal_reference():
-    record = golden("dot_weights")
-    np.testing.assert_allclose(loss_weights(3, 20, 0.9), record["loss_weights"], atol=1e-5)
-    np.testing.assert_allclose(plan_weights(20, 0.75), record["action_weights"], atol=1e-5)
+    expected = golden("dot_weights")["loss_weights"]
+    np.testing.assert_allclose(loss_weights(3, 20, 0.9), expected, atol=1e-5)
 
 
 def test_window_is_the_published_one():
@@ -86,34 +85,6 @@ def test_loss_is_the_formula_and_ignores_padding():
     torch.testing.assert_close(loss, expected)
     batch["action"][:, -3:] = 1e6
     torch.testing.assert_close(policy.compute_loss(batch)[0], loss)
-
-
-def naive_rollout(policy: DOTPolicy, observations: list[dict]) -> list[torch.Tensor]:
-    """Ensembled actions from each step on, by their definition, with plain lists."""
-    weights = plan_weights(policy.inference_horizon, 0.75)
-
-    def later(plan: list) -> list:
-        return [*plan[1:], plan[-1]]
-
-    stride = policy.return_every_n
-    n_ahead = policy.inference_horizon // stride
-    actions, kept, plan = [], None, None
-    for step, obs in enumerate(observations):
-        if step % policy.predict_every_n == 0:
-            with torch.no_grad():
-                chunk = policy.model(policy._network_inputs(obs))[0]
-            plan = list(chunk[-policy.inference_horizon :])
-        if kept is None:
-            kept = [plan] * policy.inference_horizon
-        for _ in range(stride):
-            kept = [plan, *kept[:-1]]
-            ahead = [
-                sum(w * opinion[t * stride] for w, opinion in zip(weights, kept, strict=True))
-                for t in range(n_ahead)
-            ]
-            kept, plan = [later(opinion) for opinion in kept], later(plan)
-        actions.append((torch.stack(ahead) + 1) * 256)
-    return actions
 
 
 class CountingNetwork(torch.nn.Module):
@@ -218,38 +189,6 @@ def test_newest_prediction_stays_aligned_to_now():
     torch.testing.assert_close(second[:, :-1], first[:, 1:])
 
 
-@pytest.mark.parametrize(
-    ("predict_every_n", "return_every_n"), [(1, 1), (3, 1), (1, 2), (2, 3), (6, 1)]
-)
-def test_actions_equal_the_definition(predict_every_n, return_every_n):
-    policy = make_policy(
-        train_horizon=8,
-        inference_horizon=6,
-        predict_every_n=predict_every_n,
-        return_every_n=return_every_n,
-    ).eval()
-    observations = [observation(1, seed) for seed in range(15)]
-    expected = naive_rollout(policy, observations)
-    for obs, ahead in zip(observations, expected, strict=True):
-        result = policy.predict_action(obs)
-        assert result["action"].shape == (1, 1, 2)
-        found = result["action_pred"][0, 2:]  # behind two of the past
-        torch.testing.assert_close(found, ahead, atol=1e-3, rtol=1e-5)
-
-
-@pytest.mark.parametrize(
-    ("predict_every_n", "return_every_n", "expected"), [(1, 1, 6), (3, 1, 4), (1, 4, 1), (2, 2, 2)]
-)
-def test_a_plan_gets_shorter_until_the_next_one(predict_every_n, return_every_n, expected):
-    policy = make_policy(
-        train_horizon=8,
-        inference_horizon=6,
-        predict_every_n=predict_every_n,
-        return_every_n=return_every_n,
-    )
-    assert policy.n_actions_ahead == expected
-
-
 def test_environments_are_independent_and_reset_alone():
     together = make_policy(predict_every_n=2).eval()
     alone = [copy.deepcopy(together) for _ in range(3)]
@@ -270,10 +209,15 @@ def test_environments_are_independent_and_reset_alone():
 def test_augmentation_fades_with_updates_and_survives_in_the_state():
     policy = make_policy(state_noise=0.5, noise_decay=0.5, dropout=0.0)
     obs = observation(64, 0)
-    clean = policy.eval()._network_inputs(obs)["state"]
+    clean = policy.eval()._network_inputs(obs, policy.normalizer)["state"]
 
     def noise() -> float:
-        return (policy.train()._network_inputs(obs)["state"] - clean).abs().max().item()
+        return (
+            (policy.train()._network_inputs(obs, policy.normalizer)["state"] - clean)
+            .abs()
+            .max()
+            .item()
+        )
 
     assert noise() == pytest.approx(0.5, rel=0.05)
     for _ in range(3):
@@ -351,10 +295,11 @@ def test_of_a_frozen_backbone_the_last_layer_alone_trains(backbone, tokens, tmp_
 
 def test_cameras_are_resized_and_cropped_in_training_alone():
     policy = make_image_policy(crop_scale=0.8, noise_decay=1.0)
-    evaluated = policy.eval()._network_inputs(images(2))["images"]
+    evaluated = policy.eval()._network_inputs(images(2), policy.normalizer)["images"]
     assert evaluated.shape == (2, 6, 3, 96, 96)
     sides = {
-        tuple(policy.train()._network_inputs(images(2))["images"].shape[-2:]) for _ in range(30)
+        tuple(policy.train()._network_inputs(images(2), policy.normalizer)["images"].shape[-2:])
+        for _ in range(30)
     }
     assert len(sides) > 3
     assert all(height == width and 77 <= height <= 96 for height, width in sides)
@@ -366,7 +311,7 @@ def test_pictures_are_ordered_by_time_then_camera():
     for camera, key in enumerate(policy.image_keys):
         for time in range(3):
             obs[key][:, time] = 10 * time + camera
-    ordered = policy._network_inputs(obs)["images"][0, :, 0, 0, 0]
+    ordered = policy._network_inputs(obs, policy.normalizer)["images"][0, :, 0, 0, 0]
     assert ordered.tolist() == [0, 1, 10, 11, 20, 21]
 
 
@@ -426,14 +371,20 @@ def test_pictures_are_encoded_once_until_the_weights_change():
             {"train_horizon": 10, "inference_horizon": 12},
             "policy.train_horizon is 10; use at least",
         ),
-        ({"predict_every_n": 21}, "policy.predict_every_n is 21; use 1..inference_horizon"),
+        ({"predict_every_n": 21}, "policy.predict_every_n is 21; use a whole number from 1 to 20"),
         ({"return_every_n": 0}, "policy.return_every_n is 0"),
-        ({"predict_every_n": 8, "return_every_n": 3}, "use at most inference_horizon // return"),
-        ({"stall_skip": 20}, "policy.stall_skip is 20; use a whole number up to .* .19."),
-        ({"stall_skip": 19, "return_every_n": 2}, "policy.stall_skip is 19; use a whole .* .18."),
+        (
+            {"predict_every_n": 8, "return_every_n": 3},
+            "policy.predict_every_n is 8; .* to 6, or the plan runs out",
+        ),
+        ({"stall_skip": 20}, "policy.stall_skip is 20; use a whole number from 0 to 19"),
+        (
+            {"stall_skip": 19, "return_every_n": 2},
+            "policy.stall_skip is 19; use a whole number from 0 to 18",
+        ),
         ({"stall_skip": 5.5}, "policy.stall_skip is 5.5; use a whole number"),
         ({"stall_skip": None}, "policy.stall_skip is None; use a whole number"),
-        ({"stall_tolerance": "x"}, "policy.stall_tolerance is x; use at least 0"),
+        ({"stall_tolerance": "x"}, "policy.stall_tolerance is 'x'; use at least 0"),
         ({"stall_tolerance": -0.1}, "policy.stall_tolerance is -0.1"),
         ({"stall_skip": 5, "n_obs_steps": 1}, "policy.stall_skip is 5; use 0, or low-dim"),
         ({"lookback_aug": 9}, "policy.lookback_aug is 9"),
