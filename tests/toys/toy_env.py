@@ -47,11 +47,11 @@ class ToyEnv(gym.Env):
         super().reset(seed=seed if self.seeded else None)
         self.seed, self.steps = seed, 0
         self.position, self.goal = self.np_random.uniform(0, SIZE, (2, 2))
-        if options is not None:
+        if options and "state" in options:
             state = np.array(options["state"], dtype=np.float64)
             if state.shape != (4,):
                 raise UserError(f"state has shape {state.shape}; give 4 numbers")
-            self.position, self.goal = state[:2], state[2:]
+            self.position, self.goal = state[:2], state[2:].copy()
         # Written in place on purpose: whoever keeps observations has to copy them.
         self.image = np.zeros((3, 4, 6), np.uint8)
         return self._observe(), {}
