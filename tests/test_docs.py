@@ -108,7 +108,7 @@ def test_the_loop_of_ones_own_plays_one_episode(tmp_path, monkeypatch, capsys, n
         make_policy(name).state_dict(),
     )
     monkeypatch.chdir(tmp_path)
-    page = (ROOT / "docs/evaluation.md").read_text()
+    page = (ROOT / "docs/agent.md").read_text()
     names: dict[str, Any] = {}
     exec(re.search(r"```python\n(.*?)```", page, re.DOTALL)[1], names)
     # Chunks of eight actions do not end with the episode; the loop has to.
@@ -127,6 +127,22 @@ def test_the_pretrained_policy_pushes_the_t(tmp_path):
     assert info["aggregated"]["mean_max_reward"] > 0.8
     assert info["aggregated"]["success_rate"] >= 0.5
     assert info["global_step"] is None  # a folder does not tell
+
+
+def test_the_starts_of_the_page_can_be_played(tmp_path):
+    page = (ROOT / "docs/evaluation.md").read_text()
+    starts = re.search(r"```yaml\n(- .*?)```", page, re.DOTALL)[1]
+    (tmp_path / "corners.yaml").write_text(starts)
+    info = evaluate_checkpoint(
+        ROOT / "data/pretrained/dot_pusht",
+        tmp_path / "eval",
+        starts=str(tmp_path / "corners.yaml"),
+        n_videos=0,
+        n_workers=1,
+        overrides=["task.env_runner.max_steps=3"],
+    )
+    played = [(e["group"], e["name"], e["seed"]) for e in info["per_episode"]]
+    assert played == [("corners", "left", 0), ("corners", "right", 7)]
 
 
 def test_make_targets_exist():

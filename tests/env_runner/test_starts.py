@@ -1,14 +1,17 @@
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
 
 from diffusion_policy.dataset.stores.replay_buffer import ReplayBuffer
+from diffusion_policy.env.pusht.pusht_env import PushTEnv
 from diffusion_policy.env_runner.starts import Group, group_from, starts_text
 from diffusion_policy.spec.start import Start
 from diffusion_policy.util.errors import UserError
 
+ROOT = Path(__file__).parents[2]
 CORNERS = [
     {"name": "left", "options": {"state": [1, 2]}},
     {"name": 3, "seed": 9},
@@ -55,6 +58,15 @@ def record_with_states(path, states=((1.0, 2.0, 3.0, 4.0, 5.0), (6.0, 7.0, 8.0, 
     buffer.update_meta({"initial_state": np.array(states)})
     buffer.save_to_path(path)
     return states
+
+
+def test_recorded_actions_succeed_again_from_their_start():
+    path = ROOT / "data" / "demonstrations" / "pusht_scripted.zarr.zip"
+    buffer, env = ReplayBuffer.create_from_path(path), PushTEnv()
+    for i, start in enumerate(Group.parse("demos", {"episodes": str(path), "n": 2}).starts):
+        env.reset(seed=start.seed, options=start.options)
+        steps = [env.step(action) for action in buffer.get_episode(i)["executed_action"]]
+        assert [info["success"] for *_, info in steps] == [False] * (len(steps) - 1) + [True]
 
 
 @pytest.mark.parametrize(
