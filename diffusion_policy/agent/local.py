@@ -9,16 +9,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from omegaconf import DictConfig
 from torch import Tensor
 
 from diffusion_policy.agent.agent import Agent
 from diffusion_policy.checkpoint.saved_policy import SavedPolicy, change_settings
 from diffusion_policy.model.common.inference import undisturbed
 from diffusion_policy.policy.base_policy import BasePolicy
-from diffusion_policy.spec.task_spec import TaskSpec
 from diffusion_policy.transforms.pipeline import Pipeline
-from diffusion_policy.util.config import plain
 from diffusion_policy.util.pytorch_util import AUTOCAST_DTYPES, resolve_device, resolve_precision
 
 
@@ -115,16 +112,9 @@ def build_agent(
     """The agent of a checkpoint that is read; see :func:`load_agent`."""
     return LocalAgent(
         saved.build(device, trust=trust),
-        Pipeline.of((), _raw_spec(saved.cfg)),
+        saved.pipeline(trust=trust),
         precision=resolve_precision(precision, device),
         n_latency_steps=n_latency_steps,
-    )
-
-
-def _raw_spec(cfg: DictConfig) -> TaskSpec:
-    """What the task of a run observes and commands, before any transform."""
-    return TaskSpec.parse(
-        plain(cfg.task.shape_meta), fps=cfg.task.get("fps"), embodiment=cfg.task.get("embodiment")
     )
 
 

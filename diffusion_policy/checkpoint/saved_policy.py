@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import hydra
 import torch
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
@@ -18,6 +17,8 @@ from diffusion_policy.checkpoint.checkpoint_file import load_checkpoint
 from diffusion_policy.checkpoint.policy_folder import load_policy_folder
 from diffusion_policy.checkpoint.trust import check_trusted
 from diffusion_policy.policy.base_policy import BasePolicy
+from diffusion_policy.policy.build_policy import build_policy
+from diffusion_policy.transforms.pipeline import Pipeline
 from diffusion_policy.util.errors import UserError
 
 
@@ -77,7 +78,8 @@ class SavedPolicy:
         ):
             if OmegaConf.select(policy_cfg, key) is not None:
                 OmegaConf.update(policy_cfg, key, value)
-        policy = hydra.utils.instantiate(policy_cfg)
+        pipeline = self.pipeline(trust=trust)
+        policy = build_policy(policy_cfg, pipeline and pipeline.spec)
         try:
             policy.load_state_dict(self.weights)
         except RuntimeError as error:
@@ -89,6 +91,22 @@ class SavedPolicy:
         policy.to(device).eval()
         policy.prepare_for_inference()
         return policy
+
+    def pipeline(self, *, trust: bool = False) -> Pipeline | None:
+        """What lies between raw data and the policy; None where the file tells of no task.
+
+        Args:
+            trust: see :meth:`build`.
+
+        Raises:
+            UserError: its config names a foreign transform untrusted, or one that does not fit.
+        """
+        task = self.cfg.get("task") or {}
+        if "shape_meta" not in task:
+            return None
+        if not trust:
+            check_trusted(self.cfg, "task.transforms")
+        return Pipeline.of_task(task)
 
 
 def load_policy(

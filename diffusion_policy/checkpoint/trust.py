@@ -34,9 +34,11 @@ class _Section(NamedTuple):
 # Only these packages: classes elsewhere write to paths that they are given, or start processes.
 _MODEL = ("diffusion_policy.policy.", "diffusion_policy.model.")
 _RUNNER = ("diffusion_policy.env_runner.",)
+_TRANSFORMS = ("diffusion_policy.transforms.",)
 _SECTIONS = {
     "policy": _Section("BasePolicy", _MODEL, _MODEL),
     "task.env_runner": _Section("BaseRunner", _RUNNER, _RUNNER),
+    "task.transforms": _Section("Transform", _TRANSFORMS, _TRANSFORMS),
 }
 _ENVIRONMENTS = "diffusion_policy/"
 _REMEDY = (
@@ -49,25 +51,33 @@ def check_trusted(cfg: DictConfig, section: str) -> None:
     """Refuse a section of a config unless building it runs this package's code alone.
 
     Args:
-        section: ``policy`` or ``task.env_runner``.
+        section: ``policy``, ``task.env_runner`` or ``task.transforms``, a list that may be missing.
 
     Raises:
         UserError: names the entry, and how to go on all the same.
     """
     rule = _SECTIONS[section]
     content = plain(OmegaConf.select(cfg, section, throw_on_missing=True))
+    if section == "task.transforms":
+        for i, entry in enumerate(content or ()):
+            _check_classes(entry, f"{section}[{i}]", rule)
+        return
+    _check_classes(content, section, rule)
+    if section == "task.env_runner":
+        _check_environment(content.get("env"), f"{section}.env")
+
+
+def _check_classes(content: Any, name: str, rule: _Section) -> None:
     if not isinstance(content, dict) or "_target_" not in content:
-        raise UserError(f"the checkpoint's config names no class at {section}._target_")
-    for key, target in _targets(content, section):
-        is_top = key == f"{section}._target_"
+        raise UserError(f"the checkpoint's config names no class at {name}._target_")
+    for key, target in _targets(content, name):
+        is_top = key == f"{name}._target_"
         base, packages = (rule.base, rule.packages) if is_top else ("object", rule.parts)
         if not _is_own_class(target, base, packages):
             kind = "class" if base == "object" else base
             raise UserError(
                 f"the checkpoint's {key} is {target!r}, no {kind} of diffusion_policy; {_REMEDY}"
             )
-    if section == "task.env_runner":
-        _check_environment(content.get("env"), f"{section}.env")
 
 
 def _targets(node: Any, key: str) -> Iterator[tuple[str, Any]]:

@@ -53,6 +53,16 @@ class Pipeline:
             specs.append(transform.spec(specs[-1]))
         return cls(built, tuple(specs))
 
+    @classmethod
+    def of_task(cls, task: Mapping[str, Any]) -> Pipeline:
+        """The pipeline of a config's ``task`` section; ``transforms`` may be missing.
+
+        Raises:
+            UserError: see :meth:`of` and :meth:`TaskSpec.parse`.
+        """
+        spec = TaskSpec.parse(plain(task["shape_meta"]), task.get("fps"), task.get("embodiment"))
+        return cls.of(task.get("transforms"), spec)
+
     @property
     def raw_spec(self) -> TaskSpec:
         """What is recorded, observed by the robot and commanded to it."""

@@ -68,3 +68,37 @@ def test_the_package_trusts_its_own(section):
 def test_a_section_that_is_missing_is_named():
     with pytest.raises(UserError, match=r"no class at task\.env_runner\._target_"):
         check_trusted(OmegaConf.create({"policy": {}}), "task.env_runner")
+
+
+def with_transforms(*entries):
+    return OmegaConf.create({"task": {"transforms": list(entries)}})
+
+
+ROTATION = {
+    "_target_": "diffusion_policy.transforms.rotation_representation.RotationRepresentation"
+}
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "os.mkdir",
+        "toy_transform.Centimetres",  # a transform, but not of this package
+        "diffusion_policy.transforms.pipeline.hydra.utils.instantiate",
+        "diffusion_policy.transforms.pipeline.Pipeline",  # of the package, but no transform
+    ],
+)
+def test_nor_foreign_transforms(target):
+    with pytest.raises(UserError, match=r"task\.transforms\[1\]\._target_ is .*, no Transform of"):
+        check_trusted(with_transforms(ROTATION, {"_target_": target}), "task.transforms")
+
+
+def test_nor_foreign_parts_of_a_transform():
+    cfg = with_transforms({**ROTATION, "key": {"_target_": "os.getcwd"}})
+    with pytest.raises(UserError, match=r"task\.transforms\[0\]\.key\._target_ is 'os\.getcwd'"):
+        check_trusted(cfg, "task.transforms")
+
+
+@pytest.mark.parametrize("cfg", [with_transforms(ROTATION), with_transforms(), {"task": {}}, {}])
+def test_own_transforms_are_trusted_and_none_are_needed(cfg):
+    check_trusted(OmegaConf.create(cfg), "task.transforms")
