@@ -12,7 +12,7 @@ from benchmarks.case import Options, Work, case, each
 from benchmarks.demonstrations import demonstrations
 from benchmarks.memory import resident_mb
 from diffusion_policy.dataset.batch_order import BatchIndex
-from diffusion_policy.dataset.pusht_reader import PushTReader
+from diffusion_policy.dataset.stores.pusht_store import PushTStore
 from diffusion_policy.dataset.stores.replay_buffer import ReplayBuffer
 from diffusion_policy.dataset.window_dataset import WindowDataset
 from diffusion_policy.env.pusht.observations import OBSERVATIONS
@@ -39,8 +39,8 @@ def open_dataset(
         for key in keys
     }
     meta = {"obs": obs, "action": {"shape": [2]}}
-    reader = PushTReader(options.scratch / "cache")
-    return WindowDataset(path, meta, window, reader=reader, val_ratio=0)
+    store = PushTStore(path, options.scratch / "cache")
+    return WindowDataset(store, meta, window, val_ratio=0)
 
 
 @each(
@@ -125,7 +125,7 @@ def slow_reader(dataset: WindowDataset, path: Path) -> Callable[..., np.ndarray]
             return stored("img").transpose(0, 3, 1, 2)
         return np.stack([OBSERVATIONS[key].compute(state) for state in stored("state")])
 
-    assert len(dataset) == len(dataset.action)
+    assert len(dataset) == dataset.store.n_steps
     return read
 
 
@@ -153,7 +153,7 @@ def loading(options: Options, keys: tuple[str, ...]) -> Iterator[Work]:
         for sample in np.linspace(0, len(dataset) - 1, 5).astype(int).tolist():
             for key in keys:
                 np.testing.assert_array_equal(
-                    dataset.obs[key][[sample]], expected(key, sample, (0,))
+                    dataset.store.read(key, np.array([sample])), expected(key, sample, (0,))
                 )
 
     yield Work(lambda: open_dataset(options, path, keys, WHOLE), check)
@@ -171,7 +171,8 @@ def image_memory(options: Options) -> Iterator[Work]:
     """Pages of the mapped cache file, for the most part; the system may take them back."""
     path = demonstrations(options)
 
-    n_bytes = open_dataset(options, path, IMAGE_KEYS, SEEN).obs["image"].nbytes
+    dataset = open_dataset(options, path, IMAGE_KEYS, SEEN)
+    n_bytes = dataset.store.n_steps * dataset.spec.obs["image"].size
 
     def run() -> float:
         before = resident_mb()

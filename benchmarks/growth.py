@@ -121,7 +121,7 @@ def from_disk(options: Options) -> Iterator[Work]:
     def run() -> float:
         before = resident_mb(entry="RssAnon")
         for _ in range(n_batches):
-            _forget(dataset.obs["image"])
+            _forget(dataset.store._computed["image"])
             samples = random.integers(len(dataset), size=64)
             read[:] = [(samples, dataset.__getitems__(BatchIndex(samples, 0)))]
         return resident_mb(entry="RssAnon") - before

@@ -181,13 +181,13 @@ def pictures(options: Options) -> Iterator[Work]:
     policy = trained.policy.eval()
     policy.prepare_for_inference()
     n_steps, n_rows = options.size(12, 2), options.size(50, _N_CHECKED)
-    starts = np.random.default_rng(0).integers(len(trained.dataset.action) - n_steps, size=n_rows)
+    starts = np.random.default_rng(0).integers(trained.dataset.store.n_steps - n_steps, size=n_rows)
     # What lies before the first step repeats it.
     seen = [np.maximum(0, step + np.array(policy.obs_offsets)) for step in range(n_steps)]
     film = [
         {
-            key: torch.from_numpy(x[starts[:, None] + steps])
-            for key, x in trained.dataset.obs.items()
+            key: torch.from_numpy(trained.dataset.store.read(key, starts[:, None] + steps))
+            for key in trained.dataset.spec.obs
         }
         for steps in seen
     ]

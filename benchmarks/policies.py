@@ -45,7 +45,7 @@ def learner(options: Options, config_name: str, *overrides: str) -> Learner:
     changes = [
         *(_TINY[config_name] if options.tiny else []),
         f"task.dataset.path={demonstrations(options)}",
-        f"task.dataset.reader.cache_dir={options.scratch / 'cache'}",
+        f"task.dataset.cache_dir={options.scratch / 'cache'}",
         *overrides,
     ]
     with initialize_config_module("diffusion_policy.config", version_base="1.3"):

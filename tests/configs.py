@@ -44,7 +44,7 @@ def tiny_overrides(demos: Path, cache: Path, policy: Sequence[str] = tuple(TINY_
     return [
         *policy,
         f"task.dataset.path={demos}",
-        f"task.dataset.reader.cache_dir={cache}",
+        f"task.dataset.cache_dir={cache}",
         "task.env_runner.n_train=1",
         "task.env_runner.n_train_vis=0",
         "task.env_runner.n_test=2",

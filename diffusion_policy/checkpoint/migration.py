@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 # Classes that have moved, by their former full name.
 _MOVED = {
@@ -19,12 +19,33 @@ _MOVED = {
     ),
 }
 
+# Readers of early versions, and the stores that took their place; the others need no entry.
+_STORES = {
+    "diffusion_policy.dataset.pusht_reader.PushTReader": (
+        "diffusion_policy.dataset.stores.pusht_store.PushTStore"
+    ),
+}
+
 
 def migrate_config(cfg: DictConfig) -> DictConfig:
     """A copy of a config of any earlier version, in the form of this one."""
     cfg = copy.deepcopy(cfg)
     _rename_classes(cfg)
+    _replace_reader(cfg)
     return cfg
+
+
+def _replace_reader(cfg: DictConfig) -> None:
+    """``task.dataset.reader`` was what ``store`` and ``cache_dir`` are now."""
+    dataset = OmegaConf.select(cfg, "task.dataset")
+    if not OmegaConf.is_dict(dataset) or not OmegaConf.is_dict(dataset.get("reader")):
+        return
+    with open_dict(dataset):
+        reader = dataset.pop("reader")
+        if (store := _STORES.get(reader.get("_target_"))) is not None:
+            dataset.store = {"_target_": store, "_partial_": True}
+        if "cache_dir" in reader:
+            dataset.cache_dir = reader.cache_dir
 
 
 def _rename_classes(node: Any) -> None:

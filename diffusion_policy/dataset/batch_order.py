@@ -1,12 +1,14 @@
-"""The order of training data: a function of seed, epoch and position, so that it can resume."""
+"""The order of training data: a function of seed, epoch and position, so that it can resume.
+
+This module imports no torch; a DataLoader takes any iterable as its ``batch_sampler``.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
-from torch.utils.data import Sampler
 
 
 class BatchIndex(NamedTuple):
@@ -29,7 +31,7 @@ class BatchPart(NamedTuple):
         total: rows of the whole batch.
         seed: of what is drawn for the whole batch.
         own_seed: of what this process draws for itself, such as dropout.
-        share: of the whole batch's loss that is the mean loss of these rows.
+        share: weight of these rows' mean loss in the loss of the whole batch.
     """
 
     start: int
@@ -40,18 +42,20 @@ class BatchPart(NamedTuple):
     share: float
 
 
-class BatchOrder(Sampler[BatchIndex]):
+class BatchOrder:
     """Yields the batches of one epoch; hand it to a DataLoader as ``batch_sampler``.
 
     Args:
-        n_samples: samples of the dataset.
-        batch_size: samples a batch, those of all processes together; the last batch of an epoch
-            may hold fewer.
-        seed: with the epoch it gives the order.
+        n_samples: samples of an epoch.
+        batch_size: samples per batch over all processes; the last batch of an epoch may hold
+            fewer.
+        seed: with the epoch it decides the order.
         shuffle: False keeps the order of the dataset.
-        max_batches: end an epoch early after so many; None for all.
-        rank, n_processes: this process, and among how many each batch is divided: it yields its
-            part alone.
+        max_batches: an epoch ends early after so many; None for all.
+        rank: number of this process; it yields its part of each batch.
+        n_processes: how many processes share each batch.
+        draw: gives the samples (n_samples,) of an epoch from a generator, see
+            :meth:`BaseDataset.draw_epoch`; None shuffles all samples.
     """
 
     def __init__(
@@ -63,6 +67,7 @@ class BatchOrder(Sampler[BatchIndex]):
         max_batches: int | None = None,
         rank: int = 0,
         n_processes: int = 1,
+        draw: Callable[[np.random.Generator], np.ndarray] | None = None,
     ) -> None:
         self.n_samples = n_samples
         self.batch_size = batch_size
@@ -72,6 +77,7 @@ class BatchOrder(Sampler[BatchIndex]):
         self.n_batches = n_batches if max_batches is None else min(n_batches, max_batches)
         self.rank = rank
         self.n_processes = n_processes
+        self.draw = draw
         self.epoch = 0
         self.start = 0
 
@@ -93,13 +99,22 @@ class BatchOrder(Sampler[BatchIndex]):
     def _seed_of(self, i: int, *more: int) -> int:
         return int(np.random.SeedSequence([self.seed, self.epoch, i, *more]).generate_state(1)[0])
 
+    def _samples(self) -> np.ndarray:
+        """(n_samples,) of the current epoch."""
+        samples = np.arange(self.n_samples)
+        if not self.shuffle:
+            return samples
+        rng = np.random.default_rng([self.seed, self.epoch])
+        if self.draw is not None:
+            return self.draw(rng)
+        rng.shuffle(samples)
+        return samples
+
     def __len__(self) -> int:
         return self.n_batches - self.start
 
     def __iter__(self) -> Iterator[BatchIndex]:
-        samples = np.arange(self.n_samples)
-        if self.shuffle:
-            np.random.default_rng([self.seed, self.epoch]).shuffle(samples)
+        samples = self._samples()
         for i in range(self.start, self.n_batches):
             part, first = self.part(i), i * self.batch_size
             yield BatchIndex(samples[first + part.start : first + part.stop], part.seed)

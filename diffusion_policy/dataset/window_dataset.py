@@ -10,42 +10,50 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset
 
-from diffusion_policy.dataset.array_cache import read_ahead
+from diffusion_policy.dataset.base_dataset import BaseDataset
 from diffusion_policy.dataset.batch_order import BatchIndex
 from diffusion_policy.dataset.normalization import fit_normalizer
-from diffusion_policy.dataset.readers import ArrayReader
 from diffusion_policy.dataset.sampler import clamp_to_episode, downsample_mask, get_val_mask
 from diffusion_policy.dataset.stores.checks import check_finite
-from diffusion_policy.dataset.stores.replay_buffer import ReplayBuffer
+from diffusion_policy.dataset.stores.episode_store import EpisodeStore
+from diffusion_policy.dataset.stores.open_store import open_store
 from diffusion_policy.model.common.normalizer import LinearNormalizer
-from diffusion_policy.spec.task_spec import Field, TaskSpec
+from diffusion_policy.spec.batch import Batch
+from diffusion_policy.spec.task_spec import TaskSpec
 from diffusion_policy.spec.window import Window
 from diffusion_policy.util.errors import UserError
 
-Reader = Callable[[ReplayBuffer, str | Path, str, Field], np.ndarray]
+StoreClass = Callable[..., EpisodeStore]
 Symmetry = Callable[[str, np.ndarray], np.ndarray]
 
+_MOST_DEPTH_IMAGES = 1000
+"""Depth images whose pixels the normaliser is fitted on: 77 million of them at 240 x 320."""
 
-class WindowDataset(Dataset):
+
+class WindowDataset(BaseDataset):
     """Training samples from recorded episodes.
 
     Sample i belongs to step t of some episode and holds, in raw units::
 
         obs               {key: (To, ...)}  at t + window.obs_offsets; float32, images uint8 CHW;
-                                            window.future_obs_offsets behind them, if any
+                                            window.future_obs_offsets behind them, if any;
+                                            a text is the str at t
         action            (T, Da) float32   at t + window.action_offsets
         action_is_pad     (T,) bool         True where that lies outside the episode
+        embodiment        int64             0, the only one
 
     Episodes are divided into training and validation first; this object holds the training part
     and :meth:`get_validation_dataset` gives the other.
 
     Args:
-        path: a zarr directory or zip, or a URL, in the ReplayBuffer layout.
+        path: of the episodes, or a store of them.
         shape_meta: observations and action of the task.
         window: the time steps of a sample.
-        reader: makes an observation's array from the store.
+        store: called with the path and ``cache_dir``, opens the episodes; None recognises them by
+            their content.
+        cache_dir: where what is decoded once is kept.
+        embodiment: name of the robot in these episodes; None is that of the task.
         val_ratio: share of episodes for validation; at least one episode unless 0.
         max_train_episodes: cap on training episodes, None for all.
         seed: draws validation and training episodes.
@@ -54,18 +62,19 @@ class WindowDataset(Dataset):
         mirrored: train on every sample twice, recorded and mirrored.
 
     Raises:
-        UserError: a share or number of episodes is out of its range, ``mirrored`` is asked of a
-            task without symmetry, or the data cannot be read,
-            does not fit shape_meta, or holds NaN.
+        UserError: a share or number of episodes is out of its range, ``mirrored`` is set for a
+            task without symmetry, or the data cannot be read, do not fit the task, or hold NaN.
     """
 
     def __init__(
         self,
-        path: str | Path,
+        path: str | Path | EpisodeStore,
         shape_meta: Mapping[str, Any] | TaskSpec,
         window: Window,
         *,
-        reader: Reader | None = None,
+        store: StoreClass | None = None,
+        cache_dir: str | Path = "data/cache",
+        embodiment: str | None = None,
         val_ratio: float = 0.02,
         max_train_episodes: int | None = None,
         seed: int = 42,
@@ -84,30 +93,40 @@ class WindowDataset(Dataset):
                 "task.dataset.mirrored is true, but task.dataset.symmetry is null; "
                 "leave it false, or name the symmetry of the task"
             )
-        self.shape_meta = TaskSpec.parse(shape_meta)
+        self.spec = TaskSpec.parse(shape_meta, embodiment=embodiment)
+        self.embodiments = (self.spec.embodiment or "default",)
         self.window = window
         self.symmetry = symmetry if mirrored else None
-        reader = reader or ArrayReader()
-        buffer = ReplayBuffer.create_from_path(path)
-        self.episode_ends = np.asarray(buffer.episode_ends[:], dtype=np.int64)
-        if len(self.episode_ends) == 0:
-            raise UserError(f"{path} holds no episode; record some or choose another dataset")
-
-        action_field = Field(self.shape_meta.action.shape)
-        self.action = ArrayReader().read_low_dim(buffer, "action", "action", action_field)
-        self.obs = {
-            key: reader(buffer, path, key, field) for key, field in self.shape_meta.obs.items()
-        }
-        for key, array in [("action", self.action), *self.obs.items()]:
-            if self.symmetry is not None:
-                self.symmetry(key, array[:1])  # fails here rather than in the first batch
-            if array.dtype != np.uint8:
-                check_finite(array, key, self.episode_ends)
-
+        is_store = isinstance(path, EpisodeStore)
+        self.store = path if is_store else (store or open_store)(path, cache_dir=cache_dir)
+        self.path = "" if is_store else str(path)
+        self.episode_ends = self.store.episode_ends
+        self._check_store()
         n_episodes = len(self.episode_ends)
         self.val_mask = get_val_mask(n_episodes, val_ratio, seed)
         self.train_mask = downsample_mask(~self.val_mask, max_train_episodes, seed)
         self._select(self.train_mask)
+
+    def _check_store(self) -> None:
+        """Find what is wrong with the episodes here rather than in the middle of training."""
+        if len(self.episode_ends) == 0:
+            raise UserError(
+                f"{self.path or 'the store'} holds no episode; record some or choose another data "
+                "set"
+            )
+        if self.spec.fps and self.store.fps and self.spec.fps != self.store.fps:
+            raise UserError(
+                f"task.fps is {self.spec.fps} but the data set has {self.store.fps} steps per "
+                "second; correct task.fps"
+            )
+        # The action first, so that data of another task is named as such.
+        self.store.prepare({"action": self.spec.action, **self.spec.obs})
+        for key, field in self.spec.fields.items():
+            if self.symmetry is not None:
+                self.symmetry(key, self._read(key, np.arange(1)))
+            if field.type == "low_dim":
+                steps = np.arange(self.store.n_steps)
+                check_finite(self._read(key, steps), key, self.episode_ends)
 
     def _select(self, episode_mask: np.ndarray) -> None:
         """Make every step of the chosen episodes a sample, as far as the window's padding goes."""
@@ -124,7 +143,7 @@ class WindowDataset(Dataset):
         self._starts, self._ends = starts, self.episode_ends
 
     def get_validation_dataset(self) -> WindowDataset:
-        """The held-out episodes as recorded, without jitter; shares the arrays."""
+        """The held-out episodes as recorded, without jitter; shares the store."""
         other = copy.copy(self)
         other.symmetry = None
         other.window = replace(self.window, jitter=0)
@@ -133,15 +152,28 @@ class WindowDataset(Dataset):
 
     def get_normalizer(self, modes: Mapping[str, str]) -> LinearNormalizer:
         """:func:`fit_normalizer` on the training episodes."""
+        return fit_normalizer(self.spec, modes, self.training_values)
+
+    def training_values(self, key: str) -> np.ndarray:
+        """(n, *shape) of an observation or the action at all steps of the training episodes.
+
+        Depth images are a thousand at most, evenly spaced.
+        """
         lengths = np.diff(self.episode_ends, prepend=0)
-        rows = np.repeat(self.train_mask, lengths)
-        arrays = {**self.obs, "action": self.action}
-        return fit_normalizer(self.shape_meta, modes, lambda key: arrays[key][rows])
+        steps = np.flatnonzero(np.repeat(self.train_mask, lengths))
+        if self.spec.fields[key].type == "depth":
+            steps = steps[:: -(-len(steps) // _MOST_DEPTH_IMAGES)]
+        return self._read(key, steps)
 
     @property
     def n_episodes(self) -> int:
         """Episodes that samples come from."""
         return int(self.episode_mask.sum())
+
+    @property
+    def source(self) -> str:
+        """See :class:`BaseDataset`."""
+        return self.path
 
     def __len__(self) -> int:
         return len(self._steps) * (1 if self.symmetry is None else 2)
@@ -164,7 +196,8 @@ class WindowDataset(Dataset):
         batch = self._gather(samples % len(self), np.random.default_rng(np.random.randint(2**31)))  # noqa: NPY002 -- torch seeds the global generator of each of its workers
         return [_pick(batch, i) for i in range(len(index))]
 
-    def _gather(self, samples: np.ndarray, rng: np.random.Generator) -> dict[str, Any]:
+    def _gather(self, samples: np.ndarray, rng: np.random.Generator) -> Batch:
+        """The batch of these samples, in tensors."""
         # Behind the recorded samples come the same mirrored.
         mirrored = np.flatnonzero(samples >= len(self._steps))
         samples = samples % len(self._steps)
@@ -178,20 +211,38 @@ class WindowDataset(Dataset):
             action_offsets[0] += shift
         obs_steps, _ = clamp_to_episode(steps, obs_offsets, starts, ends)
         action_steps, is_pad = clamp_to_episode(steps, action_offsets, starts, ends)
-        obs = {key: self._read(key, array, obs_steps, mirrored) for key, array in self.obs.items()}
-        action = self._read("action", self.action, action_steps, mirrored)
-        return {"obs": obs, "action": action, "action_is_pad": torch.from_numpy(is_pad)}
-
-    def _read(
-        self, key: str, array: np.ndarray, steps: np.ndarray, mirrored: np.ndarray
-    ) -> torch.Tensor:
-        """Rows ``steps`` (B, T) of an array, those of samples ``mirrored`` of 0..B-1 mirrored."""
-        read_ahead(array, steps)
-        values = array[steps]
+        obs = {
+            key: self._read(key, steps if field.type == "text" else obs_steps)
+            for key, field in self.spec.obs.items()
+        }
+        action = self._read("action", action_steps)
         if len(mirrored):
-            values[mirrored] = self.symmetry(key, values[mirrored])
-        return torch.from_numpy(values)
+            for key, values in [("action", action), *obs.items()]:
+                values[mirrored] = self.symmetry(key, values[mirrored])
+        embodiment = np.zeros(len(samples), np.int64)
+        return to_tensors(
+            {"obs": obs, "action": action, "action_is_pad": is_pad, "embodiment": embodiment}
+        )
+
+    def _read(self, key: str, steps: np.ndarray) -> Any:
+        """Values (*steps.shape, *shape) in the shape of the task, or a list of texts."""
+        values = self.store.read(key, steps)
+        if isinstance(values, list):
+            return values
+        return values.reshape(*steps.shape, *self.spec.fields[key].shape)
 
 
-def _pick(batch: dict[str, Any], i: int) -> dict[str, Any]:
+def to_tensors(batch: Batch) -> Batch:
+    """A batch of numpy arrays as one of tensors that share their memory; texts stay lists."""
+    return {
+        key: to_tensors(value)
+        if isinstance(value, dict)
+        else torch.from_numpy(value)
+        if isinstance(value, np.ndarray)
+        else value
+        for key, value in batch.items()
+    }
+
+
+def _pick(batch: Batch, i: int) -> dict[str, Any]:
     return {k: _pick(v, i) if isinstance(v, dict) else v[i] for k, v in batch.items()}

@@ -20,7 +20,7 @@ from diffusion_policy.spec.window import Window
 from diffusion_policy.util.errors import UserError
 
 if TYPE_CHECKING:
-    from diffusion_policy.dataset.window_dataset import WindowDataset
+    from diffusion_policy.dataset.base_dataset import BaseDataset
 
 
 class BasePolicy(nn.Module, ABC):
@@ -152,7 +152,7 @@ class BasePolicy(nn.Module, ABC):
     def after_update(self) -> None:
         """Called after every optimiser step, for schedules that belong to the policy."""
 
-    def fit(self, dataset: WindowDataset) -> None:
+    def fit(self, dataset: BaseDataset) -> None:
         """Fit what is not learned by gradient, before training; default: nothing."""
 
     def prepare_for_inference(self) -> None:

@@ -12,9 +12,13 @@ from diffusion_policy.util.errors import UserError
 
 
 def dict_apply(x: dict[str, Any], function: Callable[[Tensor], Tensor]) -> dict[str, Any]:
-    """Apply ``function`` to every tensor of a nested dict."""
+    """Apply ``function`` to every tensor of a nested dict; lists of texts stay as they are."""
     return {
-        key: dict_apply(value, function) if isinstance(value, dict) else function(value)
+        key: dict_apply(value, function)
+        if isinstance(value, dict)
+        else value
+        if isinstance(value, list)
+        else function(value)
         for key, value in x.items()
     }
 

@@ -35,7 +35,7 @@ WITHOUT_EFFECT = (
         for loader in ("dataloader", "val_dataloader")
         for name in ("num_workers", "pin_memory", "persistent_workers", "prefetch_factor")
     ),
-    "task.dataset.reader.cache_dir",
+    "task.dataset.cache_dir",
     "task.dataset.symmetry",  # counts where mirrored does, which is compared
     *(
         f"task.env_runner.{name}"

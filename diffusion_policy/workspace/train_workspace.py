@@ -27,11 +27,12 @@ from tqdm import tqdm
 
 from diffusion_policy.agent.local import LocalAgent
 from diffusion_policy.checkpoint.checkpoint_file import TopKCheckpoints, load_checkpoint
+from diffusion_policy.dataset.base_dataset import BaseDataset
 from diffusion_policy.dataset.batch_order import BatchOrder, BatchPart, as_is
-from diffusion_policy.dataset.window_dataset import WindowDataset
 from diffusion_policy.model.common.batch_random import batch_randomness
 from diffusion_policy.model.common.inference import undisturbed
 from diffusion_policy.policy.base_policy import BasePolicy, Batch
+from diffusion_policy.spec.task_spec import TaskSpec
 from diffusion_policy.util import distributed
 from diffusion_policy.util.errors import UserError
 from diffusion_policy.util.output_dir import OutputLock
@@ -108,9 +109,11 @@ class TrainWorkspace(BaseWorkspace):
 
         with distributed.main_first():  # it downloads weights and fills caches, if need be
             self.model: BasePolicy = hydra.utils.instantiate(cfg.policy)
-            self.dataset: WindowDataset = hydra.utils.instantiate(
+            self.dataset: BaseDataset = hydra.utils.instantiate(
                 cfg.task.dataset,
-                shape_meta=self.model.shape_meta,
+                shape_meta=TaskSpec.parse(
+                    self.model.shape_meta, cfg.task.get("fps"), cfg.task.get("embodiment")
+                ),
                 window=self.model.window,
                 _convert_="object",  # or dataclasses would arrive as configs
             )
@@ -136,6 +139,7 @@ class TrainWorkspace(BaseWorkspace):
             cfg.dataloader.batch_size,
             self.training.seed,
             max_batches=self._cap(),
+            draw=self.dataset.draw_epoch,
             **processes,
         )
         self.loader = self._loader(self.dataset, self.order, cfg.dataloader)
@@ -209,7 +213,7 @@ class TrainWorkspace(BaseWorkspace):
             return None
         return self.training.max_train_steps * self.training.gradient_accumulate_every
 
-    def _loader(self, dataset: WindowDataset, order: BatchOrder, cfg: DictConfig) -> DataLoader:
+    def _loader(self, dataset: BaseDataset, order: BatchOrder, cfg: DictConfig) -> DataLoader:
         options = {key: value for key, value in cfg.items() if key != "batch_size"}
         return DataLoader(
             dataset,
@@ -509,7 +513,7 @@ class TrainWorkspace(BaseWorkspace):
         print(
             f"device    {processes}{self.device}, {torch.get_num_threads()} CPU threads, "
             f"{self.precision}\n"
-            f"data      {self.cfg.task.dataset.path}: {self.dataset.n_episodes} training episodes "
+            f"data      {self.dataset.source}: {self.dataset.n_episodes} training episodes "
             f"({len(self.dataset):,} samples), {self.val_dataset.n_episodes} for validation\n"
             f"inputs    {shapes} at steps {list(self.model.obs_offsets)}\n"
             f"policy    {policy}, {trainable:,} of {total:,} parameters train\n"

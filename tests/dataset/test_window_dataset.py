@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
 from diffusion_policy.dataset.batch_order import BatchIndex, BatchOrder, as_is
-from diffusion_policy.dataset.pusht_reader import PushTReader
-from diffusion_policy.dataset.readers import ArrayReader
 from diffusion_policy.dataset.sampler import create_indices
+from diffusion_policy.dataset.stores.pusht_store import PushTStore
 from diffusion_policy.dataset.stores.replay_buffer import ReplayBuffer
+from diffusion_policy.dataset.stores.zarr_store import ZarrStore
 from diffusion_policy.dataset.window_dataset import WindowDataset
 from diffusion_policy.env.pusht.observations import OBSERVATIONS
 from diffusion_policy.model.vision.resnet import IMAGENET_MEAN, IMAGENET_STD
@@ -223,10 +223,8 @@ def test_pusht_observations_come_from_the_states(tmp_path):
     demos = make_demos(tmp_path / "demos.zarr", n_episodes=2, length=6)
     states = ReplayBuffer.create_from_path(demos)["state"][:]
     keys = ["agent_pos", "keypoint", "environment_state", "block_pos", "obs", "image"]
-    reader = PushTReader(cache_dir=tmp_path / "cache")
-    dataset = WindowDataset(
-        demos, pusht_meta(*keys), Window((0,), (0,)), reader=reader, val_ratio=0
-    )
+    store = PushTStore(demos, tmp_path / "cache")
+    dataset = WindowDataset(store, pusht_meta(*keys), Window((0,), (0,)), val_ratio=0)
     sample = dataset[3]["obs"]
     for key in keys:
         np.testing.assert_array_equal(sample[key][0], OBSERVATIONS[key].compute(states[3]))
@@ -234,22 +232,22 @@ def test_pusht_observations_come_from_the_states(tmp_path):
     assert len(list((tmp_path / "cache").glob("image-*.npy"))) == 1
 
 
-def test_pictures_are_drawn_once_for_each_content(tmp_path, monkeypatch):
+def test_images_are_drawn_once_for_each_content(tmp_path, monkeypatch):
     cache = tmp_path / "cache"
     for name, length in (("a", 5), ("b", 6)):
         demos = make_demos(tmp_path / f"{name}.zarr", n_episodes=2, length=length)
         for _ in range(2):
-            WindowDataset(demos, pusht_meta("image"), Window((0,), (0,)), reader=PushTReader(cache))
+            WindowDataset(PushTStore(demos, cache), pusht_meta("image"), Window((0,), (0,)))
     assert len(list(cache.iterdir())) == 2
 
 
-def test_stored_pictures_win_and_are_converted(tmp_path):
-    pictures = np.random.default_rng(0).integers(0, 256, (19, 96, 96, 3)).astype(np.float32)
-    store = write(tmp_path / "store.zarr", [5, 3, 7, 4], img=pictures)
+def test_stored_images_win_and_are_converted(tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (19, 96, 96, 3)).astype(np.float32)
+    store = write(tmp_path / "store.zarr", [5, 3, 7, 4], img=images)
     meta = {"obs": {"image": {"shape": [3, 96, 96], "type": "rgb"}}, "action": {"shape": [1]}}
-    reader = PushTReader(tmp_path / "cache")
-    dataset = WindowDataset(store, meta, Window((0,), (0,)), reader=reader, val_ratio=0)
-    expected = pictures[7].transpose(2, 0, 1).astype(np.uint8)
+    recorded = PushTStore(store, tmp_path / "cache")
+    dataset = WindowDataset(recorded, meta, Window((0,), (0,)), val_ratio=0)
+    expected = images[7].transpose(2, 0, 1).astype(np.uint8)
     np.testing.assert_array_equal(dataset[7]["obs"]["image"][0], expected)
     normalizer = dataset.get_normalizer({"VISUAL": "MEAN_STD"})["image"]
     torch.testing.assert_close(
@@ -260,34 +258,32 @@ def test_stored_pictures_win_and_are_converted(tmp_path):
     assert unit.normalize(np.full((3, 1, 1), 255, np.uint8)).max() == 1
 
 
-def read_pictures(path, name: str, cache: Path) -> np.ndarray:
-    buffer = ReplayBuffer.create_from_path(path)
-    return ArrayReader(cache).read_images(buffer, path, name, "image", Field((3, 4, 4), "rgb"))
+def read_images(path, name: str, cache: Path) -> np.ndarray:
+    store = ZarrStore(path, cache)
+    store.prepare({name: Field((3, 4, 4), "rgb")})
+    return store.read(name, np.arange(store.n_steps))
 
 
 def test_two_arrays_of_a_store_are_converted_apart(tmp_path):
-    pictures = np.random.default_rng(0).integers(0, 256, (2, 19, 4, 4, 3)).astype(np.float32)
-    store = write(tmp_path / "store.zarr", [5, 3, 7, 4], img=pictures[0], image=pictures[1])
-    for name, expected in zip(("img", "image"), pictures, strict=True):
-        found = read_pictures(store, name, tmp_path / "cache")
+    images = np.random.default_rng(0).integers(0, 256, (2, 19, 4, 4, 3)).astype(np.float32)
+    store = write(tmp_path / "store.zarr", [5, 3, 7, 4], img=images[0], image=images[1])
+    for name, expected in zip(("img", "image"), images, strict=True):
+        found = read_images(store, name, tmp_path / "cache")
         np.testing.assert_array_equal(found, expected.transpose(0, 3, 1, 2))
 
 
-def test_pictures_stored_channels_first_are_mapped_as_they_are(tmp_path):
-    pictures = np.random.default_rng(0).integers(0, 256, (19, 3, 4, 4), dtype=np.uint8)
-    found = read_pictures(
-        write(tmp_path / "store.zarr", [5, 3, 7, 4], img=pictures), "img", tmp_path
-    )
-    np.testing.assert_array_equal(found, pictures)
-    assert isinstance(found, np.memmap)
+def test_images_stored_channels_first_are_mapped_as_they_are(tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (19, 3, 4, 4), dtype=np.uint8)
+    store = write(tmp_path / "store.zarr", [5, 3, 7, 4], img=images)
+    np.testing.assert_array_equal(read_images(store, "img", tmp_path), images)
 
 
-def test_pictures_changed_behind_an_address_are_converted_anew(tmp_path):
-    pictures = np.random.default_rng(0).integers(0, 256, (2, 19, 4, 4, 3)).astype(np.float32)
-    url = f"file://{write(tmp_path / 'store.zarr', [5, 3, 7, 4], img=pictures[0])}"
-    for expected in (pictures[0], pictures[0], pictures[1]):
+def test_images_changed_behind_an_address_are_converted_anew(tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (2, 19, 4, 4, 3)).astype(np.float32)
+    url = f"file://{write(tmp_path / 'store.zarr', [5, 3, 7, 4], img=images[0])}"
+    for expected in (images[0], images[0], images[1]):
         ReplayBuffer.create_from_path(tmp_path / "store.zarr", mode="r+").edit(0, {"img": expected})
-        found = read_pictures(url, "img", tmp_path / "cache")
+        found = read_images(url, "img", tmp_path / "cache")
         np.testing.assert_array_equal(found, expected.transpose(0, 3, 1, 2))
     assert len(list((tmp_path / "cache").iterdir())) == 2
 
@@ -295,7 +291,7 @@ def test_pictures_changed_behind_an_address_are_converted_anew(tmp_path):
 @pytest.mark.parametrize(
     ("meta", "message"),
     [
-        (pusht_meta("image"), "no array data/state"),
+        (pusht_meta("image"), "has no 'state', only action"),
         ({"obs": {"depth": {"shape": [1]}}, "action": {"shape": [1]}}, "no observation 'depth'"),
         ({"obs": {}, "action": {"shape": [2]}}, r"shape_meta\.action has shape \[2\]"),
     ],
@@ -303,17 +299,17 @@ def test_pictures_changed_behind_an_address_are_converted_anew(tmp_path):
 def test_meta_that_does_not_fit_is_refused(tmp_path, meta, message):
     buffer = ReplayBuffer.create_from_path(tmp_path / "store.zarr", mode="a")
     buffer.add_episode({"action": np.zeros((4, 2 if "image" in meta["obs"] else 1), np.float32)})
-    reader = PushTReader(tmp_path / "cache")
+    store = PushTStore(tmp_path / "store.zarr", tmp_path / "cache")
     with pytest.raises(UserError, match=message):
-        WindowDataset(tmp_path / "store.zarr", meta, Window((0,), (0,)), reader=reader)
+        WindowDataset(store, meta, Window((0,), (0,)))
 
 
-def test_pictures_in_zero_to_one_are_refused(tmp_path):
-    pictures = np.random.default_rng(0).random((19, 96, 96, 3)).astype(np.float32)
-    store = write(tmp_path / "store.zarr", [5, 3, 7, 4], img=pictures)
+def test_images_in_zero_to_one_are_refused(tmp_path):
+    images = np.random.default_rng(0).random((19, 96, 96, 3)).astype(np.float32)
+    store = write(tmp_path / "store.zarr", [5, 3, 7, 4], img=images)
     meta = {"obs": {"image": {"shape": [3, 96, 96], "type": "rgb"}}, "action": {"shape": [1]}}
     with pytest.raises(UserError, match=r"not whole numbers in 0\.\.255"):
-        WindowDataset(store, meta, WINDOW, reader=PushTReader(tmp_path / "cache"))
+        WindowDataset(PushTStore(store, tmp_path / "cache"), meta, WINDOW)
     assert not list((tmp_path / "cache").glob("*"))
 
 
@@ -322,9 +318,9 @@ def test_a_state_that_is_not_finite_is_not_drawn(tmp_path):
     state[4, 4] = np.nan
     buffer = ReplayBuffer.create_from_path(tmp_path / "store.zarr", mode="a")
     buffer.add_episode({"action": np.zeros((6, 2), np.float32), "state": state})
-    reader = PushTReader(tmp_path / "cache")
+    store = PushTStore(tmp_path / "store.zarr", tmp_path / "cache")
     with pytest.raises(UserError, match=r"data/state is not finite in episode 0 at step 4"):
-        WindowDataset(tmp_path / "store.zarr", pusht_meta("image"), WINDOW, reader=reader)
+        WindowDataset(store, pusht_meta("image"), WINDOW)
     assert not (tmp_path / "cache").exists()
 
 

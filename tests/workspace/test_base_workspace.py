@@ -61,7 +61,7 @@ def test_other_settings_do_not_go_on_with_a_run(workspace, key, value, told):
         ("training.num_threads", None),
         ("dataloader.num_workers", 1),
         ("task.env_runner.n_test", 3),
-        ("task.dataset.reader.cache_dir", "elsewhere"),
+        ("task.dataset.cache_dir", "elsewhere"),
         ("checkpoint.topk.k", 1),
         ("logging.wandb.project", "mine"),
     ],
