@@ -6,9 +6,13 @@ import warnings
 from collections.abc import Mapping
 
 import numpy as np
+import numpy.typing as npt
 import zarr
 
 from diffusion_policy.util.errors import UserError
+
+# NumPy 1 has no type of strings of any length.
+_TEXT = np.dtypes.StringDType() if hasattr(np.dtypes, "StringDType") else np.dtype(object)
 
 
 def finished_episode_ends(stored: np.ndarray) -> np.ndarray:
@@ -60,6 +64,17 @@ def check_lengths(lengths: Mapping[str, int], n_steps: int) -> None:
         )
 
 
+def is_text(dtype: np.dtype) -> bool:
+    """Whether arrays of this type hold texts."""
+    return dtype.kind in ("U", _TEXT.kind)
+
+
+def as_rows(values: npt.ArrayLike) -> np.ndarray:
+    """An array of numbers, or of texts of any length."""
+    rows = np.asarray(values)
+    return rows.astype(_TEXT) if rows.dtype.kind == "U" else rows
+
+
 def check_episode(
     episode: Mapping[str, np.ndarray], stored: Mapping[str, np.ndarray | zarr.Array]
 ) -> None:
@@ -67,7 +82,7 @@ def check_episode(
 
     Raises:
         UserError: lengths that differ or are 0, a name that cannot be stored, something else than
-            numbers, or keys, step shapes or types other than the stored ones.
+            numbers or texts, or keys, step shapes or types other than the stored ones.
     """
     lengths = {key: len(value) if value.ndim else 0 for key, value in episode.items()}
     if len(set(lengths.values())) != 1 or 0 in lengths.values():
@@ -75,8 +90,8 @@ def check_episode(
     for key, value in episode.items():
         if not key or key.startswith((".", "__")) or "/" in key:
             raise UserError(f"{key!r} cannot name an array: use a word without . and /")
-        if value.dtype.kind not in "biuf":
-            raise UserError(f"{key!r} has type {value.dtype}: store numbers")
+        if value.dtype.kind not in "biuf" and not is_text(value.dtype):
+            raise UserError(f"{key!r} has type {value.dtype}: store numbers or texts")
     if not stored:
         return
     if episode.keys() != stored.keys():

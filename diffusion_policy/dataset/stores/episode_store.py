@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from diffusion_policy.dataset.array_cache import read_ahead
+from diffusion_policy.dataset.stores.checks import is_text
 from diffusion_policy.spec.task_spec import Field
 from diffusion_policy.util.errors import UserError
 
@@ -86,11 +87,6 @@ def read_rows(array: np.ndarray, steps: np.ndarray) -> np.ndarray | list[str]:
         return [str(text) for text in array[steps]]
     read_ahead(array, steps)
     return array[steps]
-
-
-def is_text(dtype: np.dtype) -> bool:
-    """Whether arrays of this type hold texts."""
-    return dtype.kind in "UTO"
 
 
 def feature_of(array: np.ndarray) -> Field:

@@ -26,6 +26,7 @@ from zarr.storage import LocalStore, MemoryStore, StoreLike, ZipStore
 
 from diffusion_policy.dataset.stores import zarr_group as zarr_store
 from diffusion_policy.dataset.stores.checks import (
+    as_rows,
     check_episode,
     check_fits,
     check_lengths,
@@ -296,7 +297,7 @@ class ReplayBuffer:
         chunks: ChunksOption = None,
         compressors: CompressorsOption = "default",
     ) -> None:
-        """Append one episode, an array (L, ...) by key, L >= 1.
+        """Append one episode, an array (L, ...) or a list of L texts by key, L >= 1.
 
         The first episode decides keys, shapes and types, and chunks and compressors of a zarr
         buffer. In memory each append copies the arrays: collect long recordings in zarr.
@@ -304,7 +305,7 @@ class ReplayBuffer:
         Raises:
             UserError: lengths that differ, or keys, shapes or types that do not fit.
         """
-        episode = {key: np.asarray(value) for key, value in data.items()}
+        episode = {key: as_rows(value) for key, value in data.items()}
         check_episode(episode, self._arrays() if self.n_episodes else {})
         start = self.n_steps
         stop = start + len(next(iter(episode.values())))
@@ -391,7 +392,7 @@ class ReplayBuffer:
             UserError: steps out of range, or a key, shape or type that does not fit.
         """
         for key, value in data.items():
-            rows = np.asarray(value)
+            rows = as_rows(value)
             check_fits(key, rows, self[key])
             if not 0 <= start <= start + len(rows) <= self.n_steps:
                 raise UserError(
@@ -399,7 +400,7 @@ class ReplayBuffer:
                     f"{self.n_steps} stored: edit changes existing steps, add_episode appends"
                 )
         for key, value in data.items():
-            rows = np.asarray(value)
+            rows = as_rows(value)
             self[key][start : start + len(rows)] = rows
 
     def update_meta(self, data: Mapping[str, npt.ArrayLike]) -> None:

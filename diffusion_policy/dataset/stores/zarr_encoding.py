@@ -13,6 +13,7 @@ import zarr
 from zarr.codecs import BloscCodec
 from zarr.storage import LocalStore
 
+from diffusion_policy.dataset.stores.checks import is_text
 from diffusion_policy.dataset.stores.step_copy import copy_steps
 from diffusion_policy.util.atomic_file import replacing
 from diffusion_policy.util.errors import UserError
@@ -105,15 +106,16 @@ def create_array(
     chunks: ChunksOption = None,
     compressors: CompressorsOption = "default",
 ) -> zarr.Array:
-    """Create (or replace) the array ``key`` of ``group``; unwritten entries read as zero."""
+    """Create (or replace) the array ``key`` of ``group``; unwritten entries are zero or empty."""
     dtype = np.dtype(dtype)
+    text = is_text(dtype)
     return group.create_array(
         key,
         shape=shape,
-        dtype=dtype,
+        dtype=str if text else dtype,
         chunks=resolve_chunks(chunks, key, shape, dtype.itemsize),
         compressors=resolve_compressor(compressors, key, group.metadata.zarr_format),
-        fill_value=0,
+        fill_value="" if text else 0,
         overwrite=True,
     )
 

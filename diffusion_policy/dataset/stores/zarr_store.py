@@ -11,11 +11,11 @@ import zarr
 from tqdm import tqdm
 
 from diffusion_policy.dataset.array_cache import cached_array, content_hash, stored_bytes
+from diffusion_policy.dataset.stores.checks import is_text
 from diffusion_policy.dataset.stores.episode_store import (
     EpisodeInfo,
     EpisodeStore,
     feature_of,
-    is_text,
     mismatch,
     read_rows,
     require_feature,
@@ -125,12 +125,12 @@ class ZarrStore(EpisodeStore):
         array = self.buffer[key]
         if array.shape[1:] not in (field.shape, field.shape[1:]) or array.dtype.kind not in "uf":
             raise mismatch(key, field, f"{array.dtype} {list(array.shape[1:])}")
-        unit = 1 if array.dtype.kind == "f" else np.float32(0.001)
+        units_per_metre = np.float32(1 if array.dtype.kind == "f" else 1000)
 
         def convert(values: np.ndarray, where: str) -> np.ndarray:
             if not np.isfinite(values).all():
                 raise UserError(f"data/{key} is not finite ({where}); store 0 where nothing is")
-            return (values.astype(np.float32) * unit).reshape(-1, *field.shape)
+            return (values.astype(np.float32) / units_per_metre).reshape(-1, *field.shape)
 
         return self._mapped(key, field, np.float32, convert)
 

@@ -485,7 +485,8 @@ def test_damage_inside_is_named(tmp_path):
         ({"action": np.zeros((2, 2))}, r"keys \['action'\] but the data set has"),
         (episode(2) | {"action": np.zeros((2, 3))}, r"'action' has steps of shape \(3,\)"),
         (episode(2) | {"image": np.zeros((2, 3, 4, 4))}, "'image' has type float64 but uint8"),
-        (episode(2) | {"action": np.array(["a", "b"])}, "store numbers"),
+        (episode(2) | {"action": np.zeros((2, 2), complex)}, "store numbers or texts"),
+        (episode(2) | {"action": np.full((2, 2), "a")}, "'action' has type StringDType"),
         (episode(2) | {".a": np.zeros(2)}, "cannot name an array"),
     ],
 )
