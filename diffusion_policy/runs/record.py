@@ -66,7 +66,7 @@ def record_result(
     _require(evaluation, *(episode["video"] for episode in info["per_episode"] if episode["video"]))
     info = _neutral(info, run, evaluation)
     # Not that of the run's folder, which a later launch may have written.
-    cfg = OmegaConf.create(load_checkpoint(checkpoint, "meta")["config"])
+    cfg = OmegaConf.create(load_checkpoint(checkpoint)["config"])
     with writing(output), replacing(output) as folder:
         (folder / _VIDEOS).mkdir(parents=True)
         for episode in info["per_episode"]:

@@ -8,11 +8,12 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from diffusion_policy.util.atomic_file import replacing
 from diffusion_policy.util.errors import UserError
 
-_GLANCE_S = 0.05  # for longer than this, is_held of another process cannot be in the way
+_GLANCE_S = 0.05  # another process's is_held() holds the lock for less than this
 
 
 @contextmanager
@@ -34,14 +35,21 @@ def writing(path: Path, *, atomic: bool = False) -> Iterator[None]:
         ) from error
 
 
-def write_atomically(path: Path, data: bytes | memoryview) -> None:
-    """Write a file so that a reader, or a crash, sees the old contents or the new, never a part.
+@contextmanager
+def opened_atomically(path: Path) -> Iterator[BinaryIO]:
+    """Open a file to write; a reader, or a crash, sees the old contents or the new, never a part.
 
     Raises:
         UserError: it cannot be written (disk full, no permission); the old file is untouched.
     """
-    with writing(path, atomic=True), replacing(path) as partial:
-        partial.write_bytes(data)
+    with writing(path, atomic=True), replacing(path) as partial, partial.open("wb") as file:
+        yield file
+
+
+def write_atomically(path: Path, data: bytes | memoryview) -> None:
+    """:func:`opened_atomically` for contents that are in memory."""
+    with opened_atomically(path) as file:
+        file.write(data)
 
 
 class OutputLock:

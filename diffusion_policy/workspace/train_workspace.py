@@ -26,7 +26,8 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from diffusion_policy.agent.local import LocalAgent
-from diffusion_policy.checkpoint.checkpoint_file import TopKCheckpoints, load_checkpoint
+from diffusion_policy.checkpoint.checkpoint_file import load_checkpoint
+from diffusion_policy.checkpoint.topk import TopKCheckpoints
 from diffusion_policy.dataset.base_dataset import BaseDataset
 from diffusion_policy.dataset.batch_order import BatchOrder, BatchPart, as_is
 from diffusion_policy.model.common.batch_random import batch_randomness
@@ -439,6 +440,8 @@ class TrainWorkspace(BaseWorkspace):
         return whole(super().state_dict())
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        # An optimiser keeps the tensors that it is given, and these are those of a file.
+        state = {**state, "optimizer": copy.deepcopy(state["optimizer"])}
         if self.training.fsdp:
             state = {
                 **state,

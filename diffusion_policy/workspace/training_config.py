@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -35,9 +36,23 @@ _LEAST = {
 }
 
 
+def _without_effect(default: Any) -> Any:
+    """A field that changes neither what is learned nor how it is scored."""
+    return field(default=default, metadata={"effect": "none"})
+
+
+def _on_resume(default: Any) -> Any:
+    """A field that has an effect, and that may all the same change when a run is resumed."""
+    return field(default=default, metadata={"effect": "resume"})
+
+
 @dataclass
 class TrainingConfig:
     """How long and how to train; an epoch is one pass over the training samples.
+
+    A field's metadata ``effect`` tells which settings another run may differ in and be the same:
+    ``none`` for those without effect on results, ``resume`` for those that may change when a run
+    is resumed. All others may not.
 
     Attributes:
         device: auto, cpu, cuda, cuda:1, mps.
@@ -67,28 +82,28 @@ class TrainingConfig:
         tqdm_interval_sec: seconds between refreshes of the progress bar.
     """
 
-    device: str = "auto"
+    device: str = _without_effect("auto")
     precision: str = "auto"
-    compile: bool = False
-    fsdp: bool = False
+    compile: bool = _without_effect(False)
+    fsdp: bool = _without_effect(False)
     seed: int = 42
-    debug: bool = False
-    resume: bool = True
-    num_epochs: int = 100
+    debug: bool = _without_effect(False)  # what it sets is compared
+    resume: bool = _without_effect(True)
+    num_epochs: int = _on_resume(100)
     max_train_steps: int | None = None
-    max_val_steps: int | None = None
+    max_val_steps: int | None = _without_effect(None)
     gradient_accumulate_every: int = 1
     max_grad_norm: float | None = None
     lr_scheduler: str = "cosine"
     lr_warmup_steps: int = 500
     use_ema: bool = True
-    rollout_every: int = 50
-    checkpoint_every: int = 1
-    val_every: int = 1
-    sample_every: int = 5
-    checkpoint_minutes: float | None = 10.0
-    num_threads: int | None = None
-    tqdm_interval_sec: float = 1.0
+    rollout_every: int = _on_resume(50)
+    checkpoint_every: int = _without_effect(1)
+    val_every: int = _without_effect(1)
+    sample_every: int = _without_effect(5)
+    checkpoint_minutes: float | None = _without_effect(10.0)
+    num_threads: int | None = _without_effect(None)
+    tqdm_interval_sec: float = _without_effect(1.0)
 
     @classmethod
     def parse(cls, section: DictConfig) -> TrainingConfig:
@@ -97,7 +112,7 @@ class TrainingConfig:
         Raises:
             UserError: names the field, its value and the remedy.
         """
-        known = {field.name for field in fields(cls)}
+        known = {f.name for f in fields(cls)}
         for key in section:
             if key not in known:
                 raise UserError(
