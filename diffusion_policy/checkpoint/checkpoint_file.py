@@ -16,7 +16,9 @@ import torch
 from diffusion_policy.util.errors import UserError
 from diffusion_policy.util.output_dir import opened_atomically
 
-FORMAT = "diffusion_policy/1"
+FORMAT = "diffusion_policy/2"
+# Of the first format, the state held the average whole.
+_READABLE = (FORMAT, "diffusion_policy/1")
 
 
 def save_checkpoint(path: Path, config: str, state: dict[str, Any]) -> None:
@@ -66,7 +68,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         raise UserError(
             f"{path} is truncated or not a checkpoint ({reason}); use another checkpoint of the run"
         ) from None
-    if not isinstance(payload, dict) or payload.get("format") != FORMAT:
+    if not isinstance(payload, dict) or payload.get("format") not in _READABLE:
         found = payload.get("format") if isinstance(payload, dict) else type(payload).__name__
         raise UserError(
             f"{path} has format {found!r} and not {FORMAT!r}; use a checkpoint written by train.py"

@@ -16,6 +16,7 @@ from torch import Tensor
 from diffusion_policy.checkpoint.checkpoint_file import load_checkpoint
 from diffusion_policy.checkpoint.policy_folder import load_policy_folder
 from diffusion_policy.checkpoint.trust import check_trusted
+from diffusion_policy.model.diffusion.ema_model import merged_state
 from diffusion_policy.policy.base_policy import BasePolicy
 from diffusion_policy.policy.build_policy import build_policy
 from diffusion_policy.transforms.pipeline import Pipeline
@@ -49,12 +50,12 @@ class SavedPolicy:
         path = Path(source)
         payload = load_policy_folder(path) if path.is_dir() else load_checkpoint(path)
         state = payload["state"]
-        weights = state.get("ema_model") or state.get("model")
-        if weights is None:
+        model, average = state.get("model"), state.get("ema_model")
+        if model is None and average is None:
             raise UserError(f"{source} holds no policy; use a checkpoint written by train.py")
         cfg = OmegaConf.create(payload["config"])
         OmegaConf.resolve(cfg)
-        return cls(path, cfg, weights, state.get("global_step"))
+        return cls(path, cfg, merged_state(model or {}, average), state.get("global_step"))
 
     def build(self, device: torch.device | str = "cpu", *, trust: bool = False) -> BasePolicy:
         """The policy, ready to act.

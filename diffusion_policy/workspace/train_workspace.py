@@ -32,6 +32,11 @@ from diffusion_policy.dataset.base_dataset import BaseDataset
 from diffusion_policy.dataset.batch_order import BatchOrder, BatchPart, as_is
 from diffusion_policy.model.common.batch_random import batch_randomness
 from diffusion_policy.model.common.inference import undisturbed
+from diffusion_policy.model.diffusion.ema_model import (
+    averaged_state,
+    copy_to_average,
+    merged_state,
+)
 from diffusion_policy.policy.base_policy import BasePolicy, Batch
 from diffusion_policy.spec.task_spec import TaskSpec
 from diffusion_policy.util import distributed
@@ -123,7 +128,7 @@ class TrainWorkspace(BaseWorkspace):
         self.model.fit(self.dataset)
         if not self.training.fsdp:
             self.model.to(self.device)
-        self.ema_model = copy.deepcopy(self.model) if self.training.use_ema else None
+        self.ema_model = copy_to_average(self.model) if self.training.use_ema else None
         self.ema = (
             hydra.utils.instantiate(cfg.ema, model=self.ema_model) if self.ema_model else None
         )
@@ -437,19 +442,22 @@ class TrainWorkspace(BaseWorkspace):
     # ------------------------------------------------------------------ stop and go on
 
     def state_dict(self) -> dict[str, Any]:
-        return whole(super().state_dict())
+        state = super().state_dict()
+        if self.ema_model is not None:
+            state["ema_model"] = averaged_state(self.ema_model, self.model)
+        return whole(state)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         # An optimiser keeps the tensors that it is given, and these are those of a file.
         state = {**state, "optimizer": copy.deepcopy(state["optimizer"])}
+        if self.ema_model is not None and state["ema_model"] is not None:
+            model = self.model.state_dict() if state["model"] is None else state["model"]
+            state["ema_model"] = merged_state(model, state["ema_model"])
         if self.training.fsdp:
-            state = {
-                **state,
-                "model": divided_module_state(self.model, state["model"]),
-                "optimizer": divided_optimizer_state(self.optimizer, state["optimizer"]),
-            }
-            if self.ema_model is not None and state["ema_model"] is not None:
-                state["ema_model"] = divided_module_state(self.ema_model, state["ema_model"])
+            state["optimizer"] = divided_optimizer_state(self.optimizer, state["optimizer"])
+            for name, module in (("model", self.model), ("ema_model", self.ema_model)):
+                if module is not None:
+                    state[name] = divided_module_state(module, state[name])
         super().load_state_dict(state)
 
     def _stop_or_save(self, stop: StopSignal) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Mapping
+
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 class EMAModel:
@@ -14,7 +17,7 @@ class EMAModel:
     (after Crowson's crowsonkb/k-diffusion; values as in Diffusion Policy).
 
     Args:
-        model: the copy to average into; put to eval mode and frozen.
+        model: the copy to average into, see :func:`copy_to_average`; put to eval mode and frozen.
         update_after_step: steps to copy weights before averaging starts.
         inv_gamma, power, min_value, max_value: the decay's shape. power 3/4 reaches 0.999 at
             10,000 steps, 2/3 at 31,600.
@@ -57,7 +60,7 @@ class EMAModel:
             if value.requires_grad:
                 averages.append(average)
                 values.append(value)
-            else:
+            elif average is not value:
                 average.copy_(value)
         # average = decay * average + (1 - decay) * value
         torch._foreach_lerp_(averages, values, 1 - self.decay)
@@ -66,9 +69,32 @@ class EMAModel:
         self.optimization_step += 1
 
     def state_dict(self) -> dict[str, int | float]:
-        """The counter; the average itself belongs to ``averaged_model``'s state."""
+        """The counter; for the average itself see :func:`averaged_state`."""
         return {"optimization_step": self.optimization_step, "decay": self.decay}
 
     def load_state_dict(self, state: dict[str, int | float]) -> None:
         self.optimization_step = int(state["optimization_step"])
         self.decay = float(state["decay"])
+
+
+def copy_to_average(model: nn.Module) -> nn.Module:
+    """A copy of ``model`` to average into; frozen parameters are shared with it."""
+    return copy.deepcopy(model, {id(p): p for p in model.parameters() if not p.requires_grad})
+
+
+def averaged_state(average: nn.Module, model: nn.Module) -> dict[str, Tensor]:
+    """The entries of the average's state_dict that differ from the model's: of what trains."""
+    trains = {name for name, p in model.named_parameters(remove_duplicate=False) if p.requires_grad}
+    return {key: value for key, value in average.state_dict().items() if key in trains}
+
+
+def merged_state(
+    model: Mapping[str, Tensor], average: Mapping[str, Tensor] | None
+) -> dict[str, Tensor]:
+    """The whole state_dict of the averaged model.
+
+    Args:
+        model: state_dict of the model that trains.
+        average: its :func:`averaged_state`, or a whole state_dict; None where nothing is averaged.
+    """
+    return {**model, **(average or {})}

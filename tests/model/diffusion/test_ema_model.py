@@ -4,7 +4,12 @@ import pytest
 import torch
 from torch import nn
 
-from diffusion_policy.model.diffusion.ema_model import EMAModel
+from diffusion_policy.model.diffusion.ema_model import (
+    EMAModel,
+    averaged_state,
+    copy_to_average,
+    merged_state,
+)
 from tests.reference import golden
 
 
@@ -35,6 +40,25 @@ def test_average_follows_the_formula_and_copies_the_rest():
     torch.testing.assert_close(ema.averaged_model[0].weight, expected)
     assert torch.equal(ema.averaged_model[2].weight, live[2].weight)
     assert torch.equal(ema.averaged_model[1].running_mean, live[1].running_mean)
+
+
+def test_only_what_trains_is_kept_twice():
+    live = model()
+    ema = EMAModel(copy_to_average(live))
+    frozen, trains = live[2].weight, live[0].weight
+    assert ema.averaged_model[2].weight is frozen
+    assert ema.averaged_model[0].weight is not trains
+    for _ in range(3):
+        with torch.no_grad():
+            trains.add_(1)
+        live[1](torch.randn(8, 2))
+        ema.step(live)
+    kept = averaged_state(ema.averaged_model, live)
+    assert set(kept) == {"0.weight", "0.bias", "1.weight", "1.bias"}
+    restored = model()
+    restored.load_state_dict(merged_state(live.state_dict(), kept))
+    for key, value in ema.averaged_model.state_dict().items():
+        assert torch.equal(restored.state_dict()[key], value), key
 
 
 def test_counter_survives():
