@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from diffusion_policy.checkpoint.checkpoint_file import TopKCheckpoints
+from diffusion_policy.checkpoint.topk import TopKCheckpoints
 
 
 class TopKCheckpointManager(TopKCheckpoints):
