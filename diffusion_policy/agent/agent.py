@@ -69,6 +69,10 @@ class Agent(ABC):
         UserError: the plan is too short for the latency.
     """
 
+    _step: int
+    _chunk: np.ndarray
+    _chunk_step: int
+
     def __init__(
         self,
         spec: TaskSpec,
@@ -211,7 +215,8 @@ class Agent(ABC):
     def _forget(self) -> None:
         self._history.clear()
         self._step = -1  # of the latest observation
-        self._chunk, self._chunk_step = np.empty((0,)), 0  # and the step of its first action
+        self._chunk = np.empty((0, 0))
+        self._chunk_step = 0  # when its first action is due
 
     def _batch(self) -> dict[str, Any]:
         """The history as a batch of one."""

@@ -57,9 +57,8 @@ class LocalAgent(Agent):
             torch.autocast(device.type, self.dtype, enabled=self.dtype is not None),
         ):
             predicted = self.policy.predict_action(inputs, env_ids=ids)["action_pred"]
-        # Rows before it are for steps that are over.
-        now = self.policy.window.action_offsets.index(0)
-        return self.pipeline.inverse(predicted[:, now:].float().cpu().numpy(), seen)
+        n_past = sum(offset < 0 for offset in self.policy.action_pred_offsets)
+        return self.pipeline.inverse(predicted[:, n_past:].float().cpu().numpy(), seen)
 
     def begin(self, ids: Sequence[int] | None, seeds: Sequence[int] | None) -> None:
         self.policy.reset(ids, seeds=seeds)

@@ -257,7 +257,7 @@ class EnvRunner(BaseRunner):
                     for slot, chunk in zip(slots, actions, strict=True):
                         self._kept[running[slot].episode_ix].append(chunk)
                 totals = env.step(slots, actions)
-                for row in np.flatnonzero(totals.done):
+                for row in np.flatnonzero(totals.done).tolist():
                     finished.append(running.pop(slots[row]).finished(totals, row))
                 _report(bar, finished, totals.length[~totals.done], self.max_steps)
         return finished

@@ -8,7 +8,7 @@ import json
 import platform
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ import hydra
 import numpy as np
 from omegaconf import DictConfig
 
+from diffusion_policy.agent.agent import Agent
 from diffusion_policy.agent.local import build_agent
 from diffusion_policy.checkpoint.saved_policy import SavedPolicy, change_settings
 from diffusion_policy.checkpoint.trust import check_trusted
@@ -111,11 +112,20 @@ def evaluate_checkpoint(
     _check_overrides(overrides)
     torch_device = resolve_device(device)
     precision = resolve_precision(precision, torch_device)
-    # Before the lock, which would leave a folder for a checkpoint that there is not.
+    # Before the lock, which would leave a folder behind for a checkpoint that does not exist.
     saved = SavedPolicy.read(checkpoint)
-    cfg, n_steps = saved.cfg, saved.n_steps
+    cfg = saved.cfg
     change_settings(cfg, overrides)
     agent = build_agent(saved, torch_device, precision=precision, trust=trust)
+    about = {
+        "command": command_line(),
+        "checkpoint": str(checkpoint),
+        "global_step": saved.n_steps,
+        "config_name": cfg.name,
+        "overrides": list(overrides),
+        "precision": precision,
+        "starts": starts,
+    }
     del saved  # a second copy of the weights
     if not trust:
         check_trusted(cfg, "task.env_runner")
@@ -128,42 +138,42 @@ def evaluate_checkpoint(
             n_workers=n_workers,
             output_dir=output_dir,
         )
-        (group,) = runner.groups
-        seeds = [start.seed for start in group.starts]
-        played = {"starts": starts, "seed_range": [min(seeds), max(seeds)]}
-        _clear(output_dir)
-        print(
-            f"evaluating {checkpoint} on {torch_device}: {len(seeds)} episodes, "
-            f"{starts_text(played)}, results in {output_dir}",
-            flush=True,
-        )
-        code = commit()  # at the end it may be another one
-        started = time.monotonic()
         with runner:
-            runner.run(agent, label=VIDEO_LABEL)
-            info = {
-                "command": command_line(),
-                "checkpoint": str(checkpoint),
-                "global_step": n_steps,
-                "config_name": cfg.name,
-                "overrides": list(overrides),
-                "precision": precision,
-                **played,
-                "per_episode": [episode.record(output_dir) for episode in runner.episodes],
-                "aggregated": aggregate(runner.episodes),
-                "commit": code,
-                "machine": machine(),
-                "versions": _versions(),
-                "duration_s": round(time.monotonic() - started, 1),
-            }
-            # The numbers first: they should survive whatever goes wrong with the videos.
-            _write_info(info, output_dir)
-            with _numbers_are_kept(output_dir):
-                runner.record_outcomes()
-                info["per_episode"] = [episode.record(output_dir) for episode in runner.episodes]
-                info["duration_s"] = round(time.monotonic() - started, 1)
-                _write_info(info, output_dir)
-                report = write_report(info, output_dir)
+            seeds = [start.seed for group in runner.groups for start in group.starts]
+            about["seed_range"] = [min(seeds), max(seeds)]
+            _clear(output_dir)
+            print(
+                f"evaluating {checkpoint} on {torch_device}: {len(seeds)} episodes, "
+                f"{starts_text(about)}, results in {output_dir}",
+                flush=True,
+            )
+            return _evaluate(agent, runner, about, output_dir)
+
+
+def _evaluate(
+    agent: Agent, runner: EnvRunner, about: Mapping[str, Any], output_dir: Path
+) -> dict[str, Any]:
+    """Play the episodes and write everything; ``about`` says what is evaluated."""
+    code = commit()  # before playing: another commit may be checked out by the end
+    started = time.monotonic()
+    runner.run(agent, label=VIDEO_LABEL)
+    info = {
+        **about,
+        "per_episode": [episode.record(output_dir) for episode in runner.episodes],
+        "aggregated": aggregate(runner.episodes),
+        "commit": code,
+        "machine": machine(),
+        "versions": _versions(),
+        "duration_s": round(time.monotonic() - started, 1),
+    }
+    # The numbers first: they should survive whatever goes wrong with the videos.
+    _write_info(info, output_dir)
+    with _numbers_are_kept(output_dir):
+        runner.record_outcomes()
+        info["per_episode"] = [episode.record(output_dir) for episode in runner.episodes]
+        info["duration_s"] = round(time.monotonic() - started, 1)
+        _write_info(info, output_dir)
+        report = write_report(info, output_dir)
     print(f"{headline(info['aggregated'])}; see {report}")
     return info
 
@@ -171,8 +181,8 @@ def evaluate_checkpoint(
 def aggregate(episodes: Sequence[Episode]) -> dict[str, Any]:
     """The score of ``episodes``: rates and means with their 95 % intervals.
 
-    Success is the environment's word. A rounded reward is not: an episode may come within a
-    hair's breadth and fail, and those are listed as near misses.
+    The environment decides what a success is, not the reward: an episode may come very close and
+    fail. Such episodes are listed as near misses.
     """
     n = len(episodes)
     records = [episode.record() for episode in episodes]
@@ -204,7 +214,7 @@ def headline(aggregated: dict[str, Any]) -> str:
 
 
 def _name(checkpoint: Path) -> str:
-    """That of an exported folder, or of the run that a checkpoint belongs to and its own."""
+    """``<run>_<checkpoint>`` of a checkpoint in a run; else the name of the file or folder."""
     path = checkpoint.resolve()
     if path.is_dir():
         return path.name

@@ -73,12 +73,12 @@ def _record(
             break
         totals = env.step(slots, np.stack([chunks[slot][turn] for slot in slots]))
         bar.update(len(slots))
-        for row in np.flatnonzero(totals.done):
+        for row in np.flatnonzero(totals.done).tolist():
             slot = slots[row]
             replayed = running.pop(slot).finished(totals, row)
             if replayed == replace(episodes[slot], video=replayed.video):
                 recorded[slot] = replayed
-            else:
+            elif replayed.video is not None:
                 replayed.video.unlink()
     for scored, episode in zip(episodes, recorded, strict=True):
         if episode is scored:

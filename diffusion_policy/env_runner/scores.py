@@ -22,7 +22,7 @@ def scores(episodes: Sequence[Episode]) -> dict[str, Any]:
 def _group_scores(group: str, episodes: Sequence[Episode]) -> dict[str, Any]:
     successes = sum(episode.success for episode in episodes)
     low, high = wilson_interval(successes, len(episodes))
-    log = {
+    log: dict[str, Any] = {
         f"{group}/mean_score": float(np.mean([episode.max_reward for episode in episodes])),
         f"{group}/success_rate": successes / len(episodes),
         f"{group}/success_ci_low": low,

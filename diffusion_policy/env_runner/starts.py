@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -102,17 +102,16 @@ def group_from(
     Raises:
         UserError: ``starts`` is none of these.
     """
-    path = Path(starts)
-    if starts in (known or {}):
+    path, known = Path(starts), known or {}
+    if starts in known:
         name, entry = starts, plain(known[starts])
     elif path.exists():
         name = re.sub(r"[^\w=-]", "_", path.name.partition(".")[0])
         entry = {"starts" if path.suffix in LIST_SUFFIXES else "episodes": starts}
     else:
-        groups = f"{', '.join(known)}, or " if known else ""
+        choices = ", ".join([*known, "a data set of recorded episodes"])
         raise UserError(
-            f"starts {starts!r} are unknown; use {groups}a data set of recorded episodes, or a "
-            "YAML file with a list of starts"
+            f"starts {starts!r} are unknown; use {choices}, or a YAML file with a list of starts"
         )
     given = {"n": n, "start_seed": start_seed}
     return name, {**entry, **{key: value for key, value in given.items() if value is not None}}
@@ -151,7 +150,7 @@ def _of_list(
     where: str, group: str, entries: str | list[Any], start_seed: int, n: int | None
 ) -> list[Start]:
     if isinstance(entries, str):
-        where, entries = entries, _read_list(entries)
+        return _of_list(entries, group, _read_list(entries), start_seed, n)
     starts = []
     for i, entry in enumerate(entries[:n]):
         if not isinstance(entry, Mapping) or not {"name"} <= entry.keys() <= set(_START_KEYS):
@@ -163,7 +162,7 @@ def _of_list(
     return starts
 
 
-def _read_list(path: str) -> Sequence[Any]:
+def _read_list(path: str) -> list[Any]:
     try:
         entries = OmegaConf.to_container(OmegaConf.load(path))
     except (OSError, YAMLError, UnicodeDecodeError) as error:

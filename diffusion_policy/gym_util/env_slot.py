@@ -47,7 +47,7 @@ class EnvSlot:
     def reset(
         self,
         seed: int | None,
-        options: Mapping[str, Any] | None = None,
+        options: dict[str, Any] | None = None,
         video_path: str | None = None,
     ) -> None:
         """Begin an episode; with ``video_path`` it is recorded there (mp4)."""
@@ -62,23 +62,24 @@ class EnvSlot:
             from diffusion_policy.gym_util.video_writer import VideoWriter
 
             self._video = VideoWriter(video_path, self.video_fps)
-            self._video.write(self.env.render())
+            self._video.write(np.asarray(self.env.render()))
 
     def step(self, actions: np.ndarray) -> None:
         """Execute ``actions`` (Ta, Da) in turn, up to the end of the episode."""
         for action in actions:
             if self.done:
                 return
-            observation, reward, terminated, truncated, info = self.env.step(action)
+            observation, step_reward, terminated, truncated, info = self.env.step(action)
+            reward = float(step_reward)
             self._history.append(_named(observation))
-            self.sum_reward += float(reward)
+            self.sum_reward += reward
             self.length += 1
             if reward > self.max_reward:
-                self.max_reward, self.best_step = float(reward), self.length
+                self.max_reward, self.best_step = reward, self.length
             self.success |= bool(info.get("success", False))
             self.done = terminated or truncated
             if self._video is not None:
-                self._video.write(self.env.render())
+                self._video.write(np.asarray(self.env.render()))
                 if self.done:
                     self._video.close()
                     self._video = None

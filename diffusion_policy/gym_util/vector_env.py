@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from multiprocessing.connection import Connection, Pipe, wait
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 import numpy as np
 
@@ -190,9 +190,9 @@ class VectorEnv:
         for slot, start, path in zip(
             slots, starts, video_paths or [None] * len(slots), strict=True
         ):
-            episode = EpisodeStart(
-                slot, start.seed, plain(start.options), path and str(Path(path).absolute())
-            )
+            absolute = None if path is None else str(Path(path).absolute())
+            options = None if start.options is None else dict(start.options)
+            episode = EpisodeStart(slot, start.seed, options, absolute)
             commands.setdefault(self._worker_of[slot], ("reset", []))[1].append(episode)
             self._starts[slot] = start
         self._command(commands)
@@ -237,7 +237,7 @@ class VectorEnv:
                 self._workers[index].connection.send(command)
             waiting = {self._workers[index].connection: index for index in commands}
             while waiting:
-                for connection in wait(list(waiting)):
+                for connection in cast("list[Connection]", wait(list(waiting))):
                     index = waiting.pop(connection)
                     status, answers[index] = connection.recv()
                     if status != "done":

@@ -266,6 +266,51 @@ def test_two_groups_of_one_name_are_refused():
     make_runner(n_test=0, groups={"test": {"n": 3}}).close()
 
 
+class ObedientPolicy(BasePolicy):
+    """Walks left or right, as it is told."""
+
+    obs_types = ("low_dim", "text")
+
+    def __init__(self):
+        super().__init__(
+            {
+                "obs": {"position": {"shape": [2]}, "instruction": {"type": "text"}},
+                "action": {"shape": [2]},
+            }
+        )
+        self.window = Window(obs_offsets=(-1, 0), action_offsets=(0,))
+        self.weight = torch.nn.Parameter(torch.ones(1))
+
+    def compute_loss(self, batch):
+        raise NotImplementedError
+
+    def predict_action(self, obs, env_ids=None):
+        assert len(obs["instruction"]) == len(env_ids)
+        steps = torch.tensor([-3.0 if "left" in text else 3.0 for text in obs["instruction"]])
+        action = obs["position"][:, -1:].clone()
+        action[:, 0, 0] += steps
+        return {"action_pred": action}
+
+
+def test_a_policy_reads_text():
+    policy = ObedientPolicy()
+    options = dict(n_train=0, n_test=3, n_envs=2, n_workers=1, max_steps=8, progress=False)
+    with EnvRunner(TOY, policy.shape_meta, **options) as runner:
+        runner.run(LocalAgent(policy))
+    for episode in runner.episodes:
+        env, agent = make_env(TOY, 8), LocalAgent(policy)
+        observation, _ = env.reset(seed=episode.start.seed)
+        rewards, done = [], False
+        while not done:
+            towards_goal = observation["goal"][0] - observation["position"][0]
+            action = agent.act(observation).action[0]
+            assert (action[0] > observation["position"][0]) == (towards_goal >= 0)
+            observation, reward, terminated, truncated, _ = env.step(action)
+            rewards.append(reward)
+            done = terminated or truncated
+        assert (episode.sum_reward, episode.length) == (sum(rewards), len(rewards))
+
+
 def test_no_environment_is_built_in_this_process():
     env = {"factory": "toy_env:make_elsewhere", "kwargs": {"pid": os.getpid()}}
     with EnvRunner(env, SHAPE_META, n_train=0, n_test=1, max_steps=2, progress=False) as runner:

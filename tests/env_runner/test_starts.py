@@ -116,7 +116,7 @@ def test_the_command_line_chooses_a_group_a_list_or_a_data_set(tmp_path):
     (tmp_path / "demos.zarr").mkdir()
     path = str(tmp_path / "demos.zarr")
     assert group_from(path, known, None, None) == ("demos", {"episodes": path})
-    with pytest.raises(UserError, match="starts 'nowhere' are unknown; use corners, or a data set"):
+    with pytest.raises(UserError, match="starts 'nowhere' are unknown; use corners, a data set"):
         group_from("nowhere", known, None, None)
 
 
