@@ -169,7 +169,9 @@ class TaskSpec:
                 if section not in config:
                     raise UserError(f"shape_meta has no {section!r}; give it obs and action")
             obs = {key: _field(f"obs.{key}", entry) for key, entry in config["obs"].items()}
-            config = cls(obs, _field("action", config["action"]))
+            # A TaskSpec that went through Hydra is a mapping with these, too.
+            own = {name: config.get(name) for name in ("fps", "embodiment")}
+            config = cls(obs, _field("action", config["action"]), **own)
         given = {"fps": _fps(fps), "embodiment": _embodiment(embodiment)}
         return replace(config, **{k: v for k, v in given.items() if v is not None})
 
@@ -245,7 +247,7 @@ def _shape(name: str, kind: str, sizes: Any) -> tuple[int, ...]:
 
 def _parts(name: str, shape: tuple[int, ...], entry: Mapping[str, Any]) -> tuple[Part, ...]:
     rotation = entry.get("rotation_rep")
-    if entry.get("parts") is None:
+    if not entry.get("parts"):
         if rotation in REPRESENTATIONS and shape == (REPRESENTATIONS[rotation],):
             return (Part("rotation", shape[0], rotation),)
         return ()

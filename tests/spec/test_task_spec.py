@@ -135,7 +135,9 @@ def test_a_spec_survives_hydra():
     pose = {"shape": [3], "limits": [[0, 1], [0, 2], [-1, 1]]}
     spec = TaskSpec.parse({"obs": {"pose": pose}, "action": POSE}, fps=10)
     config = {"_target_": "builtins.dict"}
-    assert hydra.utils.instantiate(config, spec=spec, _convert_="object")["spec"] == spec
+    for convert in ("none", "all", "object"):
+        given = hydra.utils.instantiate(config, spec=spec, _convert_=convert)["spec"]
+        assert TaskSpec.parse(given) == spec
 
 
 def test_depth_and_text():
