@@ -35,7 +35,7 @@ class BasePolicy(nn.Module, ABC):
         normalization: normalization mode by modality, see :data:`NORMALIZATIONS`.
         normalizer: travels in the state_dict, so that a checkpoint deploys alone.
         embodiment: index of the robot that :meth:`predict_action` acts for, into the normaliser's
-            ``embodiment_names``.
+            ``embodiment_names``; or one index (B,) per row.
         obs_types: types of observations that the policy can read.
         inference_settings: constructor arguments that change neither the weights nor what is
             learned. They may be changed at inference and when a run is resumed.
@@ -54,7 +54,7 @@ class BasePolicy(nn.Module, ABC):
     debug_settings: ClassVar[Mapping[str, Any]] = {}
     window: Window
     n_action_steps: int = 1
-    embodiment: int = 0
+    embodiment: int | Tensor = 0
 
     def __init__(
         self,

@@ -415,10 +415,12 @@ class TrainWorkspace(BaseWorkspace):
         batch = self._to_device(self.dataset.__getitems__(next(iter(self.order))))
         part = self.order.part(0)
         ids = range(part.start, part.stop)  # each draws by its number in the whole batch
+        acting_for, policy.embodiment = policy.embodiment, batch["embodiment"]
         with undisturbed(policy, self.device, self.training.seed):
             policy.reset()
             predicted = policy.predict_action(batch["obs"], env_ids=ids)["action_pred"]
             policy.reset()
+        policy.embodiment = acting_for
         rows = [policy.window.action_offsets.index(t) for t in policy.action_pred_offsets]
         error = (predicted - batch["action"][:, rows]).square().mean(-1)
         error = error[~batch["action_is_pad"][:, rows]]
