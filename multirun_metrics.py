@@ -24,14 +24,16 @@ def parse_arguments() -> argparse.Namespace:
         nargs="+",
         required=True,
         metavar="DIR",
-        help="directory of a sweep, which holds train_0, train_1, ...; each on its own",
+        help="directory of a sweep, which holds train_0, train_1, ...; each is aggregated alone",
     )
     parser.add_argument(
         "-k",
         "--keys",
         nargs="+",
+        action="extend",
         metavar="KEY",
-        help=f"scores to aggregate (default: {' '.join(KEYS)}; with --table {KEYS[0]})",
+        help="scores to aggregate; the option may be repeated "
+        f"(default: {' '.join(KEYS)}; with --table {KEYS[0]})",
     )
     parser.add_argument(
         "--exclude", nargs="+", default=[], metavar="RUN", help="runs to leave out, such as train_1"
@@ -42,8 +44,8 @@ def parse_arguments() -> argparse.Namespace:
         nargs="?",
         const=DEFAULT_WATCH_S,
         metavar="SECONDS",
-        help="look again every so many seconds (%(const)g unless given), until every run has been "
-        "finished for a minute, or Ctrl-C; runs that stopped unfinished may be resumed, and are "
+        help="look again every SECONDS (default: %(const)g) until every run has been finished for "
+        "a minute, or until Ctrl-C; a run that stopped before its end may be resumed, so it is "
         "waited for",
     )
     parser.add_argument("--wandb-project", metavar="NAME", help="log the metrics to wandb as well")
@@ -51,7 +53,7 @@ def parse_arguments() -> argparse.Namespace:
         "--wandb-mode",
         choices=("offline", "online"),
         default="offline",
-        help="online is for who is logged in to wandb (default: %(default)s)",
+        help="online needs a login at wandb (default: %(default)s)",
     )
     parser.add_argument(
         "--table",
@@ -64,11 +66,11 @@ def parse_arguments() -> argparse.Namespace:
         nargs="+",
         default=["max", "last"],
         metavar="METRIC",
-        help="what a cell of --table shows (default: max last); all are in docs/sweeps.md",
+        help="what a cell of --table shows (default: max last); docs/sweeps.md lists all metrics",
     )
     arguments = parser.parse_args()
     if arguments.table and (arguments.watch is not None or arguments.wandb_project):
-        parser.error("--table goes neither with --watch nor with --wandb-project")
+        parser.error("--table cannot be combined with --watch or --wandb-project")
     if arguments.watch is not None and not arguments.watch > 0:
         parser.error(f"--watch {arguments.watch:g}: use more than 0 seconds")
     return arguments
@@ -77,7 +79,7 @@ def parse_arguments() -> argparse.Namespace:
 @reports_user_errors
 def main() -> None:
     arguments = parse_arguments()
-    # Imported late: --help and a mistyped option should not wait for matplotlib and scipy.
+    # Imported late, so that --help and a mistyped option do not wait for matplotlib.
     from diffusion_policy.runs.aggregate import aggregate_sweeps
     from diffusion_policy.runs.method_table import tabulate_sweeps
 

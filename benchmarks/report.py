@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import math
-import subprocess
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from itertools import groupby
-from pathlib import Path
 from typing import Any
 
 from benchmarks.case import Case
 from benchmarks.machine import describe
 from benchmarks.runner import Result
+from diffusion_policy.util.provenance import commit
+from diffusion_policy.util.tables import aligned_table
 
 HEADER = (
     "what",
@@ -26,19 +26,6 @@ HEADER = (
     "loop",
     "product",
 )
-_LEFT = {"what", "unit"}
-
-
-def commit() -> str:
-    """The commit that ran, with a + where files differ from it."""
-    described = subprocess.run(
-        ["git", "describe", "--always", "--dirty=+", "--exclude=*"],
-        cwd=Path(__file__).parent,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return described.stdout.strip() or "unknown"
 
 
 def heading() -> str:
@@ -50,14 +37,7 @@ def heading() -> str:
 def table(results: Sequence[Result]) -> str:
     """One line a case; ``loop`` and ``product`` are the machine's pace beside it."""
     rows = [HEADER, *(_row(result) for result in results)]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join(
-        "  ".join(
-            cell.ljust(width) if name in _LEFT else cell.rjust(width)
-            for name, cell, width in zip(HEADER, row, widths, strict=True)
-        ).rstrip()
-        for row in rows
-    )
+    return aligned_table(rows, left=[HEADER.index("what"), HEADER.index("unit")])
 
 
 def growth(results: Iterable[Result]) -> list[str]:

@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from diffusion_policy.checkpoint.checkpoint_file import load_checkpoint
+from diffusion_policy.checkpoint.config_changes import change_settings
 from diffusion_policy.checkpoint.policy_folder import load_policy_folder
 from diffusion_policy.checkpoint.trust import check_trusted
 from diffusion_policy.model.diffusion.ema_model import merged_state
@@ -135,34 +134,3 @@ def load_policy(
     saved = SavedPolicy.read(checkpoint)
     change_settings(saved.cfg, overrides)
     return saved.build(device, trust=trust), saved.cfg
-
-
-def change_settings(cfg: DictConfig, overrides: Sequence[str]) -> None:
-    """Set, in place, ``key=value`` of the policy or its runner; ``+key=value`` may be a new one.
-
-    Raises:
-        UserError: there is no such setting, or its value cannot be read.
-    """
-    remedy = "give key=value as in policy.noise_scheduler.num_inference_steps=10"
-    for override in overrides:
-        key, equals, value = override.lstrip("+").partition("=")
-        section = OmegaConf.select(cfg, key.rpartition(".")[0] or "?")
-        exists = OmegaConf.is_dict(section) and key.rpartition(".")[2] in section
-        adds = OmegaConf.is_dict(section) and override.startswith("+")
-        if not equals or not (exists or adds):
-            raise UserError(
-                f"override {override!r} names no setting of the checkpoint; {remedy}, or "
-                "+key=value for one that its config leaves at the default"
-            )
-        if not key.startswith(("policy.", "task.env_runner.")):
-            raise UserError(f"override {override!r} changes nothing here; {remedy}")
-        try:
-            (parsed,) = OverridesParser.create().parse_overrides([f"{key}={value}"])
-        except HydraException as error:
-            raise UserError(
-                f"override {override!r} cannot be read ({str(error).splitlines()[0]}); {remedy}"
-            ) from None
-        new = parsed.value()
-        if exists and OmegaConf.is_dict(OmegaConf.select(cfg, key)) != isinstance(new, dict):
-            raise UserError(f"override {override!r} gives a value to a section; {remedy}")
-        OmegaConf.update(cfg, key, new, force_add=True)

@@ -19,7 +19,8 @@ from omegaconf import DictConfig
 
 from diffusion_policy.agent.agent import Agent
 from diffusion_policy.agent.local import build_agent
-from diffusion_policy.checkpoint.saved_policy import SavedPolicy, change_settings
+from diffusion_policy.checkpoint.config_changes import change_settings
+from diffusion_policy.checkpoint.saved_policy import SavedPolicy
 from diffusion_policy.checkpoint.trust import check_trusted
 from diffusion_policy.env_runner.env_runner import EnvRunner
 from diffusion_policy.env_runner.episode import Episode

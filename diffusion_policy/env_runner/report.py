@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from diffusion_policy.env_runner.starts import starts_text
 from diffusion_policy.gym_util.video_writer import read_video
 from diffusion_policy.spec.start import Start
 from diffusion_policy.util.atomic_file import replacing
-from diffusion_policy.util.html_page import Html, data_url, escaped, page, png, table, video
+from diffusion_policy.util.html_page import data_url, png, render, video_url
 
 INFO_FILE = "eval_info.json"
 CONTACT_SHEET_FILE = "contact_sheet.png"
@@ -32,14 +32,36 @@ def write_report(info: Mapping[str, Any], output_dir: Path) -> Path:
         output_dir: its folder; videos are relative to it.
     """
     recorded = [episode for episode in info["per_episode"] if episode["video"]]
-    sheet = None
+    sheet = b""
     if recorded:
         sheet = png(contact_sheet(recorded, output_dir))
         with replacing(output_dir / CONTACT_SHEET_FILE) as partial:
             partial.write_bytes(sheet)
-    histogram = png(max_reward_histogram(info["per_episode"]))
+    failures = count_failures(info["per_episode"])
+    page = render(
+        "env_runner/report.html",
+        title=f"Evaluation of {info['config_name']}",
+        info=info,
+        score=info["aggregated"],
+        starts=starts_text(info),
+        histogram=data_url("image/png", png(max_reward_histogram(info["per_episode"]))),
+        sheet=sheet and data_url("image/png", sheet),
+        videos=[
+            {
+                **episode,
+                "start": Start.of_record(episode).label,
+                "url": video_url(output_dir / episode["video"], episode["video"]),
+            }
+            for episode in recorded
+        ],
+        near_misses=[
+            {**miss, "start": Start.of_record(miss).label}
+            for miss in info["aggregated"]["near_misses"]
+        ],
+        failures=[(kind, count, MEANINGS[kind]) for kind, count in failures.items()],
+    )
     with replacing(output_dir / REPORT_FILE) as partial:
-        partial.write_text(_page(info, histogram, sheet, _videos(recorded, output_dir)))
+        partial.write_text(page)
     return output_dir / REPORT_FILE
 
 
@@ -88,68 +110,3 @@ def max_reward_histogram(episodes: Sequence[Mapping[str, Any]]) -> Figure:
 
 def _outcome(episode: Mapping[str, Any]) -> tuple[str, str]:
     return ("success", _SUCCESS_COLOUR) if episode["success"] else ("failure", _FAILURE_COLOUR)
-
-
-def _videos(episodes: Iterable[Mapping[str, Any]], folder: Path) -> str:
-    figures = []
-    for episode in episodes:
-        outcome, _ = _outcome(episode)
-        caption = Html(
-            f'{Start.of_record(episode).label}: <b class="{outcome}">{outcome}</b>, '
-            f"max reward {episode['max_reward']:.3f}, {episode['length']} steps"
-        )
-        figures.append(video(folder / episode["video"], episode["video"], caption))
-    return "\n".join(figures)
-
-
-_STYLE = """
-.failures :is(th, td):is(:first-child, :last-child) { text-align: left; }
-.score { display: flex; flex-wrap: wrap; gap: 3em; margin: 1em 0; }
-.score b { display: block; font-size: 2.2em; line-height: 1.2; }
-.score span { color: #666; }
-"""
-
-
-def _page(info: Mapping[str, Any], histogram: bytes, sheet: bytes | None, videos: str) -> str:
-    score = info["aggregated"]
-    near_misses = score["near_misses"]
-    failures = count_failures(info["per_episode"])
-    versions = ", ".join(f"{name} {version}" for name, version in info["versions"].items())
-    title = f"Evaluation of {info['config_name']}"
-    success_low, success_high = score["success_ci95"]
-    reward_low, reward_high = score["mean_max_reward_ci95"]
-    pictures = "<p>No videos were recorded.</p>"
-    if sheet is not None:
-        pictures = (
-            f'<img alt="frames of the recorded episodes" src="{data_url("image/png", sheet)}">'
-            f'\n<div class="videos">\n{videos}\n</div>'
-        )
-    rows = ((kind, count, MEANINGS[kind]) for kind, count in failures.items())
-    misses = table(
-        ("start", "max reward", "steps"),
-        (
-            (Start.of_record(miss).label, f"{miss['max_reward']:.4f}", miss["length"])
-            for miss in near_misses
-        ),
-    )
-    body = f"""<p class="source">{escaped(info["checkpoint"])}</p>
-<div class="score">
-<div><b>{score["success_rate"]:.1%}</b>success rate<br>
-<span>95 % interval {success_low:.1%} to {success_high:.1%}</span></div>
-<div><b>{score["mean_max_reward"]:.3f}</b>mean max reward<br>
-<span>95 % interval {reward_low:.3f} to {reward_high:.3f}</span></div>
-<div><b>{score["n_episodes"]}</b>episodes<br>
-<span>{escaped(starts_text(info))}, {score["mean_length"]:.0f} steps on average</span></div>
-</div>
-<h2>How near the episodes came</h2>
-<img alt="histogram of max reward" src="{data_url("image/png", histogram)}">
-<h2>The first successes and failures</h2>
-{pictures}
-<h2>Failures</h2>
-{table(("", "failed episodes", "which is"), rows, name="failures")}
-<h2>Near misses</h2>
-<p>Episodes that failed although their reward came close to its top: {len(near_misses)}.</p>
-{misses if near_misses else ""}
-<h2>Run</h2>
-<p class="source">{info["duration_s"]:.0f} s; {escaped(versions)}</p>"""
-    return page(title, body, _STYLE)

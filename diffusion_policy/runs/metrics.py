@@ -1,6 +1,6 @@
-"""What a sweep over seeds reached, in a few numbers for each score.
+"""Metrics of a sweep over seeds: a few numbers for each score.
 
-They are those of ``multirun_metrics.py`` of the public Diffusion Policy code, by name and value.
+Names and values are those of ``multirun_metrics.py`` of the public Diffusion Policy code.
 """
 
 from __future__ import annotations
@@ -8,13 +8,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from scipy.ndimage import uniform_filter1d
 
 K = 10
-"""Evaluations that the smoothed metrics average."""
+"""Number of evaluations that the smoothed metrics average."""
+LOSSES = ("train_loss", "val_loss")
 
 
 @dataclass(frozen=True)
@@ -22,9 +22,9 @@ class Evaluations:
     """The N evaluations of a run by one score; all arrays are (N,) float64.
 
     Attributes:
-        steps: optimiser steps done before.
+        steps: optimiser step of the evaluation.
         values: the score.
-        train_loss, val_loss: logged with it; NaN where there is none.
+        train_loss, val_loss: the losses in the same record of the log; NaN if there is none.
     """
 
     steps: np.ndarray
@@ -36,32 +36,23 @@ class Evaluations:
         return len(self.values)
 
     def first(self, n: int) -> Evaluations:
-        """The first ``n`` of them."""
+        """The first ``n`` evaluations."""
         return Evaluations(self.steps[:n], self.values[:n], self.train_loss[:n], self.val_loss[:n])
 
 
-def evaluations(records: Sequence[Mapping[str, Any]], key: str) -> Evaluations:
-    """The evaluations among ``records``: those with a finite ``key``.
+def evaluations(log: Mapping[str, np.ndarray], key: str) -> Evaluations:
+    """Select the evaluations by the score ``key``.
 
-    A score that is not finite (the log then has it as text) evaluates nothing. A loss that is not
-    finite is no loss.
+    Args:
+        log: columns ``global_step``, ``key`` and :data:`LOSSES` of a log, (N,) each, with NaN where
+            a record has no finite value. A record without a finite score is no evaluation.
     """
-    rows = [
-        [number(record.get(name)) for name in ("global_step", key, "train_loss", "val_loss")]
-        for record in records
-    ]
-    table = np.array(rows, dtype=np.float64).reshape(-1, 4)
-    return Evaluations(*table[~np.isnan(table[:, :2]).any(axis=1)].T)
-
-
-def number(value: Any) -> float:
-    """``value`` as a number; NaN for all that is no finite number."""
-    is_number = isinstance(value, int | float) and math.isfinite(value)
-    return float(value) if is_number else math.nan
+    table = np.stack([log[name] for name in ("global_step", key, *LOSSES)])
+    return Evaluations(*table[:, ~np.isnan(table[:2]).any(axis=0)])
 
 
 def _around_max(run: Evaluations) -> float:
-    # Near the end the window moves back, so as to stay as wide.
+    # Near the end the window moves back, so that it keeps its width.
     end = min(int(run.values.argmax()) + K // 2, len(run))
     return run.values[max(0, end - K) : end].mean()
 
@@ -71,7 +62,7 @@ def _max_window(run: Evaluations) -> float:
 
 
 def _where_smallest(loss: np.ndarray, values: np.ndarray, n: int) -> float:
-    """Mean value at the ``n`` smallest losses; NaN when there are no losses."""
+    """Mean value at the ``n`` smallest losses; NaN if there are no losses."""
     order = np.argsort(loss, kind="stable")[: min(n, np.count_nonzero(~np.isnan(loss)))]
     return values[order].mean() if len(order) else math.nan
 
@@ -88,47 +79,53 @@ METRICS: Mapping[str, Callable[[Evaluations], float]] = {
 }
 """Metrics of one run, by name:
 
-- ``max``: the best value; ``last``: the last one;
+- ``max``: the best value; ``last``: the last value;
 - ``k_around_max``: mean of the K values around the best; ``max_k_window``: the best moving average
-  of K, the ends repeated. A single lucky evaluation moves these less;
-- ``min_train_loss``, ``min_val_loss``: the value where the loss was smallest, what choosing a
-  checkpoint by its loss gives; ``k_min_...``: mean of those at the K smallest losses.
+  of K values, with the first and last value repeated. One lucky evaluation changes these less;
+- ``min_train_loss``, ``min_val_loss``: the value where the loss was smallest, which is what
+  choosing a checkpoint by its loss gives; ``k_min_...``: mean value at the K smallest losses.
 """
 
 
 def common_length(runs: Sequence[Evaluations]) -> int:
-    """Evaluations that all ``runs`` have: a mean over runs compares like with like."""
+    """Number of evaluations that every run has. Means over runs use only these."""
     return min(map(len, runs), default=0)
 
 
 def aggregate(runs: Sequence[Evaluations], key: str) -> dict[str, float | int]:
-    """``<metric>/<key>``, a / of the key written _: means over runs cut to their common length.
+    """Average each metric over ``runs``, all cut to their common length.
 
-    A metric that one of the runs lacks (no loss was logged) is left out. ``metric_global_step`` is
-    the reference's name for the index, from 0, of the last evaluation that was counted; it is no
-    optimiser step. Nothing when there is no common evaluation.
+    Returns:
+        ``<metric>/<key>`` with each / of the key written as _. A metric that one of the runs lacks
+        (it logged no loss) is left out. ``metric_global_step/<key>`` is the index, from 0, of the
+        last evaluation that counts; the name is the reference's, it is no optimiser step. Empty if
+        there is no common evaluation.
     """
     n = common_length(runs)
     if n == 0:
         return {}
-    name = key.replace("/", "_")
     found: dict[str, float | int] = {}
     for metric, of_run in METRICS.items():
         value = float(np.mean([of_run(run.first(n)) for run in runs]))
         if not math.isnan(value):
-            found[f"{metric}/{name}"] = value
-    return {**found, f"metric_global_step/{name}": n - 1}
+            found[metric_name(metric, key)] = value
+    return {**found, metric_name("metric_global_step", key): n - 1}
+
+
+def metric_name(metric: str, key: str) -> str:
+    """Name of a metric of the score ``key`` in metrics.json."""
+    return f"{metric}/{key.replace('/', '_')}"
 
 
 def history(scores: Mapping[str, Sequence[Evaluations]]) -> list[dict[str, float | int]]:
-    """How the metrics grew: a record an evaluation that all runs have, as if it were the last.
+    """Compute the metrics after each evaluation that all runs have, as if it were the last one.
 
     Args:
-        scores: the runs by key.
+        scores: the runs by score.
 
     Returns:
-        Records of ``global_step`` (of the first run), the mean over runs of each key, and
-        :func:`aggregate` so far.
+        Records of ``global_step`` (of the first run), the mean over runs of each score, and
+        :func:`aggregate` up to there.
     """
     records = []
     for n in range(1, max(map(common_length, scores.values()), default=0) + 1):

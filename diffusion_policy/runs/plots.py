@@ -12,27 +12,27 @@ from diffusion_policy.util.statistics import mean_and_half_width
 
 Style = tuple[str, str]
 """Colour and line style of a group of runs."""
-# Okabe and Ito 2008, "Color universal design", without its yellow, which is faint on white.
+# Okabe and Ito 2008, "Color universal design". Its yellow is left out: it is faint on white.
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000")
 _LINES = ("-", "--", ":", "-.")
-_BINS = 200  # points of a curve at most: more are not seen
-_MARKED = 20  # points up to which each is marked
+_BINS = 200  # a curve has at most so many points: more cannot be seen
+_MARKED = 20  # a curve of at most so many points has a marker at each
 
 
 def group_styles(n: int) -> list[Style]:
-    """A style for each of ``n`` groups, all different up to 28."""
+    """Return a style for each of ``n`` groups; 28 are different."""
     styles = [(colour, line) for line in _LINES for colour in _COLOURS]
     return [styles[i % len(styles)] for i in range(n)]
 
 
 def score_curves(runs: Mapping[str, Sequence[Evaluations]]) -> Figure:
-    """A panel for each score: single runs thin, their mean with its 95 % interval.
+    """Draw a panel for each score: each run thin, and their mean with its 95 % interval.
 
-    The interval is that of a mean over seeds (Student's t), so one run has none. Mean and interval
-    end where the shortest run ends.
+    The interval is Student's t over seeds, so one run has none. Mean and interval end where the
+    shortest run ends.
 
     Args:
-        runs: of each score; none may be empty.
+        runs: at least one run for each score.
     """
     figure = Figure(figsize=(6 * len(runs), 4.2), layout="constrained")
     panels = figure.subplots(1, len(runs), squeeze=False)[0]
@@ -57,10 +57,10 @@ def score_curves(runs: Mapping[str, Sequence[Evaluations]]) -> Figure:
 
 
 def group_curves(groups: Sequence[Sequence[np.ndarray]], styles: Sequence[Style]) -> Figure:
-    """Curves of all runs in the style of their group: single runs thin, the mean of a group bold.
+    """Draw each run thin and the mean of each group bold, all in the style of the group.
 
     Args:
-        groups: a curve (N, 2) of step and value for each run of each group.
+        groups: for each run of each group a curve (N, 2) of step and value.
     """
     figure = Figure(figsize=(5.2, 3.2), layout="constrained")
     axes = figure.subplots()
@@ -82,6 +82,6 @@ def group_curves(groups: Sequence[Sequence[np.ndarray]], styles: Sequence[Style]
 
 
 def _binned(curve: np.ndarray, width: float) -> np.ndarray:
-    """(N, 2) -> (M, 2): the mean point of every ``width`` steps in which there are points."""
+    """(N, 2) -> (M, 2): average the points of every ``width`` steps; empty bins are left out."""
     _, bins, counts = np.unique(curve[:, 0] // width, return_inverse=True, return_counts=True)
     return np.stack([np.bincount(bins, column) / counts for column in curve.T], axis=1)

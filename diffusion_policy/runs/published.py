@@ -1,11 +1,18 @@
-"""Published scores on PushT, from the human demonstrations, beside which ours are put."""
+"""Published scores of a benchmark. They lie beside its task: ``env/<task>/published.yaml``."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+from omegaconf import OmegaConf
 
 Measure = Literal["success_rate", "mean_max_reward"]
+"""A score, as ``aggregated`` of ``eval_info.json`` names it."""
+_ENVIRONMENTS = Path(__file__).parents[1] / "env"
 
 
 @dataclass(frozen=True)
@@ -13,9 +20,9 @@ class Figure:
     """A published number.
 
     Attributes:
-        measure: what it is, as ``aggregated`` of ``eval_info.json`` names it.
+        measure: which score it is.
         value: at most 1.
-        of: what it was taken over, where several were published.
+        of: what the number is an average of, where several were published.
     """
 
     measure: Measure
@@ -29,71 +36,53 @@ class Setting:
 
     Attributes:
         name: for readers.
-        configs: the configs of ours that train it.
-        pictures: whether the policy sees any.
-        figures: published for it.
+        configs: our configs that train it.
+        observes: keypoints or images.
+        figures: what was published for it.
     """
 
     name: str
-    configs: tuple[str, ...]
-    pictures: bool
-    figures: tuple[Figure, ...]
+    configs: Sequence[str]
+    observes: str
+    figures: Sequence[Figure]
 
 
-def _dot(success_rate: float, mean_max_reward: float) -> tuple[Figure, ...]:
-    return Figure("success_rate", success_rate), Figure("mean_max_reward", mean_max_reward)
+@dataclass(frozen=True)
+class Benchmark:
+    """A task with published scores.
+
+    Attributes:
+        name: for readers.
+        demonstrations: kinds of demonstrations, and parts of a file's name that tell the kind.
+        protocol: how a run must be trained and scored to be compared: ``demonstrations`` (kind),
+            ``seeds`` (first and last) and ``env_runner`` (value and default of each setting).
+        settings: in the order of the table.
+        notes: what a reader should know about the published scores.
+    """
+
+    name: str
+    demonstrations: Mapping[str, Sequence[str]]
+    protocol: Mapping[str, Any]
+    settings: Sequence[Setting]
+    notes: str
+
+    def kind(self, demonstrations: str) -> str:
+        """The kind of a file of demonstrations, or the name of the file if it is of no kind."""
+        name = Path(demonstrations).name
+        for kind, parts in self.demonstrations.items():
+            if any(part in name for part in parts):
+                return kind
+        return name
 
 
-def _diffusion(best: float, last: float) -> tuple[Figure, ...]:
-    return (
-        Figure("mean_max_reward", last, "mean of the last ten checkpoints"),
-        Figure("mean_max_reward", best, "best checkpoint"),
-    )
-
-
-SETTINGS = (
-    Setting(
-        "DOT, keypoints",
-        (
-            "train_dot_pusht",
-            "train_dot_pusht_human",
-            "train_dot_pusht_lerobot",
-            "train_dot_pusht_published",
-        ),
-        pictures=False,
-        figures=_dot(0.845, 0.964),
-    ),
-    Setting(
-        "DOT, pictures",
-        ("train_dot_pusht_image", "train_dot_pusht_image_human"),
-        pictures=True,
-        figures=_dot(0.742, 0.936),
-    ),
-    Setting(
-        "Diffusion Policy, U-Net, keypoints",
-        ("train_diffusion_unet_pusht", "train_diffusion_unet_small_pusht"),
-        pictures=False,
-        figures=_diffusion(best=0.95, last=0.91),
-    ),
-    Setting(
-        "Diffusion Policy, transformer, keypoints",
-        ("train_diffusion_transformer_pusht", "train_diffusion_transformer_small_pusht"),
-        pictures=False,
-        figures=_diffusion(best=0.95, last=0.79),
-    ),
-    Setting(
-        "Diffusion Policy, U-Net, pictures",
-        ("train_diffusion_unet_pusht_image", "train_diffusion_unet_hybrid_pusht_image"),
-        pictures=True,
-        figures=_diffusion(best=0.91, last=0.84),
-    ),
-    Setting(
-        "Diffusion Policy, transformer, pictures",
-        (
-            "train_diffusion_transformer_pusht_image",
-            "train_diffusion_transformer_hybrid_pusht_image",
-        ),
-        pictures=True,
-        figures=_diffusion(best=0.78, last=0.66),
-    ),
-)
+@cache
+def benchmark(task: str = "pusht") -> Benchmark:
+    """Read the benchmark of a task of ``env/``."""
+    path = _ENVIRONMENTS / task / "published.yaml"
+    data: Any = OmegaConf.to_container(OmegaConf.load(path))
+    settings = [
+        Setting(**{**setting, "figures": [Figure(**figure) for figure in setting["figures"]]})
+        for setting in data["settings"]
+    ]
+    name = data.pop("benchmark")
+    return Benchmark(**{**data, "name": name, "settings": settings})

@@ -5,15 +5,22 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
 
-from diffusion_policy.checkpoint.checkpoint_file import load_checkpoint
 from diffusion_policy.env_runner.report import CONTACT_SHEET_FILE, INFO_FILE
-from diffusion_policy.runs.record_page import NOTES_FILE, README_FILE, result_page, title_of
+from diffusion_policy.runs.episodes import EPISODES_FILE, write_episodes
+from diffusion_policy.runs.record_page import (
+    NOTES_FILE,
+    OVERVIEW_FILE,
+    README_FILE,
+    result_page,
+    title_of,
+)
 from diffusion_policy.runs.result import CONFIG_FILE
 from diffusion_policy.util.atomic_file import replacing, set_aside_path
 from diffusion_policy.util.errors import UserError
@@ -28,31 +35,34 @@ _CONTENTS = {
     NOTES_FILE,
     CONFIG_FILE,
     INFO_FILE,
+    EPISODES_FILE,
     LAUNCHES_FILE,
-    "curves.png",
-    CONTACT_SHEET_FILE,
+    OVERVIEW_FILE,
     _VIDEOS,
+    "curves.png",  # of earlier versions, as the next one
+    CONTACT_SHEET_FILE,
 }
+_WEBP_QUALITY = 80  # text of the curves stays sharp
 
 
 def record_result(
     run: Path, evaluation: Path, output: Path, *, title: str | None = None, overwrite: bool = False
 ) -> None:
-    """Write README, config, records, pictures and videos to ``output``.
+    """Write README, config, records, an overview image and two videos to ``output``.
 
     Paths below ``run`` and ``evaluation`` are written as ``data/outputs/<run>`` and
-    ``data/eval/<name>``, so that the pages tell nothing of the machine's folders.
+    ``data/eval/<name>``, so that the record does not show the folders of the machine.
 
     Args:
         run: output directory of train.py.
         evaluation: output directory of eval.py.
-        title: of the README; None is that of the earlier record, or the name of ``output``.
-        overwrite: replace an earlier record, all but its ``notes.md``: what people wrote stands
-            in that file, and the README shows it.
+        title: heading of the README. None takes that of the earlier record, or the name of
+            ``output``.
+        overwrite: replace an earlier record, except for its ``notes.md``.
 
     Raises:
         UserError: something is missing, run and evaluation do not belong together, or ``output``
-            exists or holds other things.
+            exists or holds other files.
     """
     _require(run, LOG_FILE)
     _require(evaluation, INFO_FILE, CONTACT_SHEET_FILE)
@@ -63,26 +73,72 @@ def record_result(
         raise UserError(f"{evaluation} is of an earlier version; evaluate the checkpoint again")
     checkpoint = Path(info["checkpoint"])
     _check_together(run, evaluation, info, launches[-1]["steps"][1])
-    _require(evaluation, *(episode["video"] for episode in info["per_episode"] if episode["video"]))
+    videos = keep_two_videos(info["per_episode"], _VIDEOS)
+    _require(evaluation, *videos.values())
     info = _neutral(info, run, evaluation)
-    # Not that of the run's folder, which a later launch may have written.
-    cfg = OmegaConf.create(load_checkpoint(checkpoint)["config"])
     with writing(output), replacing(output) as folder:
         (folder / _VIDEOS).mkdir(parents=True)
-        for episode in info["per_episode"]:
-            if episode["video"]:
-                source = evaluation / episode["video"]
-                episode["video"] = f"{_VIDEOS}/{source.name}"
-                shutil.copyfile(source, folder / episode["video"])
-        shutil.copyfile(evaluation / CONTACT_SHEET_FILE, folder / CONTACT_SHEET_FILE)
-        plot_curves(run / LOG_FILE, folder / "curves.png")
-        config = _neutral(OmegaConf.to_container(cfg, resolve=True), run, evaluation)
+        for name, source in videos.items():
+            shutil.copyfile(evaluation / source, folder / name)
+        with tempfile.TemporaryDirectory() as temporary:
+            curves = Path(temporary, "curves.png")
+            plot_curves(run / LOG_FILE, curves)
+            stack_images([curves, evaluation / CONTACT_SHEET_FILE], folder / OVERVIEW_FILE)
+        config = _neutral(_config(checkpoint), run, evaluation)
         OmegaConf.save(OmegaConf.create(config), folder / CONFIG_FILE)
-        for name, content in ((INFO_FILE, info), (LAUNCHES_FILE, launches)):
-            (folder / name).write_text(json.dumps(content, indent=2) + "\n")
+        (folder / LAUNCHES_FILE).write_text(json.dumps(launches, indent=2) + "\n")
+        write_info(folder, info)
         if (output / NOTES_FILE).is_file():
             shutil.copyfile(output / NOTES_FILE, folder / NOTES_FILE)
         (folder / README_FILE).write_text(result_page(folder, title or title_of(output)))
+
+
+def keep_two_videos(episodes: Sequence[dict[str, Any]], folder: str) -> dict[str, str]:
+    """Keep the videos of the first success and the first failure, and name them in ``folder``.
+
+    Returns:
+        Former name by new name.
+    """
+    kept: dict[bool, dict[str, Any]] = {}
+    for episode in episodes:
+        if episode["video"] and kept.setdefault(episode["success"], episode) is not episode:
+            episode["video"] = None
+    renamed = {}
+    for episode in kept.values():
+        name = f"{folder}/{Path(episode['video']).name}"
+        renamed[name] = episode["video"]
+        episode["video"] = name
+    return renamed
+
+
+def write_info(folder: Path, info: Mapping[str, Any]) -> None:
+    """Write what eval.py recorded: the episodes as a table, the rest as JSON."""
+    aggregated = {k: v for k, v in info["aggregated"].items() if k != "near_misses"}
+    short = {k: v for k, v in info.items() if k != "per_episode"} | {"aggregated": aggregated}
+    (folder / INFO_FILE).write_text(json.dumps(short, indent=2) + "\n")
+    write_episodes(folder / EPISODES_FILE, info["per_episode"])
+
+
+def stack_images(sources: Sequence[Path], output: Path) -> None:
+    """Write images below each other, all as wide as the widest, as one small file."""
+    import cv2
+
+    images: list[Any] = [cv2.imread(str(source)) for source in sources]
+    width = max(image.shape[1] for image in images)
+    scaled = [
+        cv2.resize(image, (width, round(width / image.shape[1] * image.shape[0])))
+        for image in images
+    ]
+    cv2.imwrite(str(output), cv2.vconcat(scaled), [cv2.IMWRITE_WEBP_QUALITY, _WEBP_QUALITY])
+
+
+def _config(checkpoint: Path) -> Any:
+    """Config in a checkpoint. A later launch may have changed the one in the run's folder."""
+    # Imported late: it loads torch, which nothing else here needs.
+    from diffusion_policy.checkpoint.checkpoint_file import load_checkpoint
+
+    cfg = OmegaConf.create(load_checkpoint(checkpoint)["config"])
+    return OmegaConf.to_container(cfg, resolve=True)
 
 
 def _require(folder: Path, *names: str) -> None:
@@ -95,15 +151,15 @@ def _require(folder: Path, *names: str) -> None:
 
 
 def _check_together(run: Path, evaluation: Path, info: Mapping[str, Any], n_steps: int) -> None:
-    """An exported folder is refused as well: it does not tell which run it came from."""
+    """Refuse an evaluation of another run, or of an exported folder, which names no run."""
     checkpoint, checkpoints = info["checkpoint"], run / "checkpoints"
     if not Path(checkpoint).resolve().is_relative_to(checkpoints.resolve()):
         raise UserError(
             f"{evaluation} is of {checkpoint}, which does not lie in {checkpoints}; give the "
-            "evaluation of a checkpoint of that run, in the folder where it was evaluated"
+            "evaluation of a checkpoint of that run, from the folder where you evaluated it"
         )
     evaluated = info.get("global_step")
-    if evaluated not in (None, n_steps):  # earlier versions did not tell
+    if evaluated not in (None, n_steps):  # earlier versions did not write it
         raise UserError(
             f"{evaluation} is of step {evaluated:,} of {run}, which went on to {n_steps:,}; "
             "evaluate the last checkpoint"
@@ -128,11 +184,11 @@ def _check_output(output: Path, overwrite: bool) -> None:
 
 
 def _neutral(value: Any, run: Path, evaluation: Path) -> Any:
-    """``value`` with the two folders, however they are given, under the names of the docs."""
+    """Replace the paths of the two folders, however they are spelt, by the names in the docs."""
     text = json.dumps(value, ensure_ascii=False)
     for folder, name in ((run, "data/outputs/<run>"), (evaluation, "data/eval/<name>")):
         for spelling in {str(folder.resolve()), str(folder)}:
-            # A bare word may mean other things as well.
+            # A single word may mean something else.
             here = r"(\./)*" if "/" in spelling else r"(\./)+"
             text = re.sub(rf"(?<![\w/.-]){here}{re.escape(spelling)}(?![\w.-])", name, text)
     return json.loads(text)

@@ -1,4 +1,4 @@
-"""The page of a recorded run: what it was, what it reached, and why episodes failed."""
+"""The page of a recorded run: what it was, its score, and why episodes failed."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any
 from diffusion_policy.env_runner.failures import LAST_STEPS, MEANINGS, count_failures, failure_kind
 from diffusion_policy.env_runner.starts import starts_text
 from diffusion_policy.runs.result import Result, duration, thousandths
-from diffusion_policy.runs.results_table import markdown_table
 from diffusion_policy.runs.seeds import SeedGroup
 from diffusion_policy.spec.start import Start
+from diffusion_policy.util.tables import markdown_table
 
 _TEXT = """# {title}
 
@@ -21,38 +21,33 @@ _TEXT = """# {title}
 {commands}
 ```
 
-{remarks}![Curves](curves.png)
-
-## Failures
+{remarks}## Failures
 
 {failures}
 
-The first kind that applies counts. {near_misses}
+Each failed episode counts for the first kind that applies. {near_misses}
 
-## The first successes and failures
+## Curves and episodes
 
 {episodes}
 
-![Frames of these episodes](contact_sheet.png)
+![Curves of the training; frames of the first successes and failures]({overview})
 
-`config.yaml` is the resolved config, `eval_info.json` the record of every episode, `launches.json`
-that of the training. Published scores beside this one: [RESULTS.md](../../../RESULTS.md).
+`config.yaml` is the resolved config, `eval_info.json` the record of the evaluation,
+`episodes.csv.gz` a row for each of its episodes, and `launches.json` the record of the training.
+[RESULTS.md](../../../RESULTS.md) shows published scores beside this one.
 """
-
-
-README_FILE, NOTES_FILE = "README.md", "notes.md"
+README_FILE, NOTES_FILE, OVERVIEW_FILE = "README.md", "notes.md", "overview.webp"
 
 
 def result_page(folder: Path, title: str | None = None) -> str:
-    """The README of a folder of results, whose videos are relative to it.
-
-    What people wrote in its ``notes.md`` follows the commands.
+    """Return the README of a folder of results. Its ``notes.md`` is put below the commands.
 
     Args:
-        title: None is :func:`title_of` the folder.
+        title: the heading; None takes :func:`title_of` the folder.
 
     Raises:
-        UserError: the folder does not tell how the run came about.
+        UserError: the folder has no launches.json.
     """
     result, notes = Result.read(folder), folder / NOTES_FILE
     remarks = notes.read_text().strip() if notes.is_file() else ""
@@ -64,9 +59,10 @@ def result_page(folder: Path, title: str | None = None) -> str:
         commands="\n".join(dict.fromkeys(commands)),
         remarks=f"{remarks}\n\n" if remarks else "",
         failures=markdown_table(
-            ("", "episodes", "which is"),
+            ("kind", "episodes", "definition"),
             [(kind, count, MEANINGS[kind]) for kind, count in failures.items()],
         ),
+        overview=OVERVIEW_FILE,
         near_misses=_near_misses(result.info["per_episode"]),
         episodes=markdown_table(
             ("seed", "outcome", "max reward", "reached at step", "steps", "video"),
@@ -76,7 +72,7 @@ def result_page(folder: Path, title: str | None = None) -> str:
 
 
 def title_of(folder: Path) -> str:
-    """The heading of the README that is there, or else the folder's name."""
+    """The heading of the README in the folder, or else the folder's name."""
     readme = folder / README_FILE
     first = readme.read_text().partition("\n")[0] if readme.is_file() else ""
     return first.removeprefix("# ") if first.startswith("# ") else folder.name
@@ -91,7 +87,7 @@ def _facts(result: Result) -> list[tuple[str, str]]:
         (
             "score",
             f"**{alone.text('success_rate')} success**, {n_successes} of {n_episodes}; "
-            f"mean max reward {alone.text('mean_max_reward')}; brackets hold 95 % intervals, "
+            f"mean max reward {alone.text('mean_max_reward')}; 95 % intervals in brackets, all "
             "rounded down",
         ),
         (
@@ -100,7 +96,7 @@ def _facts(result: Result) -> list[tuple[str, str]]:
         ),
         ("policy", f"`{cfg.policy._target_.rpartition('.')[2]}`, config `{cfg.name}`"),
         ("demonstrations", f"{result.demonstrations}: `{cfg.task.dataset.path}`"),
-        ("training", f"{result.effort}, rollouts included"),
+        ("training", f"{result.effort}, with rollouts"),
         ("seed", str(cfg.training.seed)),
         ("commit", _each(result, "commit")),
         ("machine", _each(result, "machine")),
@@ -110,21 +106,21 @@ def _facts(result: Result) -> list[tuple[str, str]]:
 
 
 def _changes(info: Mapping[str, Any]) -> list[str]:
-    """In what the evaluated policy was another than the trained one."""
+    """How the evaluated policy differs from the trained one."""
     changes = [f"`{override}`" for override in info.get("overrides", [])]
     precision = info.get("precision", "fp32")  # earlier versions had no other
     return changes if precision == "fp32" else [*changes, f"matrix products in {precision}"]
 
 
 def _each(result: Result, key: str) -> str:
-    """What the launches say of ``key``, and the evaluation where it says another thing."""
+    """``key`` of the launches, and of the evaluation where it differs."""
     trained = " and ".join(dict.fromkeys(launch[key] for launch in result.launches))
     evaluated = result.info[key]
     return trained if trained == evaluated else f"{trained}; evaluation {evaluated}"
 
 
 def _near_misses(episodes: Iterable[Mapping[str, Any]]) -> str:
-    """Whether near misses would have needed more time, or did no more with it."""
+    """Tell whether the near misses would have needed more time, or had stopped improving."""
     near_misses = [
         episode
         for episode in episodes
@@ -132,8 +128,8 @@ def _near_misses(episodes: Iterable[Mapping[str, Any]]) -> str:
     ]
     early = sum(episode["best_step"] <= episode["length"] - LAST_STEPS for episode in near_misses)
     return (
-        f"{early} of the {len(near_misses)} near misses had stopped getting better: their "
-        f"best reward came {LAST_STEPS} steps or more before the end."
+        f"{early} of the {len(near_misses)} near misses had stopped improving: their best reward "
+        f"came {LAST_STEPS} steps or more before the end."
     )
 
 

@@ -1,4 +1,4 @@
-"""A folder of ``docs/results``: what a finished run was, and what it reached."""
+"""A folder of ``docs/results``: a finished run and its score."""
 
 from __future__ import annotations
 
@@ -12,8 +12,12 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from diffusion_policy.checkpoint.saved_policy import change_settings
+from diffusion_policy.checkpoint.config_changes import change_settings
+from diffusion_policy.checkpoint.migration import migrate_config
 from diffusion_policy.env_runner.report import INFO_FILE
+from diffusion_policy.runs.episodes import EPISODES_FILE, read_episodes
+from diffusion_policy.runs.published import benchmark
+from diffusion_policy.util.config import config_leaves
 from diffusion_policy.workspace.launches import read_launches
 
 CONFIG_FILE = "config.yaml"
@@ -21,33 +25,40 @@ CONFIG_FILE = "config.yaml"
 
 @dataclass(frozen=True)
 class Result:
-    """A run and its evaluation.
+    """A run on record and its evaluation.
 
     Attributes:
-        name: of the folder.
-        cfg: resolved config of the run.
-        info: what its evaluation wrote, see docs/evaluation.md.
-        launches: how the run came about, see :mod:`diffusion_policy.workspace.launches`.
+        directory: the folder.
+        cfg: resolved config of the run, in today's form.
+        info: what eval.py wrote, see docs/evaluation.md.
+        launches: see :mod:`diffusion_policy.workspace.launches`.
     """
 
-    name: str
+    directory: Path
     cfg: DictConfig
     info: Mapping[str, Any]
     launches: list[dict[str, Any]]
 
     @classmethod
-    def read(cls, folder: Path) -> Result:
-        """Read a folder of results.
+    def read(cls, directory: Path) -> Result:
+        """Read a folder of results, of this version or an earlier one.
 
         Raises:
-            UserError: it does not tell how the run came about.
+            UserError: the folder has no launches.json, or it is damaged.
         """
-        return cls(
-            folder.name,
-            OmegaConf.load(folder / CONFIG_FILE),
-            json.loads((folder / INFO_FILE).read_text()),
-            read_launches(folder),
-        )
+        info = json.loads((directory / INFO_FILE).read_text())
+        if "per_episode" not in info:  # earlier versions kept the episodes in the same file
+            info["per_episode"] = read_episodes(directory / EPISODES_FILE)
+        cfg: Any = OmegaConf.load(directory / CONFIG_FILE)
+        return cls(directory, migrate_config(cfg), info, read_launches(directory))
+
+    @property
+    def name(self) -> str:
+        return self.directory.name
+
+    @property
+    def seed(self) -> int:
+        return self.cfg.training.seed
 
     @property
     def score(self) -> Mapping[str, Any]:
@@ -55,81 +66,82 @@ class Result:
 
     @property
     def evaluated_cfg(self) -> DictConfig:
-        """The config with what the evaluation changed."""
+        """The config with the settings that the evaluation changed."""
         cfg = copy.deepcopy(self.cfg)
         change_settings(cfg, self.info.get("overrides", []))
         return cfg
 
     @property
-    def demonstrations(self) -> str:
-        """``human`` or ``scripted`` for those that docs/data.md names, else the file's name."""
-        name = Path(self.cfg.task.dataset.path).name
-        for kind, marks in {"scripted": ("scripted",), "human": ("human", "cchi")}.items():
-            if any(mark in name for mark in marks):
-                return kind
-        return name
+    def settings(self) -> Mapping[str, Any]:
+        """Config of training and evaluation, flat."""
+        return {
+            **config_leaves(self.evaluated_cfg),
+            "evaluation.seeds": self.info["seed_range"],
+            "evaluation.as_published": self.scored_as_published,
+            "evaluation.precision": self.info.get("precision", "fp32"),
+        }
 
     @property
-    def sees_pictures(self) -> bool:
-        """Whether one of the observations is a picture."""
-        return any(obs.get("type") == "rgb" for obs in self.cfg.task.shape_meta.obs.values())
+    def demonstrations(self) -> str:
+        """Kind of the demonstrations: human, scripted, or the name of the file."""
+        return benchmark().kind(self.cfg.task.dataset.path)
+
+    @property
+    def observes(self) -> str:
+        """``images`` if one of the observations is an image, else ``keypoints``."""
+        obs = self.cfg.task.shape_meta.obs.values()
+        return "images" if any(field.get("type") == "rgb" for field in obs) else "keypoints"
 
     @property
     def scored_as_published(self) -> bool:
-        """The end of the run, on PushT as published, from 1000 starts of the usual seeds."""
-        cfg = self.evaluated_cfg
-        expected = {  # and what it is where a config does not tell
-            "env.id": ("diffusion_policy/PushT-v0", None),
-            "env.kwargs.legacy": (True, True),
-            "max_steps": (300, None),
-            "n_latency_steps": (0, 0),
-        }
+        """Whether the last checkpoint was scored by the protocol of the published scores."""
+        protocol, runner = benchmark().protocol, self.evaluated_cfg.task.env_runner
         return (
             all(
-                OmegaConf.select(cfg, f"task.env_runner.{key}", default=default) == value
-                for key, (value, default) in expected.items()
+                OmegaConf.select(runner, key, default=setting["default"]) == setting["value"]
+                for key, setting in protocol["env_runner"].items()
             )
             and self._is_of_the_end
-            and self.info["seed_range"] == [100_000, 100_999]
+            and self.info["seed_range"] == protocol["seeds"]
         )
 
     @property
     def _is_of_the_end(self) -> bool:
         step = self.info.get("global_step")
-        if step is None:  # earlier versions did not tell
+        if step is None:  # earlier versions did not write it
             return Path(self.info["checkpoint"]).name == "latest.ckpt"
         return step == self.n_steps
 
     @property
     def n_steps(self) -> int:
-        """Optimiser steps."""
+        """Number of optimiser steps."""
         return self.launches[-1]["steps"][1]
 
     @property
     def seconds(self) -> float:
-        """Wall time of the training, rollouts included."""
+        """Wall time of the training, with rollouts."""
         return sum(launch["seconds"] for launch in self.launches)
 
     @property
     def batch_size(self) -> int:
-        """Samples of an optimiser step."""
+        """Number of samples of an optimiser step."""
         return self.cfg.dataloader.batch_size * self.cfg.training.gradient_accumulate_every
 
     @property
     def effort(self) -> str:
-        """What the training took."""
-        # The first launches of a run may be older than the record of launches.
+        """Steps, batch size and time of the training."""
+        # The first launches of a run may be older than launches.json.
         more = "more than " if self.launches[0]["steps"][0] > 0 else ""
         return f"{self.n_steps:,} steps of {self.batch_size} in {more}{duration(self.seconds)}"
 
 
 def percent(share: float) -> str:
-    """A share in percent, rounded down: 0.67699 is 67.6."""
+    """A share in percent, rounded down: 0.67699 becomes 67.6."""
     return _rounded_down(100 * Decimal(repr(share)), "0.1")
 
 
 def thousandths(value: float) -> str:
-    """Three digits, rounded down: 0.9519 is 0.951."""
+    """Three digits, rounded down: 0.9519 becomes 0.951."""
     return _rounded_down(Decimal(repr(value)), "0.001")
 
 
@@ -138,6 +150,6 @@ def _rounded_down(value: Decimal, unit: str) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Minutes below two hours, hours above."""
+    """Minutes below two hours, else hours."""
     minutes = seconds / 60
     return f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:.1f} h"

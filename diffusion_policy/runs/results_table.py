@@ -1,15 +1,16 @@
-"""``RESULTS.md``: all recorded runs in one table, beside what was published."""
+"""``RESULTS.md``: all runs on record in one table, beside the published scores."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from diffusion_policy.env_runner.report import INFO_FILE
-from diffusion_policy.runs.published import SETTINGS, Figure, Measure, Setting
+from diffusion_policy.runs.published import Figure, Measure, Setting, benchmark
 from diffusion_policy.runs.result import Result
 from diffusion_policy.runs.seeds import SeedGroup, group_by_seed
 from diffusion_policy.util.errors import UserError
+from diffusion_policy.util.tables import markdown_table
 
 _HEADER = (
     "setting",
@@ -23,51 +24,51 @@ _HEADER = (
 )
 _TEXT = """# Results
 
-PushT, ours beside published. Each run of ours is the last checkpoint of one training, scored on
-the starts of seeds 100000 to 100999 unless its row says otherwise. Brackets hold 95 % intervals:
-over the episodes of a single run, and over seeds (Student's t) where several were trained, whose
-mean then stands before them.
-Our figures are rounded down, and a published one is reached only if ours, unrounded, is no smaller;
-*clearly*, if the lower end of our interval is above it. The published ones came without intervals.
-The page of a run tells command, commit and machine, and what to bear in mind beside the published
-figure.
+{benchmark}: our scores beside published ones. Each of our runs is the last checkpoint of one
+training. It is scored on the episodes of seeds {seeds[0]} to {seeds[1]} unless its row says
+otherwise. Brackets hold 95 % intervals: over the episodes of a single run, or over seeds (Student's
+t) where we trained several; the number before the brackets is then their mean.
+Our figures are rounded down. A published figure is *reached* if ours, before rounding, is not
+smaller. It is *clearly* reached if the lower end of our interval is above it. The published figures
+came without intervals. The page of each run gives its commands, commit and machine, and how far it
+can be compared with the published figure.
 
 {table}
 
-Published for DOT: 1000 episodes, after a million steps of 24 samples; its report also tells of one
-checkpoint on keypoints with some 94 %. For Diffusion Policy: means over 3 seeds and 50 starts,
-keypoints after 4,500 epochs of batch 256; no success rates. All of it comes from the human
-demonstrations and episodes of 300 steps: runs on others, and those scored in another way, have
-nothing beside them.
-
+{notes}
 This page is written by `python -m diffusion_policy.scripts.results_table` from `docs/results/`.
 """
 
 
 def results_page(root: Path) -> str:
-    """The text of ``RESULTS.md``.
+    """Return the text of ``RESULTS.md``.
 
     Args:
-        root: of the repository.
+        root: root of the repository.
 
     Raises:
-        UserError: there are no results, or a folder of them does not tell how its run came about.
+        UserError: there are no results, or a folder of results has no launches.json.
     """
     results = [Result.read(folder) for folder in recorded(root)]
-    return _TEXT.format(table=markdown_table(_HEADER, _rows(results)))
+    return _TEXT.format(
+        benchmark=benchmark().name,
+        seeds=benchmark().protocol["seeds"],
+        notes=benchmark().notes,
+        table=markdown_table(_HEADER, rows(results)),
+    )
 
 
 def recorded(root: Path) -> list[Path]:
-    """The folders of results.
+    """Return the folders of results.
 
     Args:
-        root: of the repository.
+        root: root of the repository.
 
     Raises:
         UserError: there are none.
     """
     infos = (root / "docs/results").glob(f"*/{INFO_FILE}")
-    # Hidden ones are what an interrupted record_result left.
+    # An interrupted record_result leaves a hidden folder.
     folders = sorted(path.parent for path in infos if not path.parent.name.startswith("."))
     if not folders:
         raise UserError(
@@ -77,15 +78,11 @@ def recorded(root: Path) -> list[Path]:
     return folders
 
 
-def markdown_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """A table as GitHub draws it."""
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
-
-
-def _rows(results: Sequence[Result]) -> Iterable[Sequence[str]]:
+def rows(results: Sequence[Result]) -> Iterator[Sequence[str]]:
+    """The rows of the table: first what compares with published scores, then the rest."""
     left = list(results)
-    for setting in SETTINGS:
+    settings = benchmark().settings
+    for setting in settings:
         ours = [result for result in left if _compares(result, setting)]
         left = [result for result in left if result not in ours]
         for group in group_by_seed(ours):
@@ -94,7 +91,7 @@ def _rows(results: Sequence[Result]) -> Iterable[Sequence[str]]:
             yield _row(setting.name, setting.figures, None)
     for group in group_by_seed(left):
         first = group.results[0]
-        named = [setting.name for setting in SETTINGS if _is_of(first, setting)]
+        named = [setting.name for setting in settings if _is_of(first, setting)]
         remarks = [(named or [first.cfg.name])[0], f"{first.demonstrations} demonstrations"]
         if not first.scored_as_published:
             remarks.append("scored otherwise")
@@ -102,13 +99,16 @@ def _rows(results: Sequence[Result]) -> Iterable[Sequence[str]]:
 
 
 def _is_of(result: Result, setting: Setting) -> bool:
-    return result.cfg.name in setting.configs and result.sees_pictures == setting.pictures
+    return result.cfg.name in setting.configs and result.observes == setting.observes
 
 
 def _compares(result: Result, setting: Setting) -> bool:
     """Whether the published figures of ``setting`` may stand beside ``result``."""
+    demonstrations = benchmark().protocol["demonstrations"]
     return (
-        _is_of(result, setting) and result.demonstrations == "human" and result.scored_as_published
+        _is_of(result, setting)
+        and result.demonstrations == demonstrations
+        and result.scored_as_published
     )
 
 
@@ -120,17 +120,14 @@ def _row(name: str, figures: Sequence[Figure], ours: SeedGroup | None) -> Sequen
         )
         training = ours.effort
         success, reward = ours.text("success_rate"), ours.text("mean_max_reward")
-    published_success, published_reward = (
-        _published(figures, measure) for measure in ("success_rate", "mean_max_reward")
-    )
     return (
         name,
         run,
         training,
         success,
-        published_success,
+        _published(figures, "success_rate"),
         reward,
-        published_reward,
+        _published(figures, "mean_max_reward"),
         _verdict(figures, ours),
     )
 
@@ -144,9 +141,9 @@ def _published(figures: Iterable[Figure], measure: Measure) -> str:
 
 
 def _shown(figure: Figure) -> str:
-    return (
-        f"{100 * figure.value:.1f} %" if figure.measure == "success_rate" else f"{figure.value:g}"
-    )
+    if figure.measure == "success_rate":
+        return f"{100 * figure.value:.1f} %"
+    return f"{figure.value:g}"
 
 
 def _verdict(figures: Sequence[Figure], ours: SeedGroup | None) -> str:
@@ -154,11 +151,10 @@ def _verdict(figures: Sequence[Figure], ours: SeedGroup | None) -> str:
         return "nothing published"
     if ours is None:
         return "not tried"
-    reached = [ours.mean(figure.measure) >= figure.value for figure in figures]
-    if all(reached):
+    missed = [figure for figure in figures if ours.mean(figure.measure) < figure.value]
+    if not missed:
         above = all(ours.interval(figure.measure)[0] > figure.value for figure in figures)
         return "**clearly reached**" if above else "**reached**"
-    if not any(reached):
+    if len(missed) == len(figures):
         return "not reached"
-    missed = (figure for figure, done in zip(figures, reached, strict=True) if not done)
     return f"partly: not {', '.join(map(_shown, missed))}"

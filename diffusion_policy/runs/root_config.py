@@ -1,4 +1,4 @@
-"""The config that the jobs of a sweep have in common, at the root of the sweep."""
+"""The config that the jobs of a sweep share, in the directory of the sweep."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from diffusion_policy.util.atomic_file import replacing
 class WriteRootConfig(Callback):
     """Writes ``config.yaml`` to the directory of a new sweep before its first job starts.
 
-    It holds what was set for all jobs, without the settings that differ among them; each job's own
-    config is in its ``.hydra/``.
+    It leaves out the settings that differ between the jobs. The whole config of a job is in its
+    folder ``.hydra/``.
     """
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         path = Path(config.hydra.sweep.dir) / "config.yaml"
         if path.exists():
             return
-        common = OmegaConf.masked_copy(config, [key for key in config if key != "hydra"])
+        common = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
         OmegaConf.resolve(common)
         OmegaConf.set_struct(common, False)
         overrides = OverridesParser.create().parse_overrides(list(config.hydra.overrides.task))
         for override in overrides:
             if override.is_sweep_override() and not override.is_delete():
-                section, _, key = override.key_or_group.rpartition(".")
-                (OmegaConf.select(common, section) if section else common).pop(key, None)
+                parent, _, name = override.key_or_group.rpartition(".")
+                (OmegaConf.select(common, parent) if parent else common).pop(name, None)
         with replacing(path) as partial:
             partial.write_text(OmegaConf.to_yaml(common))

@@ -1,20 +1,37 @@
-"""Which settings tell runs apart, and which runs are the same experiment under other seeds."""
+"""Which settings differ between runs, and which runs are one experiment with several seeds."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Hashable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
 
-from diffusion_policy.runs.runs import Run
 from diffusion_policy.util.errors import UserError
 from diffusion_policy.workspace.changed_settings import ABSENT, WITHOUT_EFFECT, is_among, since_then
 
-T = TypeVar("T")
+
+class HasSettings(Protocol):
+    """A run: one that train.py made, or one on record."""
+
+    @property
+    def directory(self) -> Path:
+        """Where it lies."""
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """Its config, flat."""
+
+    @property
+    def seed(self) -> Any:
+        """Seed of its training."""
 
 
-def differences(runs: Sequence[Run]) -> dict[str, list[Any]]:
-    """The settings that are not the same in all ``runs``: a value a run, or :data:`ABSENT`."""
+R = TypeVar("R", bound=HasSettings)
+
+
+def differences(runs: Sequence[HasSettings]) -> dict[str, list[Any]]:
+    """The settings that are not equal in all ``runs``: a value per run, or :data:`ABSENT`."""
     settings = [since_then(run.settings) for run in runs]
     keys = dict.fromkeys(key for run in settings for key in run)
     table = {key: [run.get(key, ABSENT) for run in settings] for key in keys}
@@ -22,55 +39,47 @@ def differences(runs: Sequence[Run]) -> dict[str, list[Any]]:
 
 
 def tells_apart(key: str) -> bool:
-    """Whether runs with other values of ``key`` are other experiments, not other seeds of one."""
-    if key.rpartition(".")[2] == "seed":
-        return False
-    return not is_among(key, WITHOUT_EFFECT)
+    """Whether another value of ``key`` makes another experiment, not another seed of the same."""
+    return key.rpartition(".")[2] != "seed" and not is_among(key, WITHOUT_EFFECT)
 
 
-def same_but_seed(
-    items: Sequence[T], settings_of: Callable[[T], Mapping[str, Any]]
-) -> list[list[T]]:
-    """``items``, of one run each, in groups of one experiment, in the order of their first ones."""
-    groups: dict[str, list[T]] = {}
-    for item in items:
-        groups.setdefault(_experiment(settings_of(item)), []).append(item)
+def experiments(runs: Sequence[R]) -> list[list[R]]:
+    """Group the runs that differ in their seeds only, in the order of their first runs."""
+    groups: dict[str, list[R]] = {}
+    for run in runs:
+        settings = since_then(run.settings)
+        telling = {key: value for key, value in settings.items() if tells_apart(key)}
+        groups.setdefault(json.dumps(telling, sort_keys=True, default=str), []).append(run)
     return list(groups.values())
 
 
-def require_other_seeds(runs: Iterable[tuple[Any, object]]) -> None:
-    """Refuse runs of one experiment that are no independent samples.
-
-    Args:
-        runs: seed and place of each.
+def require_distinct_seeds(experiment: Sequence[HasSettings]) -> None:
+    """Check that the runs of one experiment are independent samples.
 
     Raises:
-        UserError: two have the same seed.
+        UserError: two runs have the same seed.
     """
-    first_of: dict[str, object] = {}
-    for seed, place in runs:
-        if str(seed) in first_of:
+    first_of: dict[str, Path] = {}
+    for run in experiment:
+        if str(run.seed) in first_of:
             raise UserError(
-                f"{first_of[str(seed)]} and {place} have the same settings and seed ({seed}), so "
-                "they are no independent runs; leave one of them out"
+                f"{first_of[str(run.seed)]} and {run.directory} have the same settings and seed "
+                f"({run.seed}), so they are no independent runs; leave one of them out"
             )
-        first_of[str(seed)] = place
+        first_of[str(run.seed)] = run.directory
 
 
-def _experiment(settings: Mapping[str, Any]) -> str:
-    telling = {key: value for key, value in since_then(settings).items() if tells_apart(key)}
-    return json.dumps(telling, sort_keys=True, default=str)
+def labels(groups: Sequence[Sequence[HasSettings]], names: Sequence[Hashable]) -> list[str]:
+    """Label each group by the settings that differ from other groups: ``optimizer.lr=0.001``.
 
-
-def labels(groups: Sequence[Sequence[Run]], names: Sequence[Hashable]) -> list[str]:
-    """The settings that tell each group from those of the same name: ``optimizer.lr=0.001``.
+    Only groups of the same name are told apart, by as few settings as possible: methods differ in
+    dozens of settings, and their names say so already. A group with a name of its own gets "".
 
     Args:
         groups: runs of one experiment each.
-        names: of the groups. Methods differ in dozens of settings, and their names say so; within
-            a name the fewest settings that do it are named. A name of its own needs none: "".
+        names: names of the groups.
     """
-    alike: dict[Hashable, list[Run]] = {}
+    alike: dict[Hashable, list[HasSettings]] = {}
     for group, name in zip(groups, names, strict=True):
         alike.setdefault(name, []).append(group[0])
     telling = {name: _telling_keys(runs) for name, runs in alike.items()}
@@ -80,18 +89,19 @@ def labels(groups: Sequence[Sequence[Run]], names: Sequence[Hashable]) -> list[s
     ]
 
 
-def _telling_keys(runs: Sequence[Run]) -> list[str]:
-    """Settings whose values are other ones in each of ``runs``, found greedily: few, if not least.
+def _telling_keys(runs: Sequence[HasSettings]) -> list[str]:
+    """Choose settings that together differ between all ``runs``: a greedy search for few.
 
-    Of several that would do, the last of the config is taken: there are the hyperparameters.
+    Of several that do equally well, the last one in the config is chosen: hyperparameters stand
+    at its end.
     """
     columns = {key: row for key, row in differences(runs).items() if tells_apart(key)}
 
-    def n_told(keys: list[str]) -> int:
+    def n_distinct(keys: list[str]) -> int:
         return len({tuple(str(columns[key][i]) for key in keys) for i in range(len(runs))})
 
     chosen: list[str] = []
-    while n_told(chosen) < len(runs) and len(chosen) < len(columns):
+    while n_distinct(chosen) < len(runs) and len(chosen) < len(columns):
         rest = [key for key in reversed(columns) if key not in chosen]
-        chosen.append(max(rest, key=lambda key: n_told([*chosen, key])))
+        chosen.append(max(rest, key=lambda key: n_distinct([*chosen, key])))
     return [key for key in columns if key in chosen]

@@ -2,33 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
-from diffusion_policy.runs.log_tail import LogTail
-from diffusion_policy.runs.metrics import Evaluations, evaluations
-from diffusion_policy.runs.runs import Run, State, find_runs
-from diffusion_policy.runs.settings import differences, same_but_seed, tells_apart
+from diffusion_policy.runs.metrics import Evaluations
+from diffusion_policy.runs.run import Run, State, find_runs
+from diffusion_policy.runs.settings import differences, experiments, tells_apart
 from diffusion_policy.util.errors import UserError
 from diffusion_policy.util.json_logger import read_log
-from diffusion_policy.util.output_dir import is_held
-
-
-@dataclass(frozen=True)
-class Progress:
-    """A run at one moment; ``evaluations`` are by score."""
-
-    run: Run
-    state: State
-    evaluations: Mapping[str, Evaluations]
 
 
 class Sweep:
-    """A directory of runs and the scores asked for; :meth:`look` reads what is new.
+    """A directory of runs and the scores to read; :meth:`look` reads what is new.
 
     Args:
-        directory: of the sweep, or of a single run.
+        directory: directory of the sweep, or of a single run.
         keys: scores, as the logs name them (test/mean_score).
         exclude: names of runs to leave out.
     """
@@ -37,53 +25,39 @@ class Sweep:
         self.directory = directory
         self.keys = keys
         self.exclude = exclude
-        self._tails: dict[Path, LogTail] = {}
+        self._known: dict[Path, Run] = {}
 
-    def look(self) -> list[Progress]:
-        """All runs that are there by now and not excluded.
+    def look(self, *, may_be_empty: bool = False) -> list[Run]:
+        """Read all runs that exist by now and are not excluded.
+
+        Args:
+            may_be_empty: accept a directory without runs.
 
         Raises:
-            UserError: there is no such directory, or an excluded run is not in it.
+            UserError: the directory or an excluded run is missing, or there is no run.
         """
-        runs = find_runs(self.directory)
-        names = [run.name for run in runs]
+        found = find_runs([self.directory], self.keys, may_be_empty=may_be_empty)
+        names = [run.name for run in found]
         for name in self.exclude:
-            if runs and name not in names:
+            if found and name not in names:
                 raise UserError(
-                    f"--exclude {name}: no such run in {self.directory}; there are "
+                    f"--exclude {name}: no such run in {self.directory}; choose from "
                     f"{', '.join(names)}"
                 )
-        return [self._progress(run) for run in runs if run.name not in self.exclude]
-
-    def _progress(self, run: Run) -> Progress:
-        held = is_held(run.directory)  # before reading: a log is whole once nobody holds it
-        tail = self._tails.setdefault(run.log, LogTail(run.log, self.keys))
-        tail.refresh()
-        scores = {key: evaluations(tail.records, key) for key in self.keys}
-        return Progress(run, run.state(held, tail.last), scores)
+        runs = [self._known.setdefault(run.directory, run) for run in found]
+        runs = [run for run in runs if run.name not in self.exclude]
+        for run in runs:
+            run.refresh()
+        return runs
 
 
-def require_runs(runs: Sequence[Progress], directory: Path) -> None:
-    """Refuse a directory without runs.
-
-    Raises:
-        UserError: names it.
-    """
-    if not runs:
-        raise UserError(
-            f"{directory} holds no run of train.py (a folder with logs.json.txt); give the folder "
-            "that holds train_0, train_1, ..."
-        )
-
-
-def require_one_experiment(sweep: Sequence[Progress]) -> None:
+def require_one_experiment(runs: Sequence[Run]) -> None:
     """Refuse to average runs that differ in more than their seeds.
 
     Raises:
-        UserError: names the settings.
+        UserError: names the settings that differ.
     """
-    if len(same_but_seed(sweep, lambda progress: progress.run.settings)) > 1:
-        runs = [progress.run for progress in sweep]
+    if len(experiments(runs)) > 1:
         keys = ", ".join(filter(tells_apart, differences(runs)))
         raise UserError(
             f"runs in {runs[0].directory.parent} differ in {keys}, not only in their seeds, so "
@@ -92,47 +66,38 @@ def require_one_experiment(sweep: Sequence[Progress]) -> None:
         )
 
 
-def require_scores(sweep: Sequence[Progress], keys: Sequence[str]) -> None:
+def require_scores(runs: Sequence[Run], keys: Sequence[str]) -> None:
     """Refuse a score that no run has logged.
 
     Raises:
-        UserError: names it and those that are logged.
+        UserError: names the score and those that are logged.
     """
     for key in keys:
-        if not any(len(progress.evaluations[key]) for progress in sweep):
-            raise UserError(f"no run has logged {key}; {_choice(sweep)}")
+        if not counted(runs, key):
+            logged = {key for run in runs for record in read_log(run.log.path) for key in record}
+            scores = sorted(key for key in logged if "/" in key and "/sim_" not in key)
+            remedy = f"choose with -k from {', '.join(scores)}"
+            if not scores:
+                remedy = "they have no rollout yet: --watch them, or come back later"
+            raise UserError(f"no run has logged {key}; {remedy}")
 
 
-def _choice(sweep: Sequence[Progress]) -> str:
-    """What to do in place of asking for a score that nobody has logged."""
-    names = {
-        key
-        for progress in sweep
-        for record in read_log(progress.run.log)
-        for key in record
-        if "/" in key and "/sim_" not in key
-    }
-    if not names:
-        return "they have no rollout yet: --watch them, or come back later"
-    return f"choose with -k from {', '.join(sorted(names))}"
-
-
-def remarks(sweep: Sequence[Progress], key: str) -> list[str]:
-    """A line for each run that does not count as it should, for its user to decide."""
+def remarks(runs: Sequence[Run], key: str) -> list[str]:
+    """A line for each run that counts less than it should."""
+    counts = [len(run.evaluations(key)) for run in runs]
+    longest = max(counts, default=0)
     lines = []
-    longest = max((len(progress.evaluations[key]) for progress in sweep), default=0)
-    for progress in sweep:
-        name, n = progress.run.name, len(progress.evaluations[key])
+    for run, n in zip(runs, counts, strict=True):
         if n == 0:
-            lines.append(f"{name} ({progress.state}) has no {key} and is left out")
-        elif n < longest and progress.state is not State.RUNNING:
+            lines.append(f"{run.name} ({run.state}) has no {key} and is left out")
+        elif n < longest and run.state is not State.RUNNING:
             lines.append(
-                f"{name} ({progress.state}) has {n} of {longest} evaluations by {key}, so only {n} "
-                f"of each run count; leave it out with --exclude {name}"
+                f"{run.name} ({run.state}) has {n} of {longest} evaluations by {key}, so only {n} "
+                f"of each run count; leave it out with --exclude {run.name}"
             )
     return lines
 
 
-def counted(sweep: Sequence[Progress], key: str) -> list[Evaluations]:
+def counted(runs: Sequence[Run], key: str) -> list[Evaluations]:
     """The evaluations of the runs that have some."""
-    return [progress.evaluations[key] for progress in sweep if len(progress.evaluations[key])]
+    return [found for run in runs if len(found := run.evaluations(key))]

@@ -14,7 +14,7 @@ from pathlib import Path
 from diffusion_policy.util.errors import UserError, reports_user_errors
 
 DEPTH = 2
-"""Folders between a directory given and its runs: a day of sweeps holds them two deep."""
+"""Runs are searched for so many folders below a directory: a day of sweeps holds them two deep."""
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -53,25 +53,16 @@ def write_comparison(directories: Sequence[Path], output: Path, n_videos: int = 
     """
     from tqdm import tqdm
 
-    from diffusion_policy.runs.comparison_page import comparison
-    from diffusion_policy.runs.history import History
-    from diffusion_policy.runs.runs import find_runs, renamed
+    from diffusion_policy.runs.comparison import KEYS, comparison
+    from diffusion_policy.runs.run import find_runs
     from diffusion_policy.util.output_dir import write_atomically
 
     if n_videos < 0:
         raise UserError(f"--videos is {n_videos}; use at least 0")
-    runs = []
-    for directory in directories:
-        found = find_runs(directory, DEPTH)
-        if not found:
-            raise UserError(
-                f"{directory} holds no run of train.py (a folder with logs.json.txt), nor do its "
-                "folders; give a run or a sweep"
-            )
-        runs += found
-    runs = renamed(runs)
-    histories = [History.read(run) for run in tqdm(runs, desc="Reading logs", delay=2)]
-    text = comparison(histories, ", ".join(map(str, directories)), n_videos).encode()
+    runs = find_runs(directories, KEYS, depth=DEPTH)
+    for run in tqdm(runs, desc="Reading logs", delay=2):
+        run.refresh()
+    text = comparison(runs, ", ".join(map(str, directories)), n_videos).encode()
     write_atomically(output, text)
     count = f"{len(runs)} run{'s' if len(runs) > 1 else ''}"
     print(f"{count}; look at {output} ({len(text) / 1e6:.1f} MB)")

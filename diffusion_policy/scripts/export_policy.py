@@ -44,8 +44,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parse_arguments(arguments)
     from omegaconf import OmegaConf
 
+    from diffusion_policy.checkpoint.config_changes import change_settings
     from diffusion_policy.checkpoint.policy_folder import WEIGHTS_FILE, save_policy_folder
-    from diffusion_policy.checkpoint.saved_policy import SavedPolicy, change_settings
+    from diffusion_policy.checkpoint.saved_policy import SavedPolicy
 
     if options.output.exists() and not options.overwrite:
         raise UserError(f"{options.output} exists; choose another --output, or --overwrite it")

@@ -1,89 +1,77 @@
-"""HTML pages that need no other file: pictures and videos travel inside them."""
+"""HTML pages that need no other file: images and videos are embedded."""
 
 from __future__ import annotations
 
 import base64
-import html
 import io
-from collections.abc import Iterable, Sequence
+import re
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from matplotlib.figure import Figure
+if TYPE_CHECKING:
+    from jinja2 import Environment
+    from markupsafe import Markup
+    from matplotlib.figure import Figure
 
 MAX_EMBEDDED_VIDEO = 1_000_000
-"""Bytes up to which a video should go into a page."""
+"""Size in bytes up to which a page should embed a video."""
 
 
-class Html(str):
-    """Text that is HTML already; every other text is escaped."""
+def render(template: str, **values: Any) -> str:
+    """Fill in a template of this package, such as ``runs/comparison.html``.
 
-    __slots__ = ()
+    Every value is escaped. A value that is missing raises jinja2's UndefinedError.
+    """
+    return _environment().get_template(template).render(values)
 
 
-def escaped(text: Any) -> Html:
-    """``text`` as HTML shows it, and as the value of an attribute."""
-    return text if isinstance(text, Html) else Html(html.escape(str(text), quote=True))
+@cache
+def _environment() -> Environment:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("diffusion_policy", ""),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["breakable"] = _breakable
+    return environment
+
+
+def _breakable(text: str) -> Markup:
+    """Let a browser break a name on a narrow screen after a dot, slash, underscore or equals."""
+    from markupsafe import Markup, escape
+
+    return Markup(re.sub(r"([./_=])", r"\1<wbr>", str(escape(text))))
 
 
 def data_url(mime_type: str, data: bytes) -> str:
-    """A file as a link that holds it."""
+    """Return a link that contains the file itself."""
     return f"data:{mime_type};base64,{base64.b64encode(data).decode()}"
 
 
+def video_url(path: Path, link: str) -> str:
+    """Return the video as a data URL, or ``link`` if it is too large to embed."""
+    if path.stat().st_size > MAX_EMBEDDED_VIDEO:
+        return link
+    return data_url("video/mp4", path.read_bytes())
+
+
 def png(figure: Figure) -> bytes:
-    """A figure as a PNG file."""
+    """Return a figure as a PNG file."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=120)
     return buffer.getvalue()
 
 
-def video(path: Path, link: str, caption: Html) -> Html:
-    """A player with a caption; ``link`` leads to a video that is too large for the page."""
-    source = escaped(link)
-    if path.stat().st_size <= MAX_EMBEDDED_VIDEO:
-        source = data_url("video/mp4", path.read_bytes())
-    return Html(
-        f'<figure><video controls muted loop playsinline preload="metadata" src="{source}">'
-        f"</video><figcaption>{caption}</figcaption></figure>"
-    )
+def svg(figure: Figure) -> bytes:
+    """Return a figure as an SVG file. Text stays text, which is sharp and small."""
+    import matplotlib as mpl
 
-
-def table(header: Sequence[Any], *bodies: Iterable[Sequence[Any]], name: str = "") -> Html:
-    """A table with a group of rows for each of ``bodies``; ``name`` is its class."""
-
-    def row(cells: Iterable[Any], tag: str) -> str:
-        return "<tr>" + "".join(f"<{tag}>{escaped(cell)}</{tag}>" for cell in cells) + "</tr>\n"
-
-    groups = (f"<tbody>{''.join(row(cells, 'td') for cells in rows)}</tbody>" for rows in bodies)
-    attribute = f' class="{escaped(name)}"' if name else ""
-    return Html(f"<table{attribute}><thead>{row(header, 'th')}</thead>{''.join(groups)}</table>")
-
-
-def page(title: str, body: str, style: str = "") -> str:
-    """A whole page; ``style`` adds to :data:`STYLE`."""
-    return f"""<!doctype html>
-<html lang="en"><head><meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{escaped(title)}</title><style>{STYLE}{style}</style></head>
-<body>
-<h1>{escaped(title)}</h1>
-{body}
-</body></html>
-"""
-
-
-STYLE = """
-:root { color-scheme: light; }
-body { font: 15px/1.5 system-ui, sans-serif; color: #222; background: #fff; max-width: 1000px;
-       margin: 2em auto; padding: 0 1em; }
-h1 { font-size: 1.5em; margin-bottom: 0; } h2 { font-size: 1.15em; margin-top: 2em; }
-.source { color: #666; overflow-wrap: anywhere; }
-img { max-width: 100%; }
-.videos { display: flex; flex-wrap: wrap; gap: 1em; }
-figure { margin: 0; width: 310px; max-width: 100%; } video { width: 100%; border: 1px solid #ddd; }
-figcaption { font-size: 0.85em; }
-.success { color: #2a7f4f; } .failure { color: #b5483a; }
-table { border-collapse: collapse; } th, td { padding: 0.2em 1.2em 0.2em 0; text-align: right;
-        border-bottom: 1px solid #ddd; font-variant-numeric: tabular-nums; }
-"""
+    buffer = io.BytesIO()
+    with mpl.rc_context({"svg.fonttype": "none"}):
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    return buffer.getvalue()

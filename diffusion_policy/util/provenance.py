@@ -1,4 +1,7 @@
-"""What made a result, so that a reader can make it again: command, commit and machine."""
+"""What made a result: command, commit and machine. With them a reader can make it again.
+
+torch and Hydra are imported late, so that code which only reads records loads neither.
+"""
 
 from __future__ import annotations
 
@@ -9,22 +12,22 @@ import subprocess
 import sys
 from pathlib import Path
 
-import torch
-from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
-
-from diffusion_policy.util import distributed
 from diffusion_policy.util.cores import usable_cores
 
 _ROOT = Path(__file__).parents[2]
 
 
 def command_line() -> str:
-    """The command that started this process, as a shell takes it.
+    """The command that started this process, quoted for a shell.
 
-    Of a job of a sweep, which starts many in one process, it is the one that starts this job
-    alone; where the sweep found its configs and how Hydra ran it is left out.
+    Several jobs of a sweep may run in one process. For such a job it is the command that starts
+    this job alone, without the sweep's options of Hydra.
     """
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
+    from diffusion_policy.util import distributed
+
     words = [Path(sys.argv[0]).name, *sys.argv[1:]]
     if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
         hydra = HydraConfig.get()
@@ -35,9 +38,9 @@ def command_line() -> str:
 
 
 def commit() -> str:
-    """The commit of the code, with ``-dirty`` where tracked files differ from it.
+    """The commit of the code, with ``-dirty`` if tracked files differ from it.
 
-    It is unknown where the package does not lie in a repository of its own.
+    ``unknown`` if the package does not lie in a repository of its own.
     """
     if not (_ROOT / ".git").exists():
         return "unknown"
@@ -51,12 +54,14 @@ def commit() -> str:
 
 def machine() -> str:
     """Processor, cores that this process may use, and GPU."""
+    import torch
+
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
     return f"{cpu_name()}, {usable_cores()} of {os.cpu_count()} cores, {gpu}"
 
 
 def cpu_name() -> str:
-    """The processor as it calls itself."""
+    """Model name of the processor."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]

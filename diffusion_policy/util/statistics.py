@@ -1,13 +1,14 @@
-"""Confidence intervals of what an evaluation reports."""
+"""Confidence intervals of what an evaluation reports.
+
+scipy is imported late: the import takes a second, which only those who need an interval should pay.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from statistics import NormalDist
 
 import numpy as np
-from scipy.special import stdtrit
 
 
 def wilson_interval(successes: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
@@ -19,14 +20,12 @@ def wilson_interval(successes: int, n: int, confidence: float = 0.95) -> tuple[f
     Raises:
         ValueError: no trials, or not 0 <= successes <= n.
     """
+    from scipy.stats import binomtest
+
     if not 0 <= successes <= n or n == 0:
         raise ValueError(f"{successes} successes of {n} trials have no success rate")
-    z = NormalDist().inv_cdf(0.5 + confidence / 2)
-    rate = successes / n
-    centre = (rate + z**2 / (2 * n)) / (1 + z**2 / n)
-    half_width = z / (1 + z**2 / n) * math.sqrt(rate * (1 - rate) / n + z**2 / (4 * n**2))
-    # The ends meet 0 and 1 exactly in theory; rounding must not carry them beyond the rate.
-    return max(0.0, min(centre - half_width, rate)), min(1.0, max(centre + half_width, rate))
+    interval = binomtest(successes, n).proportion_ci(confidence, method="wilson")
+    return float(interval.low), float(interval.high)
 
 
 def bootstrap_interval(
@@ -43,6 +42,8 @@ def bootstrap_interval(
     values = np.asarray(values, dtype=np.float64)
     if values.size == 0:
         raise ValueError("no values have no mean")
+    # scipy.stats.bootstrap draws the same resamples, but takes no single value, and its last digit
+    # differs from the intervals on record.
     rows = np.random.default_rng(seed).integers(values.size, size=(n_resamples, values.size))
     tail = (1 - confidence) / 2
     low, high = np.quantile(values[rows].mean(axis=1), [tail, 1 - tail])
@@ -50,12 +51,12 @@ def bootstrap_interval(
 
 
 def mean_and_half_width(
-    values: Sequence[float] | np.ndarray, confidence: float = 0.95
+    values: Sequence[float] | Sequence[np.ndarray] | np.ndarray, confidence: float = 0.95
 ) -> tuple[np.ndarray, np.ndarray]:
     """Mean of independent ``values`` (n, ...) over n, and half the width of its interval.
 
-    Student's t with n - 1 degrees of freedom (Student 1908, "The probable error of a mean"): few
-    seeds of a training give a wide interval. One value has a mean but no interval: half width NaN.
+    Student's t with n - 1 degrees of freedom (Student 1908, "The probable error of a mean"). A
+    single value has no interval: its half width is NaN.
 
     Returns:
         (...) each.
@@ -63,6 +64,8 @@ def mean_and_half_width(
     Raises:
         ValueError: there are no values.
     """
+    from scipy.special import stdtrit  # scipy.stats.t.ppf, without scipy.stats
+
     values = np.asarray(values, dtype=np.float64)
     n = len(values)
     if n == 0:

@@ -1,4 +1,4 @@
-"""How a run came about: each of its launches, with command, commit, machine, steps and seconds."""
+"""The launches of a run: command, commit, machine, steps and seconds of each."""
 
 from __future__ import annotations
 
@@ -16,27 +16,28 @@ _KEYS = {"command", "commit", "machine", "steps", "seconds"}
 
 
 class Launches:
-    """Writes ``launches.json`` of a run: a record for each time that it was started or went on.
+    """Writes ``launches.json``: a record for each time that the run was started or resumed.
 
-    A record has ``command``, ``commit``, ``machine``, ``steps`` (first and last) and ``seconds``,
-    and grows whenever a state is saved: what a killed launch did after that is done again by the
-    next one, and counted there.
+    A record has ``command``, ``commit``, ``machine``, ``steps`` (first and last) and ``seconds``.
+    It is updated whenever a state is saved. The next launch repeats what a killed launch did after
+    its last saved state, and counts it.
 
     Args:
-        first_step: optimiser steps of the state that it goes on from.
+        output_dir: output directory of the run.
+        first_step: optimiser step of the state that this launch resumes, or 0.
     """
 
     def __init__(self, output_dir: Path, first_step: int) -> None:
         self.path = output_dir / LAUNCHES_FILE
         self._first_step = first_step
-        # A run that begins anew owes nothing to launches whose states are gone.
+        # A run that starts again forgets the launches whose states it replaces.
         earlier = read_launches(output_dir) if self.path.is_file() else []
         self._earlier = [launch for launch in earlier if launch["steps"][0] < first_step]
         self._launch = {"command": command_line(), "commit": commit(), "machine": machine()}
         self._started = time.monotonic()
 
     def save(self, step: int) -> None:
-        """Record that the state after ``step`` steps is saved."""
+        """Record that the state after optimiser step ``step`` is saved."""
         progress = {
             "steps": [self._first_step, step],
             "seconds": round(time.monotonic() - self._started, 1),
@@ -46,10 +47,10 @@ class Launches:
 
 
 def read_launches(output_dir: Path) -> list[dict[str, Any]]:
-    """The records of a run.
+    """Read the records of a run.
 
     Raises:
-        UserError: there are none, or the file is damaged.
+        UserError: the file is missing or damaged.
     """
     path = output_dir / LAUNCHES_FILE
     if not path.is_file():

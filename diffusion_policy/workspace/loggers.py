@@ -1,8 +1,9 @@
-"""Where the records of a run go: always to JSON lines, on request to wandb and TensorBoard."""
+"""Where a run logs: always to a file of JSON lines, on request to wandb and TensorBoard too."""
 
 from __future__ import annotations
 
 import importlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,23 +16,26 @@ LOG_FILE = "logs.json.txt"
 
 
 class RunLogger:
-    """Logs records to every sink that ``cfg.logging`` asks for; a context manager.
+    """Logs records to all that ``cfg.logging`` asks for; a context manager.
 
     Args:
-        output_dir: of the run.
-        cfg: the whole config; ``logging.wandb`` holds wandb.init's arguments and ``mode``
-            (disabled, offline or online), ``logging.tensorboard`` is a switch.
-        keep: records of an earlier part of the run to keep, see :class:`JsonLogger`.
+        output_dir: output directory of the run.
+        cfg: the whole config. ``logging.wandb`` holds arguments of wandb.init, among them ``mode``
+            (disabled, offline or online); ``logging.tensorboard`` is a bool.
+        keep: number of records to keep from an earlier part of the run, see :class:`JsonLogger`.
     """
 
     def __init__(self, output_dir: Path, cfg: DictConfig, keep: int = 0) -> None:
         self.path = output_dir / LOG_FILE
         self._json = JsonLogger(self.path, keep)
-        self._wandb = _open_wandb(output_dir, cfg)
+        settings: Any = OmegaConf.to_container(cfg, resolve=True)
+        self._wandb = open_wandb(
+            output_dir, {**settings, "output_dir": str(output_dir)}, **settings["logging"]["wandb"]
+        )
         self._tensorboard = _open_tensorboard(output_dir) if cfg.logging.tensorboard else None
 
     def log(self, record: dict[str, Any]) -> None:
-        """Log one record; ``global_step`` is its position."""
+        """Log one record, which holds its ``global_step``."""
         self._json.log(record)
         step = record["global_step"]
         numbers = {key: value for key, value in record.items() if not isinstance(value, str)}
@@ -52,17 +56,22 @@ class RunLogger:
             self._tensorboard.close()
 
 
-def _open_wandb(output_dir: Path, cfg: DictConfig) -> Any:
-    if cfg.logging.wandb.mode == "disabled":
+def open_wandb(directory: Path, config: Mapping[str, Any], *, mode: str, **arguments: Any) -> Any:
+    """Start a wandb run that keeps its files in ``directory``.
+
+    Args:
+        config: what wandb shows as the config of the run.
+        mode: disabled, offline, or online for users who are logged in.
+        arguments: further arguments of wandb.init.
+
+    Returns:
+        The wandb run, or None if it is disabled.
+    """
+    if mode == "disabled":
         return None
     import wandb
 
-    arguments = OmegaConf.to_container(cfg.logging.wandb, resolve=True)
-    return wandb.init(
-        dir=output_dir,
-        config={**OmegaConf.to_container(cfg, resolve=True), "output_dir": str(output_dir)},
-        **arguments,
-    )
+    return wandb.init(dir=directory, config=dict(config), **{"mode": mode, **arguments})
 
 
 def _open_tensorboard(output_dir: Path) -> Any:

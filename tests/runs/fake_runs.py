@@ -7,7 +7,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from omegaconf import OmegaConf
+
+from diffusion_policy.runs.metrics import LOSSES, Evaluations, evaluations
+from diffusion_policy.runs.run_log import number
 
 N_EPOCHS = 4
 GOLDEN = Path(__file__).parents[1] / "golden" / "multirun"
@@ -22,6 +26,13 @@ def records(scores: Sequence[float], **more: Any) -> list[dict[str, Any]]:
         found.append({**step, "global_step": 2 * epoch})
         found.append({**step, "global_step": 2 * epoch + 1, "val_loss": 2.0 - epoch, **rollout})
     return found
+
+
+def evaluated(records: Sequence[Mapping[str, Any]], key: str) -> Evaluations:
+    """The evaluations by ``key`` of a log with ``records``."""
+    names = ("global_step", key, *LOSSES)
+    table = [[number(record.get(name)) for record in records] for name in names]
+    return evaluations(dict(zip(names, map(np.array, table), strict=True)), key)
 
 
 def lines(records: Sequence[Mapping[str, Any]]) -> str:

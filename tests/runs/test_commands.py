@@ -1,3 +1,4 @@
+import json
 import runpy
 import subprocess
 import sys
@@ -9,13 +10,16 @@ import pytest
 from tests.runs.fake_runs import make_run
 
 ROOT = Path(__file__).parents[2]
-BOTH_COMMANDS = """
+COMMANDS = """
 import runpy, sys
 sys.argv = ["multirun_metrics.py", "-i", "sweep", "-k", "test/mean_score"]
 runpy.run_path(f"{sys.path[0]}/multirun_metrics.py", run_name="__main__")
 sys.argv = ["compare", "sweep", "--output", "page.html"]
 runpy.run_module("diffusion_policy.scripts.compare", run_name="__main__")
-assert "torch" not in sys.modules, "a look at a running sweep must not cost a gigabyte"
+import diffusion_policy.runs, importlib, pkgutil
+for module in pkgutil.iter_modules(diffusion_policy.runs.__path__, "diffusion_policy.runs."):
+    importlib.import_module(module.name)
+    assert "torch" not in sys.modules, f"{module.name}: torch takes a gigabyte of a running sweep"
 """
 
 
@@ -31,7 +35,7 @@ def run_metrics(monkeypatch, *arguments):
 
 def test_commands_work_from_anywhere_and_without_torch(tmp_path):
     make_run(tmp_path / "sweep" / "train_0", [0.1, 0.2])
-    script = f"import sys; sys.path.insert(0, {str(ROOT)!r})\n{BOTH_COMMANDS}"
+    script = f"import sys; sys.path.insert(0, {str(ROOT)!r})\n{COMMANDS}"
     result = subprocess.run(
         [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False
     )
@@ -53,6 +57,15 @@ def test_table_by_default_of_test_scores(tmp_path, monkeypatch, capsys):
     assert "| dot | 0.200 / 0.200 (1 seed) |" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("options", [["-k", "a/x", "-k", "b/y"], ["-k", "a/x", "b/y"]])
+def test_several_scores_may_be_given_in_two_ways(tmp_path, monkeypatch, options):
+    make_run(tmp_path / "train_0", [0.1, 0.2], **{"a/x": 0.5, "b/y": 0.25})
+    assert run_metrics(monkeypatch, "-i", tmp_path, *options) is None
+    metrics = json.loads((tmp_path / "metrics/metrics.json").read_text())
+    assert (metrics["last/a_x"], metrics["last/b_y"]) == (0.5, 0.25)
+    assert "last/test_mean_score" not in metrics
+
+
 def test_interrupt_ends_watching_with_130(tmp_path, monkeypatch):
     make_run(tmp_path / "train_0", [0.1])
 
@@ -67,7 +80,7 @@ def test_interrupt_ends_watching_with_130(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--table", "--watch"], "--table goes neither with --watch nor with --wandb-project"),
+        (["--table", "--watch"], "--table cannot be combined with --watch or --wandb-project"),
         (["--watch", "0"], "--watch 0: use more than 0 seconds"),
         (["--wandb-mode", "sometimes"], "invalid choice: 'sometimes'"),
     ],

@@ -1,15 +1,14 @@
 import numpy as np
 import pytest
 
-from diffusion_policy.runs.metrics import evaluations
 from diffusion_policy.runs.plots import group_curves, group_styles, score_curves
-from tests.runs.fake_runs import records
+from tests.runs.fake_runs import evaluated, records
 
 KEY = "test/mean_score"
 
 
 def test_the_band_is_students_interval_and_ends_with_the_shortest_run():
-    runs = [evaluations(records(scores), KEY) for scores in ([0.2, 0.4, 0.9], [0.4, 0.6])]
+    runs = [evaluated(records(scores), KEY) for scores in ([0.2, 0.4, 0.9], [0.4, 0.6])]
     axes = score_curves({KEY: runs}).axes[0]
     assert [len(line.get_xdata()) for line in axes.lines] == [3, 2, 2]
     np.testing.assert_allclose(axes.lines[-1].get_ydata(), [0.3, 0.5])
@@ -20,7 +19,7 @@ def test_the_band_is_students_interval_and_ends_with_the_shortest_run():
 
 
 def test_one_run_has_no_band():
-    axes = score_curves({KEY: [evaluations(records([0.2, 0.4]), KEY)]}).axes[0]
+    axes = score_curves({KEY: [evaluated(records([0.2, 0.4]), KEY)]}).axes[0]
     assert not axes.collections
     assert axes.get_legend().get_texts()[0].get_text() == "one run"
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from diffusion_policy.env_runner.evaluation import evaluate_checkpoint
-from diffusion_policy.runs.record import _neutral, record_result
+from diffusion_policy.runs.record import _neutral, keep_two_videos, record_result
 from diffusion_policy.runs.result import Result
 from diffusion_policy.util.errors import UserError
 from diffusion_policy.workspace.train_workspace import TrainWorkspace
@@ -55,19 +55,39 @@ def test_the_folder_stands_alone(run, evaluation, tmp_path):
 
     result = Result.read(output)
     recorded = [episode for episode in result.info["per_episode"] if episode["video"]]
-    assert [episode["seed"] for episode in recorded] == [100_000, 100_001]  # all of them fail
-    assert {path.name for path in (output / "videos").iterdir()} == {
-        Path(episode["video"]).name for episode in recorded
-    }
-    for episode in recorded:
-        assert f"| {episode['seed']} | failure: " in text
+    assert [episode["seed"] for episode in recorded] == [100_000]  # both fail, one is enough
+    assert [path.name for path in (output / "videos").iterdir()] == ["test_100000_failure.mp4"]
+    assert recorded[0]["video"] == "videos/test_100000_failure.mp4"
+    assert "| 100000 | failure: " in text
     original = json.loads((evaluation / "eval_info.json").read_text())
+    del original["aggregated"]["near_misses"]  # the episodes tell
     assert result.score == original["aggregated"]
+    for ours, theirs in zip(result.info["per_episode"], original["per_episode"], strict=True):
+        assert {**ours, "video": None} == {**theirs, "video": None}
     assert result.n_steps == 4
     # Nothing tells of the machine's folders, but for where the demonstrations were.
     for path in output.glob("*.*"):
         assert str(run).encode() not in path.read_bytes(), path
     assert result.info["checkpoint"] == "data/outputs/<run>/checkpoints/latest.ckpt"
+
+
+def test_the_first_success_and_the_first_failure_keep_their_videos():
+    outcomes = [False, True, False, True]
+    episodes = [
+        {"success": success, "video": f"media/{i}.mp4"} for i, success in enumerate(outcomes)
+    ]
+    episodes.insert(0, {"success": True, "video": None})
+    assert keep_two_videos(episodes, "new") == {
+        "new/0.mp4": "media/0.mp4",
+        "new/1.mp4": "media/1.mp4",
+    }
+    assert [episode["video"] for episode in episodes] == [
+        None,
+        "new/0.mp4",
+        "new/1.mp4",
+        None,
+        None,
+    ]
 
 
 def test_an_earlier_record_is_kept_unless_told_otherwise(run, evaluation, tmp_path):
@@ -96,7 +116,7 @@ def test_notes_are_kept_and_shown(run, evaluation, tmp_path):
     (output / "notes.md").write_text("It rained.\n")
     record_result(run, evaluation, output, overwrite=True)
     assert (output / "notes.md").read_text() == "It rained.\n"
-    assert "```\n\nIt rained.\n\n![Curves]" in (output / "README.md").read_text()
+    assert "```\n\nIt rained.\n\n## Failures" in (output / "README.md").read_text()
 
 
 @pytest.mark.parametrize(

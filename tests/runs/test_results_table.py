@@ -4,10 +4,10 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from diffusion_policy.runs.published import SETTINGS
+from diffusion_policy.runs.published import benchmark
 from diffusion_policy.runs.record_page import result_page
 from diffusion_policy.runs.result import Result
-from diffusion_policy.runs.results_table import _rows, recorded, results_page
+from diffusion_policy.runs.results_table import recorded, results_page, rows
 from diffusion_policy.scripts import results_table
 from diffusion_policy.util.errors import UserError
 from tests.policy.test_contract import CONFIGS
@@ -49,11 +49,13 @@ def result(
         "precision": "fp32",
         "seed_range": [100_000, 100_999],
     }
-    return Result(name, cfg, info, [{"steps": [0, 95 - seed], "seconds": 60 * seed}])
+    return Result(
+        Path("docs/results") / name, cfg, info, [{"steps": [0, 95 - seed], "seconds": 60 * seed}]
+    )
 
 
 def row(ours: Result) -> list[str]:
-    (found,) = (row for row in _rows([ours]) if "mine" in row[1])
+    (found,) = (row for row in rows([ours]) if "mine" in row[1])
     return list(found)
 
 
@@ -100,7 +102,9 @@ def test_elsewhere_there_is_nothing_to_tabulate(tmp_path):
 
 
 def test_the_configs_of_the_settings_exist():
-    assert {config for setting in SETTINGS for config in setting.configs} <= set(CONFIGS)
+    assert {config for setting in benchmark().settings for config in setting.configs} <= set(
+        CONFIGS
+    )
 
 
 @pytest.mark.parametrize(
@@ -135,20 +139,21 @@ def test_seeds_of_the_same_settings_share_a_row():
     second.cfg.training.num_threads = 1
     other = result(0.7, 0.96, name="other", seed=43)
     other.info["overrides"] = ["policy.stall_skip=17"]
-    rows = [list(found) for found in _rows([second, other, first]) if found[0] == "DOT, keypoints"]
-    assert [found[1].count("README") for found in rows] == [2, 1]
-    assert rows[0][1].index("first") < rows[0][1].index("second")
-    assert rows[0][2:4] == [
+    table = rows([second, other, first])
+    same, different = [list(found) for found in table if found[0] == "DOT, keypoints"]
+    assert [found[1].count("README") for found in (same, different)] == [2, 1]
+    assert same[1].index("first") < same[1].index("second")
+    assert same[2:4] == [
         "each 52 to 53 steps of 64 in 42 min to 43 min",
         "85.0 % (21.4 to 100.0)",
     ]
-    assert rows[0][5] == "0.965 (0.774 to 1.000)"
-    assert rows[0][-1] == "**reached**"
+    assert same[5] == "0.965 (0.774 to 1.000)"
+    assert same[-1] == "**reached**"
 
 
 def test_one_seed_is_no_second_sample():
     with pytest.raises(UserError, match=r"results/first and .*/second have the .* seed \(42\)"):
-        list(_rows([result(0.9, 0.98, name="first"), result(0.8, 0.95, name="second")]))
+        list(rows([result(0.9, 0.98, name="first"), result(0.8, 0.95, name="second")]))
 
 
 def test_only_the_human_demonstrations_compare():
@@ -183,7 +188,7 @@ def test_only_what_was_scored_as_published_compares(change):
     assert (found[4], found[6], found[7]) == ("", "", "nothing published")
 
 
-def test_a_policy_that_sees_pictures_is_not_one_on_keypoints():
+def test_a_policy_on_images_is_not_compared_with_one_on_keypoints():
     ours = result(1.0, 1.0)
     ours.cfg.task.shape_meta.obs = {"image": {"shape": [3, 96, 96], "type": "rgb"}}
     found = row(ours)
@@ -209,10 +214,10 @@ def test_runs_scored_in_two_ways_share_no_row():
     for ours in (first, second):
         ours.cfg.name = "mine"  # published figures stand beside neither
     second.info["checkpoint"] = "checkpoints/epoch=0001.ckpt"
-    assert sum("README" in found[1] for found in _rows([first, second])) == 2
+    assert sum("README" in found[1] for found in rows([first, second])) == 2
 
 
 def test_every_published_setting_has_a_row():
-    rows = list(_rows([]))
-    assert [row[0] for row in rows] == [setting.name for setting in SETTINGS]
-    assert all((row[1], row[-1]) == ("none yet", "not tried") for row in rows)
+    found = list(rows([]))
+    assert [row[0] for row in found] == [setting.name for setting in benchmark().settings]
+    assert all((row[1], row[-1]) == ("none yet", "not tried") for row in found)

@@ -4,16 +4,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from diffusion_policy.runs.runs import Run
-from diffusion_policy.runs.settings import ABSENT, differences, labels, same_but_seed
+from diffusion_policy.runs.run import Run
+from diffusion_policy.runs.settings import ABSENT, differences, experiments, labels
 
 
 def runs(*settings):
-    return [Run(Path(str(i)), str(i), values) for i, values in enumerate(settings)]
+    found = []
+    for i, values in enumerate(settings):
+        found.append(Run(Path(str(i)), str(i)))
+        found[-1].settings = values
+    return found
 
 
 def grouped(found):
-    return [[run.name for run in group] for group in same_but_seed(found, lambda run: run.settings)]
+    return [[run.name for run in group] for group in experiments(found)]
 
 
 def test_differences_have_a_value_for_each_run():
@@ -55,5 +59,5 @@ values = st.fixed_dictionaries({"a": st.integers(0, 2), "b": st.integers(0, 2), 
 
 @given(st.lists(values, min_size=1, max_size=8))
 def test_labels_of_one_name_are_all_different(settings):
-    groups = same_but_seed(runs(*settings), lambda run: run.settings)
+    groups = experiments(runs(*settings))
     assert len(set(labels(groups, ["same"] * len(groups)))) == len(groups)

@@ -1,0 +1,46 @@
+"""Settings of a saved config that are changed when the policy is used. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+
+from diffusion_policy.util.errors import UserError
+
+
+def change_settings(cfg: DictConfig, overrides: Sequence[str]) -> None:
+    """Change settings of the policy or the runner in place.
+
+    Args:
+        overrides: ``key=value`` for a setting that the config has, ``+key=value`` for a setting
+            that it may leave at the default.
+
+    Raises:
+        UserError: there is no such setting, or its value cannot be read.
+    """
+    remedy = "give key=value as in policy.noise_scheduler.num_inference_steps=10"
+    for override in overrides:
+        key, equals, value = override.lstrip("+").partition("=")
+        section = OmegaConf.select(cfg, key.rpartition(".")[0] or "?")
+        exists = OmegaConf.is_dict(section) and key.rpartition(".")[2] in section
+        adds = OmegaConf.is_dict(section) and override.startswith("+")
+        if not equals or not (exists or adds):
+            raise UserError(
+                f"override {override!r} names no setting of the checkpoint; {remedy}, or "
+                "+key=value for one that its config leaves at the default"
+            )
+        if not key.startswith(("policy.", "task.env_runner.")):
+            raise UserError(f"override {override!r} changes nothing here; {remedy}")
+        try:
+            (parsed,) = OverridesParser.create().parse_overrides([f"{key}={value}"])
+        except HydraException as error:
+            raise UserError(
+                f"override {override!r} cannot be read ({str(error).splitlines()[0]}); {remedy}"
+            ) from None
+        new = parsed.value()
+        if exists and OmegaConf.is_dict(OmegaConf.select(cfg, key)) != isinstance(new, dict):
+            raise UserError(f"override {override!r} gives a value to a section; {remedy}")
+        OmegaConf.update(cfg, key, new, force_add=True)

@@ -1,0 +1,44 @@
+"""The episodes of an evaluation as a small table: ``episodes.csv.gz``."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+EPISODES_FILE = "episodes.csv.gz"
+_TEXTS = ("group", "name", "video")
+"""Columns that hold text. The others hold numbers and booleans, written as in JSON."""
+
+
+def write_episodes(path: Path, episodes: Sequence[Mapping[str, Any]]) -> None:
+    """Write a row per episode and a column per key. None becomes an empty cell."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(episodes[0]), lineterminator="\n")
+    writer.writeheader()
+    for episode in episodes:
+        writer.writerow({key: _cell(key, value) for key, value in episode.items()})
+    # Without a time stamp: the same episodes give the same file.
+    path.write_bytes(gzip.compress(text.getvalue().encode(), mtime=0))
+
+
+def read_episodes(path: Path) -> list[dict[str, Any]]:
+    """Read the episodes; each number comes back exactly."""
+    rows = csv.DictReader(io.StringIO(gzip.decompress(path.read_bytes()).decode()))
+    return [{key: _value(key, cell) for key, cell in row.items()} for row in rows]
+
+
+def _cell(key: str, value: Any) -> str:
+    if value is None:
+        return ""
+    return value if key in _TEXTS else json.dumps(value)
+
+
+def _value(key: str, cell: str) -> Any:
+    if not cell:
+        return None
+    return cell if key in _TEXTS else json.loads(cell)

@@ -1,0 +1,137 @@
+"""Find the runs of train.py below a directory, and read one while it goes on."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from enum import StrEnum
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from diffusion_policy.checkpoint.migration import migrate_config
+from diffusion_policy.runs.metrics import LOSSES, Evaluations, evaluations
+from diffusion_policy.runs.run_log import RunLog
+from diffusion_policy.util.config import config_leaves
+from diffusion_policy.util.errors import UserError
+from diffusion_policy.util.output_dir import is_held
+from diffusion_policy.workspace.loggers import LOG_FILE
+
+METRICS_FOLDER = "metrics"
+"""Folder of a sweep that holds the aggregated metrics; it is not a run."""
+_CONFIG = ".hydra/config.yaml"
+
+
+class State(StrEnum):
+    """Whether a run reached its end, goes on, or stopped before its end."""
+
+    FINISHED = "finished"
+    RUNNING = "running"
+    STOPPED = "stopped"
+
+
+class Run:
+    """An output directory of train.py; :meth:`refresh` reads what is new.
+
+    Args:
+        directory: the directory.
+        name: tells the run from others: its path below their common directory.
+        keys: the numbers to read from the log.
+
+    Attributes:
+        settings: the config, flat (``optimizer.lr``). Empty if the directory has no config.
+        log: the numbers that the run logged.
+        state: how far the run is.
+    """
+
+    def __init__(self, directory: Path, name: str, keys: Sequence[str] = ()) -> None:
+        self.directory = directory
+        self.name = name
+        self.log = RunLog(directory / LOG_FILE, keys, LOSSES)
+        self.settings: Mapping[str, Any] = {}
+        self.state = State.STOPPED
+
+    def refresh(self) -> None:
+        """Read config, log and state again."""
+        config = self.directory / _CONFIG
+        self.settings = _settings(config, config.stat().st_mtime_ns) if config.is_file() else {}
+        # Before the log: a log is complete once no process holds the directory.
+        held = is_held(self.directory)
+        self.log.refresh()
+        self.state = State.RUNNING if held else self._state_at_rest()
+
+    def _state_at_rest(self) -> State:
+        last, n_epochs = self.log.last, self.settings.get("training.num_epochs")
+        if last is None or n_epochs is None or last.get("epoch") != n_epochs - 1:
+            return State.STOPPED
+        # The last thing that a run logs is a rollout. Only scores have a slash in their names.
+        return State.FINISHED if any("/" in key for key in last) else State.STOPPED
+
+    @property
+    def seed(self) -> Any:
+        return self.settings.get("training.seed")
+
+    @property
+    def n_steps(self) -> int:
+        """Number of optimiser steps that the run logged."""
+        return 0 if self.log.last is None else self.log.last["global_step"] + 1
+
+    def evaluations(self, key: str) -> Evaluations:
+        """The evaluations of the run by the score ``key``, which is one of the keys to read."""
+        return evaluations(self.log.columns(), key)
+
+
+def find_runs(
+    directories: Iterable[Path], keys: Sequence[str], *, depth: int = 1, may_be_empty: bool = False
+) -> list[Run]:
+    """Find the runs at ``directories`` or at most ``depth`` folders below them.
+
+    Each run is listed once, in natural order, and not read yet. Its name is its path below the
+    directory that all of them share.
+
+    Args:
+        keys: see :class:`Run`.
+        may_be_empty: accept a directory without runs.
+
+    Raises:
+        UserError: a directory is missing or holds no run.
+    """
+    unique: dict[Path, Path] = {}
+    for directory in directories:
+        if not directory.is_dir():
+            raise UserError(
+                f"{directory} is not a directory; give an output directory of train.py -m"
+            )
+        found = sorted(_run_directories(directory, depth), key=lambda path: _natural(str(path)))
+        if not found and not may_be_empty:
+            raise UserError(
+                f"{directory} holds no run of train.py (a folder with {LOG_FILE}); give a run, or "
+                "the folder of a sweep, which holds train_0, train_1, ..."
+            )
+        unique |= {path.resolve(): path for path in found}
+    shared = os.path.commonpath([path.parent for path in unique]) if unique else ""
+    return [Run(path, str(real.relative_to(shared)), keys) for real, path in unique.items()]
+
+
+def _run_directories(directory: Path, depth: int) -> Iterable[Path]:
+    if (directory / LOG_FILE).is_file() or (directory / _CONFIG).is_file():
+        yield directory
+    elif depth:
+        for path in directory.iterdir():
+            if path.is_dir() and path.name != METRICS_FOLDER:
+                yield from _run_directories(path, depth - 1)
+
+
+@cache
+def _settings(path: Path, modified_ns: int) -> Mapping[str, Any]:
+    """Parsing YAML is slow, so each version of the file is parsed once."""
+    cfg: Any = OmegaConf.load(path)
+    return config_leaves(migrate_config(cfg))
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """Sort key that puts train_2 before train_10."""
+    return [(int(part), "") if part.isdigit() else (0, part) for part in re.split(r"(\d+)", name)]
