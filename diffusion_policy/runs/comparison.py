@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -229,10 +228,11 @@ def _last_videos(run: Path) -> list[Path]:
 
 
 def _caption(path: Path, run: Run) -> dict[str, str]:
-    """Name, outcome and reward of an episode, from a file name like test_100000_success.mp4."""
-    match = re.fullmatch(r"(\w+?)_(\d+)_(success|failure)", path.stem)
-    if match is None:
-        return {"name": path.stem, "outcome": "", "reward": ""}
-    group, seed, outcome = match.groups()
-    reward = _reward(_last(run, f"{group}/sim_max_reward_{seed}"))
-    return {"name": f"{group} seed {seed}", "outcome": outcome, "reward": reward}
+    """Start, outcome and reward of an episode, from a file name like test_100000_success.mp4."""
+    start, _, outcome = path.stem.rpartition("_")
+    for key, reward in _rollout(run).items():
+        group, found, name = key.partition("/sim_max_reward_")
+        if found and f"{group}_{name}" == start:
+            label = f"{group} seed {name}" if name.isdigit() else f"{group} {name}"
+            return {"name": label, "outcome": outcome, "reward": _reward(number(reward))}
+    return {"name": start, "outcome": outcome, "reward": ""}

@@ -76,6 +76,7 @@ class Result:
         """Config of training and evaluation, flat."""
         return {
             **config_leaves(self.evaluated_cfg),
+            "evaluation.starts": self.info.get("starts"),
             "evaluation.seeds": self.info["seed_range"],
             "evaluation.as_published": self.scored_as_published,
             "evaluation.precision": self.info.get("precision", "fp32"),
@@ -102,6 +103,7 @@ class Result:
                 for key, setting in protocol["env_runner"].items()
             )
             and self._is_of_the_end
+            and self.info.get("starts") is None
             and self.info["seed_range"] == protocol["seeds"]
         )
 

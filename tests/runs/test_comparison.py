@@ -8,6 +8,7 @@ from diffusion_policy.util.errors import UserError
 from tests.runs.fake_runs import make_run
 
 INTERVAL = {"test/success_ci_low": 0.101, "test/success_ci_high": 0.799}
+EPISODES = {"test/sim_max_reward_100000": 1.0, "my_group/sim_max_reward_left": 0.5}
 VOID = {"meta", "img", "br", "line", "wbr"}
 
 
@@ -62,7 +63,7 @@ def sweep(tmp_path):
     sweep = tmp_path / "sweep"
     low, high = "optimizer.lr=0.1", "optimizer.lr=0.2"
     make_run(sweep / "train_0", [0.1] * 4, [low], **INTERVAL)
-    make_run(sweep / "train_1", [0.2, 0.9, 0.6, 0.8], [high], **INTERVAL)
+    make_run(sweep / "train_1", [0.2, 0.9, 0.6, 0.8], [high], **INTERVAL, **EPISODES)
     make_run(sweep / "train_2", [0.6], [high, "training.seed=43"], **INTERVAL)
     return sweep
 
@@ -117,7 +118,7 @@ def test_a_run_without_scores_is_shown(tmp_path):
 def test_videos_of_the_last_rollout_are_in_the_page(tmp_path, sweep):
     media = sweep / "train_1" / "media"
     for epoch, size in ((0, 9), (10, 9), (2, 9)):
-        for name in ("test_100000_success", "test_100001_failure", "train_0_failure"):
+        for name in ("test_100000_success", "my_group_left_failure", "train_0_failure"):
             path = media / f"epoch={epoch:04d}" / f"{name}.mp4"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(bytes([epoch]) * size)
@@ -126,8 +127,8 @@ def test_videos_of_the_last_rollout_are_in_the_page(tmp_path, sweep):
     found = page(tmp_path, sweep)
     videos = [reference for reference in found.references if "video" in reference]
     assert videos == ["data:video/mp4;base64,CgoKCgoKCgoK"] * 2
-    assert "test seed 100000: success" in found.text
-    assert "test seed 100001: failure" in found.text
+    assert "test seed 100000: success, max reward 1.000" in found.text
+    assert "my_group left: failure, max reward 0.500" in found.text
     assert "too large for this page" in found.text
     assert found.text.count("No videos were recorded.") == 1
     without = page(tmp_path, sweep, n_videos=0)

@@ -171,6 +171,7 @@ def test_only_the_human_demonstrations_compare():
         ("info.overrides", ["task.env_runner.n_latency_steps=1"]),
         ("info.checkpoint", "data/outputs/<run>/checkpoints/epoch=0007-test_mean_score=0.9.ckpt"),
         ("info.seed_range", [0, 999]),
+        ("info.starts", "data/demonstrations.zarr"),
         ("info.global_step", 52),
     ],
     ids=str,
