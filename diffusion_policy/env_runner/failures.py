@@ -1,14 +1,14 @@
-"""Why episodes failed, as far as their rewards tell.
+"""Kinds of failed episodes, by their rewards.
 
 ====================  ===========================================================================
 near miss             max reward of at least 0.95: stopped just under the threshold
 slow                  the best reward came within the last 30 steps: time ended too early
-lost                  max reward below 0.8: it never came near
+lost                  max reward below 0.8: the episode never came near success
 in between            any other
 ====================  ===========================================================================
 
-The first that applies counts. The thresholds suit rewards that are 1 at success. Records of
-earlier versions do not tell when the best reward came; by these no episode is called slow.
+The first kind that applies counts. The thresholds suit rewards that are 1 at success. Records of
+earlier versions lack the step of the best reward, so none of their episodes counts as slow.
 """
 
 from __future__ import annotations

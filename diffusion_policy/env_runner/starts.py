@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from omegaconf import OmegaConf
 from yaml import YAMLError
 
@@ -126,24 +125,20 @@ def starts_text(info: Mapping[str, Any]) -> str:
 
 
 def _of_episodes(group: str, path: str, start_seed: int, n: int | None) -> list[Start]:
-    return [
-        Start(group, f"episode_{i}", start_seed + i, {"state": state})
-        for i, state in enumerate(_initial_states(path)[:n])
-    ]
-
-
-def _initial_states(path: str) -> list[Any]:
-    """The simulator state that each recorded episode began from, as plain data."""
+    """Starts from the simulator states in which recorded episodes began."""
     # Imported late: most runs begin from seeds.
-    from diffusion_policy.dataset.stores.replay_buffer import ReplayBuffer
+    from diffusion_policy.dataset.stores.open_store import open_store
 
-    meta = ReplayBuffer.create_from_path(path).meta
-    if "initial_state" not in meta:
-        raise UserError(
-            f"{path} has no initial states (meta/initial_state), so no episode can start from "
-            "them; record with demo_pusht.py or generate_pusht_demos, or use seeds"
-        )
-    return np.asarray(meta["initial_state"][:]).tolist()
+    store, starts = open_store(path), []
+    for i in range(len(store.episode_ends))[:n]:
+        state = store.episode(i).initial_state
+        if state is None:
+            raise UserError(
+                f"{path} tells no initial state of episode {i}, so no episode can begin there; "
+                "use seeds, or a list of starts"
+            )
+        starts.append(Start(group, f"episode_{i}", start_seed + i, {"state": state.tolist()}))
+    return starts
 
 
 def _of_list(

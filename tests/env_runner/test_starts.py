@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import yaml
 
+from diffusion_policy.dataset.stores.pusht_store import PushTStore
 from diffusion_policy.dataset.stores.replay_buffer import ReplayBuffer
 from diffusion_policy.env.pusht.pusht_env import PushTEnv
 from diffusion_policy.env_runner.starts import Group, group_from, starts_text
@@ -49,6 +50,12 @@ def test_initial_states_of_recorded_episodes(tmp_path):
     assert [start.name for start in group.starts] == ["episode_0", "episode_1"]
     assert [start.seed for start in group.starts] == [7, 8]
     assert [start.options for start in group.starts] == [{"state": list(s)} for s in states]
+
+
+def test_a_view_of_a_store_passes_the_initial_states_on(tmp_path):
+    states = record_with_states(tmp_path / "demos.zarr")
+    store = PushTStore(str(tmp_path / "demos.zarr"), tmp_path / "cache")
+    assert store.episode(1).initial_state.tolist() == list(states[1])
 
 
 def record_with_states(path, states=((1.0, 2.0, 3.0, 4.0, 5.0), (6.0, 7.0, 8.0, 9.0, 0.0))):
@@ -103,7 +110,7 @@ def test_a_data_set_must_hold_initial_states(tmp_path):
     buffer = ReplayBuffer.create_empty_numpy()
     buffer.add_episode({"action": np.zeros((1, 2))})
     buffer.save_to_path(tmp_path / "demos.zarr")
-    with pytest.raises(UserError, match=r"demos\.zarr has no initial states.*or use seeds"):
+    with pytest.raises(UserError, match=r"tells no initial state of episode 0.*use seeds"):
         Group.parse("g", {"episodes": str(tmp_path / "demos.zarr")})
 
 

@@ -95,10 +95,13 @@ class PushTStore(EpisodeStore):
         return read_rows(self._computed[key], steps)
 
     def episode(self, i: int) -> EpisodeInfo:
-        """See :class:`EpisodeStore`; the initial state is that of the environment."""
+        """See :class:`EpisodeStore`; the initial state is the first one if none was recorded."""
+        recorded = self.recorded.episode(i)
+        if recorded.initial_state is not None:
+            return recorded
         first = np.array([self.episode_ends[i - 1] if i else 0])
         (state,) = self.recorded.read("state", first)
-        return EpisodeInfo(state, source=self.recorded.episode(i).source)
+        return EpisodeInfo(state, source=recorded.source)
 
     def _is_recorded(self, key: str) -> bool:
         if key == "image":

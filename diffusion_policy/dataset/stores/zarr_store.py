@@ -95,8 +95,10 @@ class ZarrStore(EpisodeStore):
         return read_rows(self._prepared[key], steps)
 
     def episode(self, i: int) -> EpisodeInfo:
-        """See :class:`EpisodeStore`."""
-        return EpisodeInfo(source=f"{self.path}, episode {i}")
+        """See :class:`EpisodeStore`; initial states are in ``meta/initial_state`` (E, S)."""
+        meta = self.buffer.meta
+        state = np.asarray(meta["initial_state"][i]) if "initial_state" in meta else None
+        return EpisodeInfo(state, source=f"{self.path}, episode {i}")
 
     def _vectors(self, key: str, field: Field) -> np.ndarray:
         array = self.buffer[key]
