@@ -35,6 +35,9 @@ ENVIRONMENTS = {
         {"id": "diffusion_policy/PushT-v0", "kwargs": {"obs": ["image", "agent_pos"]}}, PUSHT
     ),
     "pusht keypoints": Listed({"id": "diffusion_policy/PushTKeypoints-v0"}, PUSHT),
+    "pusht lerobot": Listed(
+        {"id": "diffusion_policy/PushTKeypoints-v0", "kwargs": {"keypoints": "lerobot"}}, PUSHT
+    ),
     "pusht image": Listed({"id": "diffusion_policy/PushTImage-v0"}, PUSHT),
     "toy": Listed({"factory": "toy_env:make"}, {"state": [1.0, 2.0, 9.0, 7.0]}),
 }

@@ -7,7 +7,6 @@ import sys
 import gymnasium
 import numpy as np
 import pytest
-from gymnasium.utils.env_checker import check_env
 
 import diffusion_policy.env  # noqa: F401 - registers the environments
 from diffusion_policy.env.pusht.observations import OBSERVATIONS
@@ -42,11 +41,6 @@ def test_trajectories_are_the_benchmarks(seed, legacy):
     np.testing.assert_array_equal(states, reference[f"{episode}_state"])
     np.testing.assert_allclose(rewards, reference[f"{episode}_reward"], rtol=0, atol=1e-12)
     np.testing.assert_array_equal(ends, reference[f"{episode}_done"])
-
-
-@pytest.mark.filterwarnings("ignore:.*we recommend using a symmetric and normalized space")
-def test_gymnasium_finds_no_fault_in_named_keypoints(no_screen):
-    check_env(gymnasium.make("diffusion_policy/PushTKeypoints-v0", keypoints="lerobot").unwrapped)
 
 
 def test_ids_observe_what_they_are_named_after():
