@@ -13,7 +13,7 @@ from diffusion_policy.env.pusht.render.renderer import draw
 from diffusion_policy.gym_util.make_env import make_env
 
 GOLDEN = Path(__file__).parents[1] / "tests" / "golden"
-"""Trajectories and pictures that the benchmark's own implementation made."""
+"""Trajectories and images that the benchmark's own implementation made."""
 _EPISODE_STEPS = 100
 _KEYPOINTS, _IMAGE = "diffusion_policy/PushTKeypoints-v0", "diffusion_policy/PushTImage-v0"
 
@@ -87,15 +87,15 @@ def check_trajectory(env: gymnasium.Env) -> None:
         np.testing.assert_array_equal(info["state"], state)
         np.testing.assert_allclose(found, reward, rtol=0, atol=1e-12)
         if isinstance(observation, dict):  # the whole canvas drawn and resized
-            picture = draw(state, observation["image"].shape[-1])
-            np.testing.assert_array_equal(observation["image"].transpose(1, 2, 0), picture)
+            image = draw(state, observation["image"].shape[-1])
+            np.testing.assert_array_equal(observation["image"].transpose(1, 2, 0), image)
         else:
             np.testing.assert_allclose(observation[:-2], keypoints.ravel(), atol=1e-4)
     if isinstance(observation, dict):
-        _check_pictures()
+        _check_images()
 
 
-def _check_pictures() -> None:
+def _check_images() -> None:
     rendered = np.load(GOLDEN / "pusht_render.npz")
-    for state, picture in zip(rendered["state"], rendered["image"], strict=True):
-        np.testing.assert_array_equal(draw(state, picture.shape[0]), picture)
+    for state, image in zip(rendered["state"], rendered["image"], strict=True):
+        np.testing.assert_array_equal(draw(state, image.shape[0]), image)

@@ -1,9 +1,9 @@
-"""Teach the keypoint CNN to see PushT, from pictures of random scenes instead of ImageNet.
+"""Pretrain the keypoint CNN on images of random PushT scenes, in place of ImageNet.
 
     python -m diffusion_policy.scripts.pretrain_keypoint_cnn --output data/keypoint_cnn.safetensors
 
-It learns to tell where the keypoints of the block and the agent are. No demonstration is looked
-at, and nothing is known of actions; a policy takes the weights by policy.backbone_weights.
+It learns to locate the agent and the keypoints, and needs neither demonstrations nor actions.
+A policy loads the weights by policy.backbone_weights.
 """
 
 from __future__ import annotations
@@ -39,18 +39,18 @@ _LEARNING_RATE = 2e-3
 
 
 def draw_scenes(n: int, random: np.random.Generator) -> tuple[Tensor, Tensor]:
-    """Pictures of ``n`` scenes and what is where in them.
+    """Images of ``n`` scenes, and the places of agent and block in them.
 
     Returns:
         (n, 3, 96, 96) uint8, and (n, 20) float32: x, y of 9 keypoints and the agent in world
         units, about 0..512.
     """
     states = random_scenes(n, random)
-    pictures = np.empty((n, 3, 96, 96), np.uint8)  # in place: a list of them all is a second copy
-    for i, state in enumerate(tqdm(states, "Drawing", unit="picture")):
-        pictures[i] = image(state)
+    images = np.empty((n, 3, 96, 96), np.uint8)  # np.stack of a list would need twice the memory
+    for i, state in enumerate(tqdm(states, "Drawing", unit="image")):
+        images[i] = image(state)
     places = np.concatenate([keypoint(states), agent_pos(states)], axis=-1)
-    return torch.from_numpy(pictures), torch.from_numpy(places)
+    return torch.from_numpy(images), torch.from_numpy(places)
 
 
 class Locator(nn.Module):
@@ -62,13 +62,13 @@ class Locator(nn.Module):
         self.backbone.fc = nn.Linear(backbone.fc.in_features, n_numbers)
         self.normalizer = image_normalizer("MEAN_STD")
 
-    def forward(self, pictures: Tensor) -> Tensor:
-        places = self.backbone(self.normalizer.normalize(pictures))
+    def forward(self, images: Tensor) -> Tensor:
+        places = self.backbone(self.normalizer.normalize(images))
         return (places + 1) * (WORLD_SIZE / 2)
 
 
-def train(locator: Locator, pictures: Tensor, places: Tensor, steps: int, batch_size: int) -> None:
-    """Minimise the L1 error; pictures and places are on the CPU."""
+def train(locator: Locator, images: Tensor, places: Tensor, steps: int, batch_size: int) -> None:
+    """Minimise the L1 error; images and places are on the CPU."""
     device = next(locator.parameters()).device
     dtype = AUTOCAST_DTYPES[resolve_precision("auto", device)]
     optimizer = torch.optim.AdamW(
@@ -77,9 +77,9 @@ def train(locator: Locator, pictures: Tensor, places: Tensor, steps: int, batch_
     scheduler = get_cosine_schedule_with_warmup(optimizer, steps // 15, steps)
     progress = trange(steps, desc="Training", unit="step")
     for _ in progress:
-        rows = torch.randint(len(pictures), (batch_size,))
+        rows = torch.randint(len(images), (batch_size,))
         with torch.autocast(device.type, dtype, enabled=dtype is not None):
-            found = locator(pictures[rows].to(device))
+            found = locator(images[rows].to(device))
         error = (found.float() - places[rows].to(device)).abs().mean()
         optimizer.zero_grad()
         (error / WORLD_SIZE).backward()
@@ -89,21 +89,21 @@ def train(locator: Locator, pictures: Tensor, places: Tensor, steps: int, batch_
 
 
 @torch.no_grad()
-def locate(locator: Locator, pictures: Tensor) -> Tensor:
+def locate(locator: Locator, images: Tensor) -> Tensor:
     """(n, K) places on the CPU, in world units."""
     device = next(locator.parameters()).device
-    return torch.cat([locator(part.to(device)).cpu() for part in pictures.split(256)])
+    return torch.cat([locator(part.to(device)).cpu() for part in images.split(256)])
 
 
-def draw_sheet(pictures: Tensor, places: Tensor, found: Tensor, path: Path) -> None:
-    """Pictures with a ring where each place is and a cross where it was found, as a PNG."""
+def draw_sheet(images: Tensor, places: Tensor, found: Tensor, path: Path) -> None:
+    """A PNG of images with a ring at each true place and a cross at each found one."""
     figure, axes = plt.subplots(2, 6, figsize=(15, 5), layout="constrained")
-    to_pixels = pictures.shape[-1] / WORLD_SIZE
-    for axis, picture, *points in zip(axes.flat, pictures, places, found, strict=False):
-        true, told = ((p.unflatten(0, (-1, 2)) * to_pixels - 0.5).T.numpy() for p in points)
-        axis.imshow(picture.permute(1, 2, 0).numpy())
+    to_pixels = images.shape[-1] / WORLD_SIZE
+    for axis, shown, *points in zip(axes.flat, images, places, found, strict=False):
+        true, guessed = ((p.unflatten(0, (-1, 2)) * to_pixels - 0.5).T.numpy() for p in points)
+        axis.imshow(shown.permute(1, 2, 0).numpy())
         axis.scatter(*true, s=40, facecolors="none", edgecolors="black", linewidths=0.7)
-        axis.scatter(*told, s=25, marker="x", color="tab:red", linewidths=0.9)
+        axis.scatter(*guessed, s=25, marker="x", color="tab:red", linewidths=0.9)
     for axis in axes.flat:
         axis.axis("off")
     with writing(path), replacing(path) as partial:
@@ -117,7 +117,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         "--output",
         type=Path,
         required=True,
-        help=f"{WEIGHTS_SUFFIX} file to write; a picture (.png) of what it sees goes beside it",
+        help=f"{WEIGHTS_SUFFIX} file to write; an image (.png) of what it finds goes beside it",
     )
     parser.add_argument("--scenes", type=int, default=40_000)
     parser.add_argument("--steps", type=int, default=1500)
@@ -145,7 +145,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for path in (options.output, sheet):
         if path.is_dir() or (path.exists() and not options.overwrite):
             raise UserError(f"{path} exists; choose another --output, or --overwrite a file")
-    with writing(options.output):  # before it has cost minutes
+    with writing(options.output):  # fails now, not after minutes of work
         options.output.parent.mkdir(parents=True, exist_ok=True)
     device = resolve_device(options.device)
     torch.manual_seed(options.seed)
@@ -155,8 +155,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     locator = Locator(KeypointCNN(), n_numbers=scenes[1].shape[1])
     locator.to(device)
     train(locator, *scenes, options.steps, options.batch_size)
-    pictures, places = held_out
-    found = locate(locator.eval(), pictures)
+    images, places = held_out
+    found = locate(locator.eval(), images)
     error = (found - places).abs().mean(-1)
     told = (
         f"{error.mean():.2f} of {WORLD_SIZE} units a coordinate, "
@@ -164,7 +164,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     used = {name: str(getattr(options, name)) for name in ("scenes", "steps", "batch_size", "seed")}
     save_backbone(locator.backbone, options.output, {**used, "error on new scenes": told})
-    draw_sheet(pictures, places, found, sheet)
+    draw_sheet(images, places, found, sheet)
     print(f"wrote {options.output}; error on {_N_HELD_OUT} new scenes {told}; look at {sheet}")
 
 

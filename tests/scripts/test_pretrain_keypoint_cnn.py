@@ -15,14 +15,14 @@ PRETRAINED = Path(__file__).parents[2] / "data/pretrained/keypoint_cnn_pusht/bac
 
 def test_steps_bring_the_answers_closer():
     torch.manual_seed(0)
-    pictures, places = draw_scenes(64, np.random.default_rng(0))
+    images, places = draw_scenes(64, np.random.default_rng(0))
     locator = Locator(KeypointCNN(), 20)
 
     def error() -> torch.Tensor:
-        return (locate(locator, pictures) - places).abs().mean()
+        return (locate(locator, images) - places).abs().mean()
 
     before = error()
-    train(locator, pictures, places, steps=80, batch_size=8)
+    train(locator, images, places, steps=80, batch_size=8)
     assert error() < 0.8 * before
 
 
@@ -60,8 +60,8 @@ def test_the_weights_in_the_repository_tell_places():
     backbone = build_backbone("", "", "keypoint_cnn", str(PRETRAINED))
     locator = Locator(backbone, 20)
     locator.backbone.fc = torch.nn.Identity()
-    pictures, places = draw_scenes(400, np.random.default_rng(1))
-    features = torch.cat([locate(locator, pictures), torch.ones(400, 1)], dim=1).double()
+    images, places = draw_scenes(400, np.random.default_rng(1))
+    features = torch.cat([locate(locator, images), torch.ones(400, 1)], dim=1).double()
     found = torch.linalg.lstsq(features[:300], places[:300].double()).solution
     error = (features[300:] @ found - places[300:]).abs().mean()
     assert error < 4  # of 512 units

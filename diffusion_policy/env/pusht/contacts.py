@@ -1,4 +1,4 @@
-"""Where the block of PushT touches agent and walls, found from a state alone."""
+"""The points where the block of PushT touches agent and walls, computed from a state."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from diffusion_policy.env.pusht.simulation import PushTSimulation
 
 
 class Contact(NamedTuple):
-    """A pair of touching points in world units; they differ by the depth of penetration."""
+    """A pair of touching points in world units, one penetration depth apart."""
 
     on_block: Vec2d
     on_other: Vec2d
@@ -26,7 +26,7 @@ def contacts(state: np.ndarray) -> list[Contact]:
     agent_x, agent_y, block_x, block_y, angle = map(float, state)
     world.agent.position = (agent_x, agent_y)
     world.space.reindex_shapes_for_body(world.agent)
-    # The angle first: turning the body afterwards would move it.
+    # The angle comes first, because turning the body moves its position.
     world.block.angle = angle
     world.block.position = (block_x, block_y)
     return [
@@ -39,7 +39,7 @@ def contacts(state: np.ndarray) -> list[Contact]:
 
 @cache
 def _surroundings() -> PushTSimulation:
-    """A world for queries: the block's shapes ask it, so they are not part of it."""
+    """A world without the block's shapes, which are the queries."""
     world = PushTSimulation()
     world.space.remove(*world.block_shapes)
     return world

@@ -1,8 +1,8 @@
-"""What a PushT policy may see: a table of observation names, each a function of the state.
+"""The observations of PushT by name, each a function of the state.
 
-The environment and the dataset use the same functions, so a policy meets in simulation exactly
-what it was trained on. A state is (..., 5): agent x, y, block x, y in world units and block angle
-in radians; every function but ``image`` maps any leading axes to (..., D) float32.
+The environment and the dataset use the same functions, so a policy sees in simulation exactly what
+it was trained on. A state is (..., 5): agent x, y, block x, y in world units and block angle in
+radians. Every function but ``image`` maps it to (..., D) float32 for any leading axes.
 """
 
 from __future__ import annotations
@@ -64,13 +64,13 @@ def _flat(points: np.ndarray) -> np.ndarray:
 
 
 def _world(size: int) -> spaces.Box:
-    # Only a touch of the agent moves the block, and the T is a quarter of the world: even
-    # squeezed through a wall it stays within one world size of the walls.
+    # Only the agent's touch moves the block, and the T is a quarter of the world in size: even a
+    # block squeezed through a wall stays within one world size of the walls.
     return spaces.Box(-WORLD_SIZE, 2 * WORLD_SIZE, (size,), np.float32)
 
 
 class Observation(NamedTuple):
-    """A named observation: what it looks like, and how to compute it from a state."""
+    """Space of an observation, and the function that computes it from a state."""
 
     space: spaces.Box
     compute: Callable[[np.ndarray], np.ndarray]

@@ -39,9 +39,9 @@ class PushTEnv(gymnasium.Env):
     and ``agent_pos`` (2,) float64.
 
     Args:
-        obs: a name of ``observations.OBSERVATIONS``, whose value alone is observed, or several,
-            observed as a dict. Only what is named is computed.
-        legacy: set states as the published demonstrations and evaluations did
+        obs: one name of ``observations.OBSERVATIONS``, observed as its array, or several names,
+            observed as a dict. Other observations are not computed.
+        legacy: set states in the order that the published demonstrations and evaluations use
             (see :meth:`PushTSimulation.set_state`).
         render_mode: ``"rgb_array"`` draws on :meth:`render`, ``"human"`` shows every step in a
             window, ``None`` draws nothing.
@@ -89,8 +89,8 @@ class PushTEnv(gymnasium.Env):
         """Start an episode.
 
         Args:
-            seed: starts from the benchmark's state of that seed, and seeds later resets.
-            options: ``{"state": (5,)}`` starts from agent x, y, block x, y, angle instead.
+            seed: start from the benchmark's state of that seed, and seed later resets.
+            options: ``{"state": (5,)}`` starts from this agent x, y, block x, y, angle instead.
         """
         super().reset(seed=seed)
         state = (options or {}).get("state")
@@ -100,7 +100,7 @@ class PushTEnv(gymnasium.Env):
             state = initial_state(seed)
         else:
             state = initial_state(int(self.np_random.integers(2**32)))
-        # A fresh world: contacts cached by the last episode must not reach into this one.
+        # A new world, because pymunk caches contacts of the last episode.
         self.simulation = PushTSimulation()
         self.simulation.set_state(state, legacy=self.legacy)
         self._last_action = None
@@ -121,7 +121,7 @@ class PushTEnv(gymnasium.Env):
         return observation, min(coverage / SUCCESS_COVERAGE, 1.0), info["success"], False, info
 
     def render(self) -> np.ndarray | None:
-        """The present frame, (render_size, render_size, 3) uint8, with the last action crossed."""
+        """The current frame (render_size, render_size, 3) uint8; a cross marks the last action."""
         if self.render_mode != "rgb_array":
             return None
         return self._frame()
@@ -173,7 +173,7 @@ def make_keypoints_env(keypoints: str = "diffusion_policy", **options: Any) -> P
 
 
 def _vector(name: str, values: Any, size: int) -> np.ndarray:
-    """``values`` as (size,) float64, or a :class:`UserError` that says what is wrong with them."""
+    """``values`` as (size,) float64; a :class:`UserError` unless they are finite and fit."""
     vector = np.asarray(values, dtype=np.float64)
     if vector.shape != (size,):
         raise UserError(f"{name} has shape {vector.shape}: PushT takes {size} numbers")

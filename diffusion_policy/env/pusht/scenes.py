@@ -1,4 +1,4 @@
-"""Random states of PushT, for what is learned from pictures alone and not from demonstrations."""
+"""Random states of PushT, to learn from images without demonstrations."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ import numpy as np
 
 from diffusion_policy.env.pusht.simulation import GOAL_POSE, WORLD_SIZE
 
-# Precision decides near the goal, and there the block hides it.
+# Precision matters most near the goal, where the block hides it.
 _NEAR_GOAL_SHARE, _NEAR_GOAL_SPREAD, _NEAR_GOAL_ANGLE_SPREAD = 0.4, 25.0, 0.3
-# While it pushes, the agent is close to the block and hides some of it.
+# An agent that pushes is close to the block and hides a part of it.
 _NEAR_BLOCK_SHARE, _NEAR_BLOCK_SPREAD = 0.5, 70.0
-# Of the block's corner from the walls: half a T, so that one reaches through them now and then.
+# Distance of the block's origin from the border: half a T, so some blocks reach through a wall.
 _MARGIN = 60.0
 
 
 def random_scenes(n: int, random: np.random.Generator) -> np.ndarray:
     """(n, 5) float64 states: agent x, y, block x, y in world units, block angle in radians.
 
-    They are for pictures: the agent may overlap the block and the block the walls, as they never
-    do in the simulation. The agent is in the world; keypoints may lie up to 70 units outside.
+    The states are meant for images: unlike in the simulation, the agent may overlap the block, and
+    the block the walls. The agent is in the world; keypoints may lie up to 70 units outside.
     """
     near_goal = random.random(n) < _NEAR_GOAL_SHARE
     place = random.uniform(_MARGIN, WORLD_SIZE - _MARGIN, (n, 2))

@@ -1,8 +1,8 @@
 """The physics of PushT: a circular agent pushes a T-shaped block inside four walls.
 
-World units are pixels of a 512 x 512 canvas whose y axis points down. The constants are those
-of the benchmark in which the published demonstrations were recorded (Diffusion Policy,
-Chi et al. 2023, section 5; after Implicit Behavioral Cloning, Florence et al. 2021).
+World units are pixels of a 512 x 512 canvas whose y axis points down. The constants are the
+benchmark's, in which the published demonstrations were recorded (Diffusion Policy, Chi et al. 2023,
+section 5; after Implicit Behavioral Cloning, Florence et al. 2021).
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _GOAL = [counter_clockwise(transform(part, *GOAL_POSE)) for part in (BAR, STEM)]
 
 
 def initial_state(seed: int) -> np.ndarray:
-    """The benchmark's random start for ``seed``: (5,) float64, as ``get_state`` orders it."""
+    """The benchmark's random start for ``seed``: (5,) float64 in the order of ``get_state``."""
     random = np.random.RandomState(seed)
     agent = random.randint(50, 450), random.randint(50, 450)
     block = random.randint(100, 400), random.randint(100, 400)
@@ -56,7 +56,7 @@ def initial_state(seed: int) -> np.ndarray:
 class PushTSimulation:
     """PushT without observations, rewards or episodes: set a state, apply actions.
 
-    A copy of the world is cheap to make: construct another simulation and ``set_state`` it.
+    To copy a world, construct another simulation and ``set_state`` it; that is cheap.
 
     Attributes:
         agent: kinematic body of the agent; ``position`` in world units, ``velocity`` per second.
@@ -71,15 +71,15 @@ class PushTSimulation:
         self.space.add(*self.walls)
         self.agent = pymunk.Body(body_type=pymunk.Body.KINEMATIC)
         self.agent.position = (256, 400)
-        # The benchmark sets this on the body, where pymunk ignores it: contacts have no friction.
+        # The benchmark sets friction on the body, where pymunk ignores it: contacts have none.
         self.agent.friction = 1
         self.agent_shape = pymunk.Circle(self.agent, AGENT_RADIUS)
         self.space.add(self.agent, self.agent_shape)
         self.block, self.block_shapes = self._add_block()
 
     def _add_block(self) -> tuple[pymunk.Body, list[pymunk.Poly]]:
-        # The benchmark counts the bar's moment twice in place of bar plus stem; trajectories
-        # depend on it.
+        # The benchmark counts the bar's moment twice instead of bar plus stem. Trajectories depend
+        # on it.
         moment = 2 * pymunk.moment_for_poly(1, BAR)
         block = pymunk.Body(1, moment)
         bar, stem = pymunk.Poly(block, BAR), pymunk.Poly(block, STEM)
@@ -96,7 +96,7 @@ class PushTSimulation:
         Args:
             state: (5,) agent x, agent y, block x, block y, block angle in radians.
             legacy: write the block's position before its angle. The block turns about its
-                centre of gravity, so this moves it; the human data was recorded this way.
+                centre of gravity, so this order moves it. The human data was recorded this way.
         """
         agent_x, agent_y, block_x, block_y, angle = (float(value) for value in state)
         self.agent.velocity = (0, 0)
@@ -135,7 +135,7 @@ class PushTSimulation:
         return _coverage(x, y, self.block.angle)
 
 
-@lru_cache(maxsize=256)  # blocks rest while their agents move; a worker has many of them
+@lru_cache(maxsize=256)  # a block often rests while the agent moves; a worker has many blocks
 def _coverage(x: float, y: float, angle: float) -> float:
     overlap = sum(
         intersection_area(part, goal)

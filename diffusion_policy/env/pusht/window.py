@@ -8,7 +8,7 @@ import numpy as np
 
 from diffusion_policy.util.errors import UserError
 
-# pygame greets on import; keep the terminal to what the program has to say.
+# Without this pygame prints a greeting on import.
 os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
 import pygame
 
@@ -29,7 +29,7 @@ class Window:
             self._surface = pygame.display.set_mode((width, height))
         except pygame.error as error:
             raise _no_screen(str(error)) from error
-        # Without a screen SDL may fall back to one that nobody can see.
+        # Without a screen SDL may fall back to an invisible one.
         driver = pygame.display.get_driver()
         if driver in ("offscreen", "dummy") and driver != os.environ.get("SDL_VIDEODRIVER"):
             pygame.display.quit()
@@ -57,12 +57,12 @@ class Window:
         return keys
 
     def mouse(self) -> tuple[int, int] | None:
-        """Where the mouse was last seen, x and y in pixels; None before its first move."""
+        """The last position of the mouse, x and y in pixels; None before its first move."""
         self._listen()
         return self._mouse
 
     def close(self) -> None:
-        """Take the window from the screen."""
+        """Close the window."""
         pygame.display.quit()
 
     def _listen(self) -> None:

@@ -34,7 +34,7 @@ def test_what_is_observed_in_the_mirror_is_the_mirrored_observation(key, state):
     np.testing.assert_allclose(twice[:4], compute(state)[:4], atol=1e-3)
 
 
-def test_the_picture_of_the_mirrored_state_is_the_flipped_picture():
+def test_the_image_of_the_mirrored_state_is_the_flipped_image():
     state = np.array([120.0, 300, 200, 330, 0.4])
     compute = OBSERVATIONS["image"].compute
     flipped, drawn = mirror("image", compute(state)), compute(mirror("state", state))

@@ -1,11 +1,11 @@
-"""How a push moves the T: its faces, the arcs that pushes drive it along, planar poses.
+"""How a push moves the T: its faces, the arcs along which pushes move it, and planar poses.
 
-The block has no friction with the floor and stops when it is not pushed. A push with the agent
-at a fixed place of a face therefore moves the block by a constant twist: along an arc.
+The block has no friction with the floor and stops when nothing pushes it. So a push at a fixed
+place of a face moves the block by a constant twist, along an arc.
 
-A *pose* (..., 3) is x, y and angle of a frame at the block's centre of gravity, *local* means
-coordinates in that frame, a *motion* (..., 3) is a local twist times its duration: the arc's
-forward, sideways and angular extent. Lengths are world units, angles radians.
+A *pose* (..., 3) is x, y and angle of a frame at the block's centre of gravity. *Local* means
+coordinates in that frame. A *motion* (..., 3) is a local twist times its duration: the arc's
+forward, sideways and angular extent. Lengths are in world units, angles in radians.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ from diffusion_policy.env.pusht.simulation import AGENT_RADIUS, GOAL_POSE
 COG = np.array([0.0, 45.0])
 """Centre of gravity in block coordinates."""
 INERTIA_PER_MASS = 2 * pymunk.moment_for_poly(1, BAR)
-"""As the simulation has it, for a mass of 1."""
+"""The simulation's moment of inertia for a mass of 1."""
 CORNERS = np.array([*BAR, *STEM], float) - COG
 """(8, 2) local corners of bar and stem."""
 RIM = 4.0
-"""Contacts keep this distance from a corner, where the direction of the push would turn."""
+"""Distance of contacts from a corner, where the direction of the push would turn."""
 CLEARANCE = 4.0
-"""Free space the agent keeps from the block except at a contact."""
+"""Free space between agent and block, except at a contact."""
 
 
 @dataclass(frozen=True)
 class Face:
     """A side of the T to push: places ``origin + s * tangent`` for s in [low, high].
 
-    ``origin`` is in block coordinates, ``normal`` points into the block, ``samples`` is the
-    number of places that a search tries.
+    ``origin`` is in block coordinates, ``normal`` points into the block, and a search tries
+    ``samples`` places.
     """
 
     origin: tuple[float, float]
@@ -50,7 +50,7 @@ class Face:
 def _faces() -> list[Face]:
     half_bar, thickness = BAR[1][0], BAR[1][1]
     half_stem, length = STEM[2][0], STEM[2][1]
-    # Beside an inner corner the agent needs room for itself.
+    # The agent needs its own width beside an inner corner.
     room = AGENT_RADIUS + CLEARANCE + 2
     top = Face((0, 0), (1, 0), (0, 1), -half_bar + RIM, half_bar - RIM, 10)
     tip = Face((0, length), (1, 0), (0, -1), -half_stem + RIM, half_stem - RIM, 4)
@@ -75,16 +75,16 @@ _NORMAL = np.array([face.normal for face in FACES], float)
 
 
 def contact(face: np.ndarray, s: np.ndarray, gap: float = 0.0) -> np.ndarray:
-    """Local position (..., 2) of an agent that stands ``gap`` off place ``s`` of ``face``."""
+    """Local position (..., 2) of an agent at distance ``gap`` from place ``s`` of ``face``."""
     surface = _ORIGIN[face] + np.asarray(s)[..., None] * _TANGENT[face]
     return surface - (AGENT_RADIUS + gap) * _NORMAL[face]
 
 
 def before_face(agent: np.ndarray, face: np.ndarray, reach: float) -> np.ndarray:
-    """Whether an agent at local ``agent`` (2,) stands squarely before ``face`` (...).
+    """Whether an agent at local ``agent`` (2,) stands in front of ``face`` (...).
 
     ``reach`` is the largest free space between them. From there the agent may slide along the
-    face: contacts have no friction, so that does not move the block.
+    face, which does not move the block, because contacts have no friction.
     """
     offset = agent - _ORIGIN[face]
     along = (offset * _TANGENT[face]).sum(-1)
@@ -94,10 +94,10 @@ def before_face(agent: np.ndarray, face: np.ndarray, reach: float) -> np.ndarray
 
 
 def twist(face: np.ndarray, s: np.ndarray) -> np.ndarray:
-    """Motion (..., 3) of the block per unit that the contact advances.
+    """Motion (..., 3) of the block per unit of the contact's advance.
 
     An impulse j along the normal n at the arm r gives the velocity j n / m and the spin
-    j (r x n) / I; the contact itself then advances by j (1 / m + (r x n)^2 / I).
+    j (r x n) / I, so the contact advances by j (1 / m + (r x n)^2 / I).
     """
     surface = _ORIGIN[face] + np.asarray(s)[..., None] * _TANGENT[face]
     normal = _NORMAL[face]
@@ -108,7 +108,7 @@ def twist(face: np.ndarray, s: np.ndarray) -> np.ndarray:
 
 
 def cog_pose(x: float, y: float, angle: float) -> np.ndarray:
-    """The pose (3,) of a block whose body is at (x, y, angle), as the state has it."""
+    """The pose (3,) of a block whose body is at x, y and angle of a state."""
     (cog,) = transform([(COG[0], COG[1])], x, y, angle)
     return np.array([*cog, angle])
 
@@ -130,7 +130,7 @@ def moved(pose: np.ndarray, motion: np.ndarray) -> np.ndarray:
 
 
 def motion_to_goal(pose: np.ndarray) -> np.ndarray:
-    """The motion (..., 3) that takes ``pose`` to the goal, turning by at most pi."""
+    """The motion (..., 3) from ``pose`` to the goal; it turns by at most pi."""
     angle = (GOAL[2] - pose[..., 2] + np.pi) % (2 * np.pi) - np.pi
     cos, sin = np.cos(pose[..., 2]), np.sin(pose[..., 2])
     dx, dy = GOAL[0] - pose[..., 0], GOAL[1] - pose[..., 1]

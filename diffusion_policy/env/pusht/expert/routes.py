@@ -1,8 +1,8 @@
-"""The agent's ways around the T, from where it stands to a contact with one of the faces.
+"""The agent's ways around the T, from its position to a contact with one of the faces.
 
-Everything is in the block's local frame (see :mod:`pushing`), so the T is always the same union
-of two axis-aligned boxes. A way ends with a straight run-up to the contact; before that it goes
-straight or turns at waypoints off the T's six outer corners, where shortest ways must turn.
+Everything is in the block's local frame (see :mod:`pushing`), where the T is always the same union
+of two axis-aligned boxes. A way ends with a straight run-up to the contact. Before the run-up it is
+straight, or turns at waypoints off the T's six outer corners, where shortest ways turn.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from diffusion_policy.env.pusht.expert.pushing import CLEARANCE, COG, before_fac
 from diffusion_policy.env.pusht.simulation import AGENT_RADIUS, WORLD_SIZE
 
 RUN_UP = 18.0
-"""Free space between agent and face where the straight run-up begins."""
+"""Free space between agent and face at the start of the run-up."""
 
 _BOXES = np.array([[np.min(part, 0) - COG, np.max(part, 0) - COG] for part in (BAR, STEM)])
 _OUTWARD = np.array([[-1.0], [1.0]])
@@ -22,7 +22,7 @@ _BLOCKED = _BOXES + (AGENT_RADIUS + CLEARANCE) * _OUTWARD  # (2 boxes, low/high,
 
 
 def _waypoints() -> np.ndarray:
-    """(6, 2) clockwise from the bar's first corner, off the T by twice the clearance."""
+    """(6, 2) clockwise from the bar's first corner, at twice the clearance from the T."""
     (bar_low, bar_high), (stem_low, stem_high) = _BOXES + (AGENT_RADIUS + 2 * CLEARANCE) * _OUTWARD
     return np.array(
         [
@@ -37,13 +37,13 @@ def _waypoints() -> np.ndarray:
 
 
 def is_free(start: np.ndarray, end: np.ndarray) -> np.ndarray:
-    """Whether straight ways from ``start`` (..., 2) to ``end`` (..., 2) keep clear of the T."""
+    """Whether straight ways from ``start`` (..., 2) to ``end`` (..., 2) stay clear of the T."""
     start, end = np.broadcast_arrays(start, end)
     span = end - start
     span = np.where(np.abs(span) < 1e-9, 1e-9, span)
     clear = np.ones(start.shape[:-1], bool)
     for low, high in _BLOCKED:
-        # The part of the way between the box's two vertical lines, and its two horizontal ones.
+        # The part of the way between the box's vertical lines, and between its horizontal lines.
         first, second = (low - start) / span, (high - start) / span
         enter = np.minimum(first, second).max(-1)
         leave = np.maximum(first, second).min(-1)
@@ -55,15 +55,15 @@ WAYPOINTS = _waypoints()
 _LEGS = np.linalg.norm(WAYPOINTS[:, None] - WAYPOINTS, axis=-1)
 _LEGS = np.where(is_free(WAYPOINTS[:, None], WAYPOINTS), _LEGS, np.inf)
 np.fill_diagonal(_LEGS, np.inf)
-"""(6, 6) straight distance between waypoints, infinite where the T is in the way."""
+"""(6, 6) straight distance between waypoints; infinite if the T is in the way."""
 
 
 class Routes:
-    """Ways of an agent around the block at one moment.
+    """Ways of an agent around the block in one state.
 
     Args:
         agent: (2,) local position of the agent.
-        pose: (3,) of the block; waypoints outside the world cannot be used. None: all can.
+        pose: (3,) of the block, to leave out waypoints outside the world; None keeps all.
     """
 
     def __init__(self, agent: np.ndarray, pose: np.ndarray | None = None) -> None:
@@ -89,7 +89,7 @@ class Routes:
         return np.where(before_face(self.agent, face, RUN_UP + 2), slide, length)
 
     def way(self, face: int, s: float) -> np.ndarray:
-        """Corner points (P, 2) of the way from the agent to place ``s`` of ``face``."""
+        """Corners (P, 2) of the way from the agent to place ``s`` of ``face``."""
         touch = contact(np.array(face), np.array(s))
         if before_face(self.agent, np.array(face), RUN_UP + 2):
             return np.stack([self.agent, touch])
@@ -104,16 +104,16 @@ class Routes:
         return np.stack([self.agent, self._start, *WAYPOINTS[turns], run_up, touch])
 
     def _via(self, ends: np.ndarray) -> np.ndarray:
-        """(N, 6, 6) lengths of the ways to ``ends`` (N, 2) by first and last waypoint."""
+        """(N, 6, 6) lengths of the ways to ``ends`` (N, 2), by first and last waypoint."""
         last = np.linalg.norm(WAYPOINTS - ends[:, None], axis=-1)
         last = np.where(is_free(WAYPOINTS, ends[:, None]), last, np.inf)
         return self._first[:, None] + self._between + last[:, None, :]
 
 
 def _nearest_free(agent: np.ndarray) -> np.ndarray:
-    """The nearest way out for an agent that touches the block; else where it is."""
+    """The nearest point clear of the block; the agent itself if it is clear."""
     point = agent.copy()
-    for low, high in (*_BLOCKED, _BLOCKED[0]):  # out of one box may be into the other
+    for low, high in (*_BLOCKED, _BLOCKED[0]):  # leaving one box may enter the other
         if np.all(low < point) and np.all(point < high):
             depth = np.concatenate([point - low, high - point])
             exit_side = int(depth.argmin())

@@ -1,14 +1,15 @@
-"""A scripted expert for PushT: plans at most two pushes ahead, and again at every step.
+"""A scripted expert for PushT, which plans at most two pushes, anew at every step.
 
-Two pushes have four free parameters (where on a face, how far, twice), one more than the three
-of a planar pose, so two pushes can take the block from nearly anywhere to the goal. The expert
+Two pushes have four free parameters (place on a face and distance, twice). A planar pose has three,
+so two pushes can take the block from nearly anywhere to the goal. The expert
 
-1. tries a grid of first pushes, each followed by the second push that ends nearest the goal;
-2. takes the cheapest plans and slides their parameters until they end at the goal;
-3. follows the cheapest, counted in steps: ways around the block, pushes, what is left over.
+1. tries a grid of first pushes, each followed by the second push that ends nearest to the goal;
+2. refines the parameters of the cheapest plans until the plans end at the goal;
+3. follows the plan with the fewest steps: ways around the block, pushes, and the cost of a miss.
 
-This is a function of the current state but for one memory: the plan of the step before competes
-with the new ones and has to be beaten by a margin. It keeps the expert decisive.
+The action is a function of the current state and of one memory: the plan of the previous step
+competes with the new plans, and a new plan must beat it by a margin. Without the margin the expert
+would switch between plans and finish none.
 """
 
 from __future__ import annotations
@@ -34,28 +35,28 @@ from diffusion_policy.env.pusht.expert.pushing import (
 from diffusion_policy.env.pusht.expert.routes import Routes
 from diffusion_policy.env.pusht.simulation import WORLD_SIZE
 
-# The action leads the agent by so much. The agent then covers about 0.4 of the lead per step.
+# Distance of the action from the agent. The agent then covers about 0.4 of it per step.
 TRAVEL_LEAD, PUSH_LEAD = 26.0, 15.0
 TRAVEL_SPEED, PUSH_SPEED = 0.4 * TRAVEL_LEAD, 0.4 * PUSH_LEAD
 FOLLOW_THROUGH = 4.0
-"""The lead never falls below this in a push, so that its end is brisk and not a crawl."""
+"""Least lead during a push, so that the agent does not slow down at its end."""
 PUSH_OVERHEAD = 5.0
-"""Steps that a push costs besides its way and length: coming to rest, settling."""
+"""Steps that a push costs beside its way and length, to come to rest."""
 SWITCH_MARGIN = 3.0
-"""Steps by which a new plan must beat the one under way."""
+"""Steps by which a new plan must beat the current one."""
 ERROR_WEIGHT = np.array([1.0, 1.0, 50.0])
-"""Units per unit and per radian: the radius of gyration is about 50."""
-# A plan that ends more than MISS_FREE units off will need another push; from MISS_SURE on surely.
+"""Weights of x, y and angle: the block's radius of gyration is about 50 units."""
+# A plan that misses by more than MISS_FREE units may need another push, from MISS_SURE on it does.
 MISS_FREE, MISS_SURE = 1.0, 4.0
 MISS_STEPS, MISS_STEPS_PER_UNIT = 25.0, 0.4
 WALL_MARGIN = 8.0
-"""The block's corners keep this far from the world's edge, the walls included."""
+"""Least distance of the block's corners from the world's edge; the walls lie within it."""
 
 SHORTEST_PUSH, LONGEST_PUSH = 0.5, 300.0
 FIRST_DISTANCES = np.array([2.0, 5, 9, 14, 20, 28, 38, 50, 65, 85, 110, 140, 180])
 SEARCHED_PLANS, REFINED_PLANS = 1000, 16
 
-# The grid of contacts that the search tries (C of them), and the travel between them.
+# The grid of C contacts that the search tries, and the travel between them.
 GRID_FACE = np.repeat(np.arange(len(FACES)), [face.samples for face in FACES])
 GRID_S = np.concatenate([np.linspace(face.low, face.high, face.samples) for face in FACES])
 GRID_CONTACT = contact(GRID_FACE, GRID_S)
@@ -65,11 +66,11 @@ GRID_TRAVEL = np.stack([Routes(start).lengths(GRID_FACE, GRID_S) for start in GR
 
 @dataclass(frozen=True)
 class Plans:
-    """K plans of two pushes; a plan of one push has a first push of distance 0.
+    """K plans of two pushes; in a plan of one push the first has distance 0.
 
     Attributes:
         face: (K, 2) index of the pushed face.
-        s: (K, 2) place on the face.
+        s: (K, 2) place along the face.
         distance: (K, 2) how far the contact advances.
     """
 
@@ -83,7 +84,7 @@ class Plans:
         return Plans(self.face[rows], self.s[rows], self.distance[rows])
 
     def __add__(self, plan: Plans) -> Plans:
-        """These plans and those of ``plan``."""
+        """These plans, followed by ``plan``."""
         return Plans(
             np.concatenate([self.face, plan.face]),
             np.concatenate([self.s, plan.s]),
@@ -92,11 +93,11 @@ class Plans:
 
     @property
     def single(self) -> np.ndarray:
-        """(K,) whether the plan has one push only."""
+        """(K,) whether the plan has only one push."""
         return self.distance[:, 0] == 0
 
     def error(self, pose: np.ndarray) -> np.ndarray:
-        """(K, 3) weighted motion that is still missing to the goal after the plans."""
+        """(K, 3) weighted motion from the end of each plan to the goal."""
         for push in range(2):
             motion = twist(self.face[:, push], self.s[:, push]) * self.distance[:, push, None]
             pose = moved(pose, motion)
@@ -104,13 +105,13 @@ class Plans:
 
 
 class ScriptedExpert:
-    """Maps PushT states to actions. One instance an episode, or :meth:`reset` in between."""
+    """Maps PushT states to actions; call :meth:`reset` between episodes."""
 
     def __init__(self) -> None:
         self._plan: Plans | None = None
 
     def reset(self) -> None:
-        """Forget the plan under way."""
+        """Forget the current plan."""
         self._plan = None
 
     def action(self, state: np.ndarray) -> np.ndarray:
@@ -120,7 +121,7 @@ class ScriptedExpert:
         plans = _refined(pose, _search(pose, routes))
         kept = 0
         if self._plan is not None:
-            # As it is, too: refining can fail where two pushes do not reach the goal.
+            # Also unrefined, because refining can fail where two pushes do not reach the goal.
             kept, plans = 2, plans + self._plan + _refined(pose, self._plan)
         steps = _steps(pose, routes, plans)
         steps[len(steps) - kept :] -= SWITCH_MARGIN
@@ -129,8 +130,8 @@ class ScriptedExpert:
 
 
 def _search(pose: np.ndarray, routes: Routes) -> Plans:
-    """The best plan of the grid for each pair of faces; of these the cheapest, cheapest first."""
-    # First pushes: (C * D), and one last row that stands for none.
+    """The cheapest plans of the grid, cheapest first, at most one per pair of faces."""
+    # First pushes: (C * D), and a last row for no first push.
     count, distances = len(GRID_S), len(FIRST_DISTANCES)
     first = np.append(np.repeat(np.arange(count), distances), -1)
     first_distance = np.append(np.tile(FIRST_DISTANCES, count), 0.0)
@@ -142,8 +143,8 @@ def _search(pose: np.ndarray, routes: Routes) -> Plans:
     steps = np.where(in_walls, steps, np.inf)
     steps[-1] = 0.0
 
-    # Second pushes: (C * D + 1, C). In the space of motions the push is a ray, and the best
-    # distance a projection on it.
+    # Second pushes: (C * D + 1, C). In the space of motions a push is a ray; the best distance is
+    # the projection on it.
     missing = motion_to_goal(after) * ERROR_WEIGHT
     ray = GRID_TWIST * ERROR_WEIGHT
     distance = np.clip(missing @ ray.T / (ray**2).sum(-1), 0, LONGEST_PUSH)
@@ -168,9 +169,9 @@ def _search(pose: np.ndarray, routes: Routes) -> Plans:
 
 
 def _refined(pose: np.ndarray, plans: Plans) -> Plans:
-    """Slide places and distances until the plans end at the goal, as far as the faces allow.
+    """Change places and distances until the plans end at the goal, as far as the faces allow.
 
-    Damped Gauss-Newton on the error. A parameter that meets its bound stays there.
+    Damped Gauss-Newton on the error. A parameter that reaches its bound stays there.
     """
     low = np.concatenate([FACE_LOW[plans.face], np.zeros_like(plans.distance)], -1)
     high = np.concatenate([FACE_HIGH[plans.face], np.full_like(plans.distance, LONGEST_PUSH)], -1)
@@ -208,7 +209,7 @@ def _follow(pose: np.ndarray, routes: Routes, plan: Plans) -> np.ndarray:
     """The world point (2,) one lead ahead on the way to the contact and along the push."""
     push = 0 if plan.distance[0, 0] > 0 else 1
     face, s, distance = plan.face[0, push], plan.s[0, push], plan.distance[0, push]
-    lead = 1.0  # what is left of it, as a share
+    lead = 1.0  # share of the lead that is left
     for here, there in itertools.pairwise(to_world(routes.way(int(face), float(s)), pose)):
         used = float(np.linalg.norm(there - here)) / TRAVEL_LEAD
         if used >= lead:
@@ -219,7 +220,7 @@ def _follow(pose: np.ndarray, routes: Routes, plan: Plans) -> np.ndarray:
 
 
 def _without_finished_pushes(plans: Plans) -> Plans:
-    """``plans``, but only the second push where next to nothing is left of the first."""
+    """``plans`` without first pushes that are almost done."""
     finished = plans.distance[:, :1] < 2 * SHORTEST_PUSH
     return Plans(
         np.where(finished, plans.face[:, 1:], plans.face),
@@ -229,7 +230,7 @@ def _without_finished_pushes(plans: Plans) -> Plans:
 
 
 def _steps_after_miss(error: np.ndarray) -> np.ndarray:
-    """Steps still needed when a plan ends ``error`` (..., 3) off the goal; a rough guess."""
+    """Rough number of steps needed after a plan that misses the goal by ``error`` (..., 3)."""
     miss = np.linalg.norm(error, axis=-1)
     likely = np.clip((miss - MISS_FREE) / (MISS_SURE - MISS_FREE), 0, 1)
     return MISS_STEPS * likely + MISS_STEPS_PER_UNIT * miss
@@ -242,5 +243,5 @@ def _nearest_on_grid(face: np.ndarray, s: np.ndarray) -> np.ndarray:
 
 
 def _in_world(points: np.ndarray, margin: float = 2.0) -> np.ndarray:
-    """Whether ``points`` (..., 2) are at least ``margin`` inside the world."""
+    """Whether ``points`` (..., 2) are more than ``margin`` inside the world."""
     return ((points > margin) & (points < WORLD_SIZE - margin)).all(-1)

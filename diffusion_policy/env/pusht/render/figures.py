@@ -45,8 +45,8 @@ AGENT_RIM = 4
 
 _REACH = max(math.dist(*pair) for pair in itertools.combinations(VERTICES.tolist(), 2))
 _BLOCK_SIDE = (math.ceil(_REACH) + 2 + 2 * OUTLINE_RADIUS + TILE - 1) // TILE * TILE + TILE
-"""Whole tiles that hold the block however it lies: its length, 1 pixel for rounding, 1 to count
-both ends, the outline, and a whole tile less a pixel before it."""
+"""Side of a square of whole tiles that holds the block at any angle: its length, 1 pixel for
+rounding, 1 because both ends count, the outline, and up to a tile less 1 pixel before it."""
 
 
 @cache
@@ -62,13 +62,13 @@ def background() -> np.ndarray:
 
 @cache
 def walls() -> np.ndarray:
-    """(512, 512) bool: where nothing covers the background, as the walls are drawn last."""
+    """(512, 512) bool: the pixels of the walls, which are drawn last and cover everything."""
     return _finished(background() == pack(WALL_COLOR))
 
 
 @cache
 def agent() -> np.ndarray:
-    """(30, 30) packed, the agent's centre at [15, 15]; 0 around it."""
+    """(30, 30) packed, the agent's centre at [15, 15]; 0 outside the agent."""
     stamp = np.zeros((2 * AGENT_RADIUS, 2 * AGENT_RADIUS), np.uint32)
     centre = np.array([[AGENT_RADIUS, AGENT_RADIUS]])
     rim, inside = (disk_spans(centre, AGENT_RADIUS - width) for width in (0, AGENT_RIM))
@@ -77,19 +77,19 @@ def agent() -> np.ndarray:
 
 
 def agent_box(x: int, y: int) -> Box:
-    """Where :func:`agent` is stamped for an agent at this pixel."""
+    """The box of the canvas that :func:`agent` fills for an agent at this pixel."""
     return Box(x - AGENT_RADIUS, y - AGENT_RADIUS, x + AGENT_RADIUS, y + AGENT_RADIUS)
 
 
 def corners(state: np.ndarray) -> tuple[Pixel, ...]:
-    """The pixels of the 8 corners of the block in a state (5,), of its bar and then of its stem."""
+    """The pixels of the block's 8 corners in a state (5,): of the bar, then of the stem."""
     rounded = np.rint(block_to_world(VERTICES, state)).astype(np.int64)
     return tuple(map(tuple, rounded.tolist()))
 
 
-@lru_cache(maxsize=64)  # the block rests while the agent moves; a worker may have many of them
+@lru_cache(maxsize=64)  # a block often rests while the agent moves; a worker has many blocks
 def block(corners: tuple[Pixel, ...]) -> Sheet:
-    """The block over the background; the walls do not cover it yet."""
+    """The block over the background, before the walls are drawn over it."""
     box = Box.around(corners, OUTLINE_RADIUS)
     left, top = box[:2]
     sheet = Sheet.cut(background(), Box(left, top, left + _BLOCK_SIDE, top + _BLOCK_SIDE))
@@ -97,10 +97,10 @@ def block(corners: tuple[Pixel, ...]) -> Sheet:
     local = [(x - left, y - top) for x, y in corners]
     fill = (*light(BLOCK_COLOR), 0)
     for part in (local[:4], local[4:]):
-        # The outline covers the border of the filling: the rounding of its edges is not seen.
+        # The outline covers the border of the filling, so its rounding does not show.
         cv2.fillConvexPoly(channels(sheet.pixels), np.array(part, np.int32), fill)
         for (x, y), outline in zip(part, _outline(part), strict=True):
-            # Kept small, indices would be widened once more where they are used.
+            # Indexing converts smaller types to intp once more.
             pixels[np.add(outline, x + _BLOCK_SIDE * y, dtype=np.intp)] = pack(BLOCK_COLOR)
     return Sheet(box, _finished(sheet.part(box).copy()))
 
@@ -111,7 +111,7 @@ def channels(pixels: np.ndarray) -> np.ndarray:
 
 
 def _outline(part: list[Pixel]) -> list[np.ndarray]:
-    """For each corner the pixels of the edge to the next, counted from it in rows of the sheet."""
+    """Pixels of the edge from each corner to the next, as flat offsets in the sheet."""
     following = part[1:] + part[:1]
     ways = [(bx - ax, by - ay) for (ax, ay), (bx, by) in zip(part, following, strict=True)]
     if new := [way for way in dict.fromkeys(ways) if way not in _EDGES]:
@@ -121,11 +121,11 @@ def _outline(part: list[Pixel]) -> list[np.ndarray]:
 
 
 _EDGES: dict[Pixel, np.ndarray] = {}
-"""Edges by the way from corner to corner, drawn once: there are a few thousand of 2 KB."""
+"""Pixels of an edge by its displacement: a few thousand edges of 2 KB, each drawn once."""
 
 
 def _finished(pixels: np.ndarray) -> np.ndarray:
-    """The same array, which nobody may draw on any more."""
+    """The same array, made read-only."""
     pixels.flags.writeable = False
     return pixels
 

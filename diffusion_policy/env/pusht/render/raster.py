@@ -1,10 +1,12 @@
-"""Which pixels a shape covers, by the rules of pygame 2.6, with which the benchmark draws today.
+"""Which pixels a shape covers, by the rules of pygame 2.6, which draws the benchmark today.
 
-Rasterising is a matter of rounding, and libraries and their versions round differently: written
-down here, the images do not depend on what is installed. (The demonstrations were drawn with
-pygame 2.1, which differs in one rule, see :func:`quad_spans`.) Shapes come as whole pixels (x, y),
-int64, and leave as spans: arrays (shapes, S, 3) of row, first and last column of runs of pixels.
-Spans may leave the canvas; those of a shape that needs fewer than S are empty (last < first).
+Libraries, and their versions, round differently. With the rules written down here, the images do
+not depend on what is installed. (The demonstrations were drawn with pygame 2.1, which differs in
+one rule; see :func:`quad_spans`.)
+
+A shape is given in whole pixels (x, y), int64. The result is spans: arrays (shapes, S, 3) of row,
+first and last column of runs of pixels. Spans may leave the canvas. A shape that needs fewer than S
+has empty spans (last < first).
 """
 
 from __future__ import annotations
@@ -20,22 +22,22 @@ Layer = tuple[np.ndarray, np.uint32]
 
 
 def quad_spans(quads: np.ndarray) -> np.ndarray:
-    """Spans of convex quadrilaterals (P, 4, 2), none of them flat.
+    """Spans of convex quadrilaterals (P, 4, 2); none may be flat.
 
-    A row is filled between the two edges that cross it, both crossings rounded down. (Until
-    pygame 2.5 they were rounded towards the upper end of their edge: the T's outline in the
+    A row is filled between the two edges that cross it; both crossings are rounded down. (Up to
+    pygame 2.5 they were rounded towards the upper end of the edge, so the T's outline in the
     demonstrations' images is a pixel off in places.)
     """
-    # Double precision holds these small whole numbers, and the floors of their quotients, exactly.
+    # Doubles hold these small whole numbers, and the floors of their quotients, exactly.
     corners = quads.astype(np.float64)
     ends_x, ends_y = corners[:, :, 0, None], corners[:, :, 1, None]
     starts_x, starts_y = ends_x[:, _PREVIOUS], ends_y[:, _PREVIOUS]
     upper_y, lower_y = np.minimum(starts_y, ends_y), np.maximum(starts_y, ends_y)
     top, bottom = upper_y.min(axis=1, keepdims=True), lower_y.max(axis=1, keepdims=True)
-    # An edge ends above its lower corner, where the next one begins, except on the last row.
+    # An edge ends one row above its lower corner, where the next edge begins; not on the last row.
     last = np.where(lower_y == bottom, lower_y, lower_y - 1)
     rise = ends_y - starts_y
-    level = rise == 0  # runs along a row and crosses none
+    level = rise == 0  # a level edge crosses no row
     rise[level], last[level] = 1, -math.inf
 
     rows = top + np.arange(int((bottom - top).max()) + 1)  # (P, 1, S)
@@ -52,7 +54,7 @@ _FAR = 2.0**40
 
 
 def line_spans(starts: np.ndarray, ends: np.ndarray, thickness: int) -> np.ndarray:
-    """Spans of lines from ``starts`` to ``ends`` (L, 2), an even number of pixels thick.
+    """Spans of lines from ``starts`` to ``ends`` (L, 2); ``thickness`` is an even number of pixels.
 
     Bresenham's line, repeated sideways: along x for steep lines, along y for flat ones.
     """
@@ -60,7 +62,7 @@ def line_spans(starts: np.ndarray, ends: np.ndarray, thickness: int) -> np.ndarr
     extent = np.abs(delta)
     length, rise = extent.max(axis=1, keepdims=True), extent.min(axis=1, keepdims=True)
     step = np.minimum(np.arange(length.max() + 1), length)  # (L, S)
-    # Steps aside so far: the smallest count that keeps Bresenham's error from changing sign.
+    # Sideways steps so far: the smallest number that keeps the sign of Bresenham's error.
     aside = np.ceil((step * rise - length // 2) / length).clip(min=0).astype(np.int64)
     steep = extent[:, :1] <= extent[:, 1:]
     sign = np.sign(delta)
@@ -96,8 +98,8 @@ def _disk(radius: int) -> np.ndarray:
 def fat_segment_spans(starts: np.ndarray, ends: np.ndarray, radius: int) -> np.ndarray:
     """Spans of segments from ``starts`` to ``ends`` (L, 2) with round ends, as pymunk draws them.
 
-    A line, a quad around it and a disk at either end. The quad's offset drops the signs of the
-    direction, so that around a segment that runs down to the right it is a sliver.
+    Each is a line, a quad around it and a disk at both ends. The quad's offset ignores the signs of
+    the direction, so the quad of a segment that runs down to the right is a sliver.
     """
     aside = np.abs(ends - starts)[:, ::-1]
     share = radius / np.hypot(aside[:, :1], aside[:, 1:])
@@ -113,12 +115,12 @@ def fat_segment_spans(starts: np.ndarray, ends: np.ndarray, radius: int) -> np.n
 
 
 def fat_segment_pixels(displacements: np.ndarray, radius: int) -> list[np.ndarray]:
-    """What :func:`fat_segment_spans` covers, for segments from (0, 0) to ``displacements`` (L, 2).
+    """Pixels of :func:`fat_segment_spans` for segments from (0, 0) to ``displacements`` (L, 2).
 
     Returns:
-        For each of them its pixels (n, 2) x, y, every one once.
+        The pixels (n, 2) x, y of each segment, without repetitions.
     """
-    # All segments on one canvas, one below the other.
+    # Draw all segments on one canvas, one below the other.
     first = radius - np.minimum(displacements, 0)
     width, height = (first + np.maximum(displacements, 0)).max(axis=0) + radius + 1
     starts = first + np.outer(np.arange(len(displacements)) * height, [0, 1])
@@ -140,9 +142,9 @@ def paint(canvas: np.ndarray, layers: Sequence[Layer]) -> None:
     visible = (row >= 0) & (row < height) & (left <= right)
     row, left, values = row[visible], left[visible], values[visible]
     length = right[visible] - left + 1
-    # The number of every pixel of every span: its first, and then counting on.
+    # Flat index of every pixel of every span: the first of the span, then counting up.
     first = row * width + left - (np.cumsum(length) - length)
-    # Where a pixel occurs more than once, NumPy keeps the last value.
+    # NumPy keeps the last value of a pixel that occurs more than once.
     canvas.reshape(-1)[np.repeat(first, length) + np.arange(length.sum())] = np.repeat(
         values, length
     )
@@ -155,13 +157,13 @@ def fine_line(
     color: tuple[int, ...],
     origin: tuple[int, int] = (0, 0),
 ) -> None:
-    """Blend an antialiased line into ``pixels`` (H, W, C) uint8; parts outside are left out.
+    """Blend an antialiased line into ``pixels`` (H, W, C) uint8; parts outside are not drawn.
 
-    Points are x, y on a canvas whose point ``origin`` is the first of ``pixels``.
+    Points are x, y on a canvas; ``pixels`` starts at its point ``origin``.
 
-    Wu's algorithm in single precision: every step along the line lights the two pixels beside
-    it, each by how near it is. Lines of five pixels or more can differ from pygame's by a level
-    or two, and those that leave the canvas in a pixel or two at its border.
+    This is Wu's algorithm in single precision: each step along the line lights the two pixels
+    beside it, in proportion to their nearness. Lines of five pixels or more can differ from
+    pygame's by one or two grey levels, and lines that leave the canvas by one or two pixels there.
     """
     (x, y), (last, last_y) = start, end
     steep = abs(last - x) < abs(last_y - y)

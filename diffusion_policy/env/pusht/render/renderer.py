@@ -1,8 +1,8 @@
-"""Pictures of PushT, pixel for pixel those of the benchmark.
+"""Images of PushT, equal to the benchmark's in every pixel.
 
-The benchmark draws the goal and then pymunk's debug view of the world on a 512 x 512 canvas.
-That view rounds coordinates first, thickens outlines in a way of its own and marks contacts; all
-of it is repeated here, so that a policy sees what it would see there.
+The benchmark draws the goal and then pymunk's debug view of the world on a 512 x 512 canvas. That
+view rounds coordinates first, thickens outlines in its own way and marks contacts. All of it is
+repeated here, so a policy sees the images that it would see there.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ CROSS_SIZE, CROSS_THICKNESS = 8 / 96, 1 / 96
 def observation_image(state: np.ndarray) -> np.ndarray:
     """The image observation of a state (5,): (3, 96, 96) uint8 RGB.
 
-    It equals ``draw(state, 96)``, but only what differs from the background is drawn and resized:
-    the pixels that a tile becomes depend on no pixel outside of it.
+    It equals ``draw(state, 96)``, but draws and resizes only what differs from the background. That
+    is exact, because the pixels that a tile becomes depend on no pixel outside the tile.
     """
     image = _background_image().copy()
     for box, pixels in _changes(np.asarray(state, dtype=np.float64)):
@@ -64,7 +64,7 @@ def draw(state: np.ndarray, size: int, action: np.ndarray | None = None) -> np.n
     Args:
         state: (5,) agent x, y, block x, y in world units, block angle in radians.
         size: side of the frame in pixels; the 512 x 512 drawing is resized to it.
-        action: (2,) target in world units to mark with a red cross; None marks nothing.
+        action: (2,) target in world units, marked with a red cross; None: no cross.
 
     Returns:
         (size, size, 3) uint8 RGB.
@@ -87,7 +87,7 @@ def draw(state: np.ndarray, size: int, action: np.ndarray | None = None) -> np.n
 
 
 def _changes(state: np.ndarray) -> list[Sheet]:
-    """Where the canvas differs from the background: block and agent, on one sheet if close."""
+    """The parts of the canvas with block and agent: one sheet if they are close, else two."""
     figure = block(corners(state))
     marks = [_mark(contact) for contact in contacts(state)]
     block_box = figure.box
@@ -111,14 +111,14 @@ def _changes(state: np.ndarray) -> list[Sheet]:
 
 
 def _put_walls_on_top(sheet: Sheet) -> None:
-    # The walls run through the outermost tiles alone.
+    # The walls run through the outermost tiles only.
     if min(sheet.box) < TILE or max(sheet.box) > WORLD_SIZE - TILE:
         place = sheet.box.seen_from(CANVAS)
         np.copyto(sheet.pixels, background()[place], where=walls()[place])
 
 
 def _mark(contact: Contact) -> tuple[Pixel, Pixel]:
-    """The ends of the line that marks a contact."""
+    """Start and end of the line that marks a contact."""
     outwards = contact.normal * CONTACT_REACH
     return _rounded(contact.on_other + outwards), _rounded(contact.on_block - outwards)
 

@@ -1,4 +1,4 @@
-"""Cut-outs of the canvas: what is drawn anew, while the rest of a picture stays the background."""
+"""Cut-outs of the canvas. Only these are drawn; the rest of an image stays the background."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _COMMON = math.gcd(WORLD_SIZE, IMAGE_SIZE)
 TILE = WORLD_SIZE // _COMMON
 """Side in pixels of the smallest square of the canvas that becomes whole pixels of the image."""
 TILE_IN_IMAGE = IMAGE_SIZE // _COMMON
-"""Side in pixels of the square of the image that it becomes."""
+"""Side in pixels of that square in the image."""
 
 Place = tuple[slice, slice]
 """Rows and columns."""
@@ -33,7 +33,7 @@ class Box(NamedTuple):
 
     @classmethod
     def around(cls, points: Iterable[tuple[int, int]], margin: int) -> Box:
-        """The whole tiles that hold the pixels x, y and all up to ``margin`` from them."""
+        """The whole tiles around the pixels x, y with ``margin`` pixels on each side."""
         x, y = zip(*points, strict=True)
         return cls(
             (min(x) - margin) // TILE * TILE,
@@ -57,11 +57,11 @@ class Box(NamedTuple):
         return Box(*map(min, self[:2], other[:2]), *map(max, self[2:], other[2:]))
 
     def on_canvas(self) -> Box:
-        """The part on the canvas; without one, an empty box at its border."""
+        """The part on the canvas; an empty box at the border if there is none."""
         return Box(*(min(max(side, 0), WORLD_SIZE) for side in self))
 
     def seen_from(self, other: Box) -> Place:
-        """Where this box lies in an array of the pixels of ``other``, which holds it."""
+        """Rows and columns of this box in an array of the pixels of ``other``, which holds it."""
         return (
             slice(self.top - other.top, self.bottom - other.top),
             slice(self.left - other.left, self.right - other.left),
@@ -72,14 +72,14 @@ CANVAS = Box(0, 0, WORLD_SIZE, WORLD_SIZE)
 
 
 class Sheet(NamedTuple):
-    """A box and its packed pixels (H, W) uint32, also those beyond the canvas's border."""
+    """A box and its packed pixels (H, W) uint32, including those beyond the canvas's border."""
 
     box: Box
     pixels: np.ndarray
 
     @classmethod
     def cut(cls, canvas: np.ndarray, box: Box) -> Sheet:
-        """A copy of what the canvas shows in the box; beyond the canvas there is anything."""
+        """A copy of the canvas in the box; pixels beyond the canvas are undefined."""
         width, height = box.size
         pixels = np.empty((height, width), np.uint32)
         visible = box.on_canvas()
@@ -87,10 +87,10 @@ class Sheet(NamedTuple):
         return cls(box, pixels)
 
     def part(self, box: Box) -> np.ndarray:
-        """The pixels of a box that lies in this one, shared."""
+        """A view of the pixels of a box that lies in this one."""
         return self.pixels[box.seen_from(self.box)]
 
     def visible(self) -> Sheet:
-        """The part on the canvas, shared."""
+        """A view of the part on the canvas."""
         visible = self.box.on_canvas()
         return Sheet(visible, self.part(visible))
