@@ -60,3 +60,17 @@ def _rename_classes(node: Any) -> None:
     elif OmegaConf.is_list(node):
         for item in node:
             _rename_classes(item)
+
+
+def migrate_state(state: dict[str, Any]) -> dict[str, Any]:
+    """The state of a run of any earlier version, in the form of this one."""
+    if "loss_sum" not in state:
+        return state
+    state = dict(state)
+    loss, steps = state.pop("loss_sum"), state["epoch_step"]
+    means = {"sums": {"train_loss": loss}, "counts": {"train_loss": steps}} if steps else {}
+    return {
+        **state,
+        "epoch_means": means or {"sums": {}, "counts": {}},
+        "interval": {"sums": {}, "counts": {}},
+    }

@@ -167,3 +167,13 @@ def _ranking_values(metrics: dict[str, Any]) -> dict[str, Any]:
         for key, value in metrics.items()
         if isinstance(value, numbers.Real)
     }
+
+
+def monitored(monitor_key: str | None, mode: str | None, *, rolls_out: bool) -> tuple[str, str]:
+    """``monitor_key`` and ``mode`` of ``checkpoint.topk``, where None chooses automatically.
+
+    The best are those of the highest mean score where there are rollouts, else those of the least
+    validation loss. Of a metric whose name ends in loss or error the least is best.
+    """
+    key = monitor_key or ("test_mean_score" if rolls_out else "val_loss")
+    return key, mode or ("min" if key.endswith(("loss", "error")) else "max")

@@ -7,6 +7,8 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from diffusion_policy.util.errors import UserError
+
 
 def config_leaves(cfg: DictConfig) -> dict[str, Any]:
     """Every value that is no section, resolved, by its full key; a list is one value."""
@@ -29,3 +31,18 @@ def plain(value: Any) -> Any:
     if isinstance(value, Sequence) and not isinstance(value, str | bytes):
         return [plain(item) for item in value]
     return value
+
+
+def require_known(section: str, content: Mapping[str, Any], known: Sequence[str]) -> None:
+    """Refuse keys that nothing reads: a misspelt one would leave its setting at the default.
+
+    Args:
+        section: full key of ``content``; empty for the whole config.
+
+    Raises:
+        UserError: names the key and those that are known.
+    """
+    for key in content:
+        if key not in known:
+            name = f"{section}.{key}" if section else key
+            raise UserError(f"config key {name} is unknown; known keys are {', '.join(known)}")

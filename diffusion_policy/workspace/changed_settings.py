@@ -27,6 +27,7 @@ WITHOUT_EFFECT = (
             "sample_every",
             "checkpoint_every",
             "checkpoint_minutes",
+            "log_every",
             "tqdm_interval_sec",
         )
     ),
@@ -51,6 +52,7 @@ WITHOUT_EFFECT = (
 MAY_CHANGE = (
     *WITHOUT_EFFECT,
     "training.num_epochs",  # a finished run may be prolonged; the schedule stretches with it
+    "training.max_steps",
     "training.rollout_every",
     "val_dataloader.batch_size",
     "task.env_runner",

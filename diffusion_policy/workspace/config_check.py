@@ -1,20 +1,20 @@
-"""The keys of a config outside the sections that a class or ``training`` checks itself.
-
-A misspelt key must not be ignored: the run would go on with the default.
-"""
+"""The keys of a config outside the sections that a class checks itself."""
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from diffusion_policy.checkpoint.topk import TopKCheckpoints
+from diffusion_policy.util.config import require_known
 from diffusion_policy.util.errors import UserError
+from diffusion_policy.workspace.loader import LoaderConfig
+from diffusion_policy.workspace.loggers import LOGGING_KEYS
 
-_LOADER = ("batch_size", "num_workers", "pin_memory", "persistent_workers", "prefetch_factor")
-# What stands under logging.wandb are wandb.init's arguments, which it checks.
-KNOWN_KEYS = {
+_SECTIONS: dict[str, tuple[str, ...]] = {
     "": (
         "name",
         "workspace",
@@ -30,31 +30,22 @@ KNOWN_KEYS = {
     ),
     "workspace": ("_target_",),
     "task": ("name", "fps", "embodiment", "shape_meta", "dataset", "env_runner"),
-    "dataloader": _LOADER,
-    "val_dataloader": _LOADER,
     "checkpoint": ("topk",),
-    "checkpoint.topk": ("monitor_key", "mode", "k", "format_str"),
-    "logging": ("tensorboard", "wandb"),
+    "checkpoint.topk": tuple(inspect.signature(TopKCheckpoints).parameters)[1:],
+    "logging": LOGGING_KEYS,
 }
-_LEAST = {"batch_size": 1, "num_workers": 0, "prefetch_factor": 1}
 
 
 def check_known_keys(cfg: DictConfig) -> None:
-    """Check the keys of :data:`KNOWN_KEYS`' sections, and the loaders' numbers.
+    """Check the keys of every section that is not the arguments of a class.
 
     Raises:
-        UserError: a key is unknown, a section missing, or a number out of range.
+        UserError: a key is unknown, a section missing, or a loader's number out of range.
     """
-    for section, known in KNOWN_KEYS.items():
-        content = _section(cfg, section)
-        for key in content:
-            if key not in known:
-                raise UserError(
-                    f"config key {f'{section}.{key}' if section else key} is unknown; "
-                    f"known keys are {', '.join(known)}"
-                )
+    for section, known in _SECTIONS.items():
+        require_known(section, _section(cfg, section), known)
     for section in ("dataloader", "val_dataloader"):
-        _check_loader(section, cfg[section])
+        LoaderConfig.parse(section, _section(cfg, section))
 
 
 def _section(cfg: DictConfig, section: str) -> Mapping[str, Any]:
@@ -65,14 +56,3 @@ def _section(cfg: DictConfig, section: str) -> Mapping[str, Any]:
             "diffusion_policy/config/train.yaml"
         )
     return content
-
-
-def _check_loader(section: str, loader: Mapping[str, Any]) -> None:
-    if "batch_size" not in loader:
-        raise UserError(f"{section}.batch_size is missing; use at least 1")
-    for key, least in _LEAST.items():
-        value = loader.get(key, least)
-        if key == "prefetch_factor" and value is None:  # torch's choice
-            continue
-        if type(value) is not int or value < least:
-            raise UserError(f"{section}.{key} is {value!r}; use a whole number, at least {least}")

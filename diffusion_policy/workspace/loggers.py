@@ -13,6 +13,8 @@ from diffusion_policy.util.errors import UserError
 from diffusion_policy.util.json_logger import JsonLogger
 
 LOG_FILE = "logs.json.txt"
+LOGGING_KEYS = ("tensorboard", "wandb")
+"""Keys of ``logging``; what stands under ``wandb`` are wandb.init's arguments, which it checks."""
 
 
 class RunLogger:

@@ -1,27 +1,48 @@
-"""What a run has reached, read from its log."""
+"""What a run has reached, read from its log and its latest checkpoint."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+from diffusion_policy.checkpoint.checkpoint_file import load_checkpoint
 from diffusion_policy.util.json_logger import read_log
+from diffusion_policy.workspace.base_workspace import checkpoint_path
 from diffusion_policy.workspace.loggers import LOG_FILE
 from diffusion_policy.workspace.score_text import score_text
 
 
-def final_score(output_dir: Path) -> str:
-    """One line on the last rollout of a run."""
-    scored = [r for r in read_log(output_dir / LOG_FILE) if "test/success_rate" in r]
-    if not scored:
-        return "no rollout was logged"
-    last = scored[-1]
+def outcome(output_dir: Path) -> str:
+    """One line: the score of the last rollout, or without rollouts the best validation loss."""
+    records = read_log(output_dir / LOG_FILE)
+    if scored := [record for record in records if "test/success_rate" in record]:
+        return _score(scored[-1])
+    if validated := [record for record in records if "val_loss" in record]:
+        return _best_validation(output_dir, validated)
+    losses = [record for record in records if "train_loss" in record]
+    return f"training loss {losses[-1]['train_loss']:.4g}" if losses else "nothing was logged"
+
+
+def _score(record: dict[str, Any]) -> str:
     score = score_text(
-        last["test/success_rate"],
-        (last["test/success_ci_low"], last["test/success_ci_high"]),
-        last["test/mean_score"],
+        record["test/success_rate"],
+        (record["test/success_ci_low"], record["test/success_ci_high"]),
+        record["test/mean_score"],
     )
-    n_episodes = sum(key.startswith("test/sim_max_reward_") for key in last)
-    return f"{score} over {n_episodes} episodes after {last['global_step'] + 1:,} steps"
+    n_episodes = sum(key.startswith("test/sim_max_reward_") for key in record)
+    return f"{score} over {n_episodes} episodes after {record['global_step'] + 1:,} steps"
+
+
+def _best_validation(output_dir: Path, records: list[dict[str, Any]]) -> str:
+    """The least loss among the kept checkpoints, or that of the latest if none is ranked by it."""
+    path, kind, record = checkpoint_path(output_dir), "", records[-1]
+    topk = load_checkpoint(path)["state"]["topk"]
+    if topk["monitor_key"] == "val_loss" and topk["best"]:
+        name, loss = min(topk["best"].items(), key=lambda item: item[1])
+        path, kind = path.with_name(name), "best "
+        record = next(record for record in records if record["val_loss"] == loss)
+    steps = record["global_step"] + 1
+    return f"{kind}validation loss {record['val_loss']:.4g} after {steps:,} steps, in {path}"
 
 
 def last_value(output_dir: Path, key: str) -> float | None:

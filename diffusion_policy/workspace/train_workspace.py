@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import copy
-import math
 import signal
-import sys
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -19,36 +17,27 @@ from diffusers.optimization import get_scheduler
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
-from torch import Tensor, nn
-from torch.distributed.fsdp import FSDPModule
+from torch import nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.utils.data import DataLoader
-from tqdm import tqdm
 
 from diffusion_policy.agent.local import LocalAgent
 from diffusion_policy.checkpoint.checkpoint_file import load_checkpoint
-from diffusion_policy.checkpoint.topk import TopKCheckpoints
+from diffusion_policy.checkpoint.topk import TopKCheckpoints, monitored
 from diffusion_policy.dataset.base_dataset import BaseDataset
-from diffusion_policy.dataset.batch_order import BatchOrder, BatchPart, as_is
-from diffusion_policy.model.common.batch_random import batch_randomness
-from diffusion_policy.model.common.inference import undisturbed
+from diffusion_policy.dataset.batch_order import BatchOrder, BatchPart
 from diffusion_policy.model.diffusion.ema_model import (
     averaged_state,
     copy_to_average,
     merged_state,
 )
-from diffusion_policy.policy.base_policy import BasePolicy, Batch
+from diffusion_policy.policy.base_policy import BasePolicy
+from diffusion_policy.spec.batch import Batch
 from diffusion_policy.spec.task_spec import TaskSpec
 from diffusion_policy.util import distributed
 from diffusion_policy.util.errors import UserError
 from diffusion_policy.util.output_dir import OutputLock
-from diffusion_policy.util.pytorch_util import (
-    AUTOCAST_DTYPES,
-    count_parameters,
-    dict_apply,
-    resolve_precision,
-)
-from diffusion_policy.util.seeding import seed_everything, seed_step
+from diffusion_policy.util.pytorch_util import resolve_precision
+from diffusion_policy.util.seeding import seed_everything
 from diffusion_policy.util.stop_signal import Stopped, StopSignal
 from diffusion_policy.workspace.base_runner import BaseRunner
 from diffusion_policy.workspace.base_workspace import (
@@ -58,10 +47,15 @@ from diffusion_policy.workspace.base_workspace import (
 )
 from diffusion_policy.workspace.config_check import check_known_keys
 from diffusion_policy.workspace.curves import plot_curves
+from diffusion_policy.workspace.description import ProgressBar, description
 from diffusion_policy.workspace.launches import Launches
+from diffusion_policy.workspace.learner import LOSS, Learner, Position
+from diffusion_policy.workspace.loader import LoaderConfig
 from diffusion_policy.workspace.loggers import RunLogger
-from diffusion_policy.workspace.result import final_score, last_value
+from diffusion_policy.workspace.measures import action_error, validation_losses
+from diffusion_policy.workspace.result import last_value, outcome
 from diffusion_policy.workspace.run_config import RUN_CONFIG, resume_override, write_run_config
+from diffusion_policy.workspace.running_means import RunningMeans
 from diffusion_policy.workspace.sharding import (
     divided_module_state,
     divided_optimizer_state,
@@ -69,8 +63,6 @@ from diffusion_policy.workspace.sharding import (
     whole,
 )
 from diffusion_policy.workspace.training_config import TrainingConfig, apply_debug
-
-_PACE_STEPS = 50  # after so many steps the pace is known
 
 
 class TrainWorkspace(BaseWorkspace):
@@ -88,7 +80,8 @@ class TrainWorkspace(BaseWorkspace):
         global_step: optimiser steps done.
         epoch: epochs done.
         epoch_step: optimiser steps done in the current epoch.
-        loss_sum: of the steps of the current epoch.
+        epoch_means, interval: means of the losses, over the current epoch and since the last
+            record of the log.
         n_logged: records in logs.json.txt.
         topk_name: name under which the latest checkpoint is kept among the best, if it is.
     """
@@ -101,8 +94,10 @@ class TrainWorkspace(BaseWorkspace):
         "lr_scheduler",
         "scaler",
         "topk",
+        "epoch_means",
+        "interval",
     )
-    include_keys = ("global_step", "epoch", "epoch_step", "loss_sum", "n_logged", "topk_name")
+    include_keys = ("global_step", "epoch", "epoch_step", "n_logged", "topk_name")
 
     def __init__(self, cfg: DictConfig, output_dir: str | Path | None = None) -> None:
         self.training = _checked(cfg)
@@ -112,7 +107,169 @@ class TrainWorkspace(BaseWorkspace):
             torch.set_num_threads(self.training.num_threads)
         self.precision = resolve_precision(self.training.precision, self.device)
         seed_everything(self.training.seed)
+        self._build_policy_and_data()
+        self._build_order()
+        self._build_learner()
+        self.topk = self._best_checkpoints()
+        self.global_step = self.epoch = self.epoch_step = self.n_logged = 0
+        self.epoch_means, self.interval = RunningMeans(), RunningMeans()
+        self.topk_name: str | None = None
 
+    @classmethod
+    def launch(cls, cfg: DictConfig) -> float | None:
+        """Run; a run that has finished is left alone, quickly: a sweep that goes on has many."""
+        if distributed.is_launched() and HydraConfig.get().mode == RunMode.MULTIRUN:
+            raise UserError(
+                "torchrun started a sweep (-m), in which a job that fails would leave the other "
+                "processes waiting; start a torchrun for each job, or a sweep without torchrun"
+            )
+        output_dir = Path(HydraConfig.get().runtime.output_dir)
+        if _is_finished(cfg, output_dir):
+            if distributed.is_main():
+                print(f"{outcome(output_dir)}; finished before, see {output_dir}")
+            return last_value(output_dir, _monitored(cfg)[0])
+        return super().launch(cfg)
+
+    # ------------------------------------------------------------------ the loop
+
+    def run(self) -> float | None:
+        """Train to the end, from the latest checkpoint if there is one.
+
+        Returns:
+            The monitored metric of ``checkpoint.topk`` as last logged, which sweepers optimise.
+        """
+        main = distributed.is_main()
+        stop = StopSignal(patient=distributed.is_launched())
+        with OutputLock(self.output_dir) if main else nullcontext(), stop:
+            self._resume()
+            if main:
+                write_run_config(self.output_dir, self.cfg)
+                self._launches = Launches(self.output_dir, self.global_step)
+                print(description(self), flush=True)
+            runner: BaseRunner | None = hydra.utils.instantiate(
+                self.cfg.task.env_runner, output_dir=self.output_dir
+            )
+            logger = RunLogger(self.output_dir, self.cfg, keep=self.n_logged) if main else None
+            bar = ProgressBar(self.total_steps, self.global_step, self.training.tqdm_interval_sec)
+            with runner or nullcontext(), logger or nullcontext(), bar:
+                while not self.training.is_over(self.epoch, self.global_step, self.epoch_step):
+                    for batches in self._rest_of_epoch():
+                        loss = self.train_step(batches)
+                        bar.step(self.epoch, loss)
+                        if loss is not None and self.epoch_step < self._epoch_length:
+                            self._log(logger, self._record(self.interval))
+                        self._stop_or_save(stop, looked=loss is not None)
+                    self._end_epoch(runner, logger)
+                    self._stop_or_save(stop, looked=True)
+            if main:
+                print(f"{outcome(self.output_dir)}; look at {self.output_dir}")
+            return last_value(self.output_dir, self.topk.monitor_key)
+
+    def train_step(self, batches: list[tuple[BatchPart, Batch]]) -> float | None:
+        """One optimiser step on the mean loss of ``batches``.
+
+        Args:
+            batches: this process's part of each, and its rows.
+
+        Returns:
+            The loss; None where it is not looked at: between every ``log_every`` steps.
+
+        Raises:
+            UserError: the loss or a gradient is not finite, see :class:`Learner`.
+        """
+        position = Position(self.global_step, self.epoch, self.epoch_step)
+        done = self.epoch_step + 1
+        look = done % self.training.log_every == 0 or done == self._epoch_length
+        steps = self.learner.step(batches, position, look=look)
+        self.global_step += 1
+        self.epoch_step += 1
+        self._count(steps)
+        return steps[-1][LOSS] if steps else None
+
+    def _count(self, steps: list[dict[str, float]]) -> None:
+        for values in steps:
+            self.epoch_means.add(values)
+            self.interval.add(values)
+
+    @property
+    def _epoch_length(self) -> int:
+        """Steps of the current epoch; ``max_steps`` may cut the last one short."""
+        if self.training.max_steps is None:
+            return self.steps_per_epoch
+        left = max(0, self.training.max_steps - self.global_step)
+        return min(self.steps_per_epoch, self.epoch_step + left)
+
+    def _rest_of_epoch(self) -> Iterator[list[tuple[BatchPart, Batch]]]:
+        """The batches of each step that the current epoch still has to do."""
+        per_step = self.training.gradient_accumulate_every
+        first = self.epoch_step * per_step
+        self.order.seek(self.epoch, first)
+        batches = ((self.order.part(i), batch) for i, batch in enumerate(self.loader, first))
+        for _ in range(self.epoch_step, self._epoch_length):
+            yield list(islice(batches, per_step))
+
+    def _end_epoch(self, runner: BaseRunner | None, logger: RunLogger | None) -> None:
+        """Evaluate, log the epoch's record and save."""
+        training = self.training
+        record = self._record(self.epoch_means)
+        policy = self._whole_policy()
+        if self._is_due(training.val_every) and len(self.val_dataset):
+            record.update(self._validate(policy))
+        if self._is_due(training.sample_every):
+            record["train_action_mse_error"] = action_error(
+                policy, self.dataset, self.order, self.device, training.seed
+            )
+        rolled_out = runner is not None and self._is_due(training.rollout_every)
+        if rolled_out:
+            self._save()  # a rollout can take longer than a scheduler waits before it kills
+            record.update(runner.run(LocalAgent(policy), label=f"epoch={self.epoch:04d}"))
+        self._log(logger, record)
+        if logger is not None and self._is_due(training.rollout_every):
+            plot_curves(logger.path, self.output_dir / "curves.png")
+        save = self._is_due(training.checkpoint_every) or rolled_out
+        self.topk_name = self.topk.consider(record) if save else None
+        every = (training.val_every, training.sample_every, training.rollout_every)
+        complete = all(self._is_due(n) for n in every)
+        if self.training.fsdp:
+            policy.cpu()
+        self.epoch += 1
+        self.epoch_step = 0
+        self.epoch_means.clear()
+        if save:
+            self._save()
+        if complete:  # after saving, so that the run can go on from here with another key
+            self.topk.require_monitored(record)
+
+    def _is_due(self, every: int) -> bool:
+        return (self.epoch + 1) % every == 0 or self.training.is_over(
+            self.epoch + 1, self.global_step
+        )
+
+    def _validate(self, policy: BasePolicy) -> dict[str, float]:
+        return validation_losses(
+            policy, self.val_loader, self.val_order, self.device, self.training.seed
+        )
+
+    def _record(self, means: RunningMeans) -> dict[str, Any]:
+        """A record of the log; it begins a new interval."""
+        record = {
+            **means.means(),
+            "global_step": self.global_step - 1,
+            "epoch": self.epoch,
+            "lr": self.lr_scheduler.get_last_lr()[0],
+        }
+        self.interval.clear()
+        return record
+
+    def _log(self, logger: RunLogger | None, record: dict[str, Any]) -> None:
+        if logger is not None:
+            logger.log(record)
+        self.n_logged += 1
+
+    # ------------------------------------------------------------------ its parts
+
+    def _build_policy_and_data(self) -> None:
+        cfg = self.cfg
         with distributed.main_first():  # it downloads weights and fills caches, if need be
             self.model: BasePolicy = hydra.utils.instantiate(cfg.policy)
             self.dataset: BaseDataset = hydra.utils.instantiate(
@@ -133,35 +290,44 @@ class TrainWorkspace(BaseWorkspace):
             hydra.utils.instantiate(cfg.ema, model=self.ema_model) if self.ema_model else None
         )
 
+    def _build_order(self) -> None:
+        """The order of training and validation batches, and the length of training."""
+        training, per_step = self.training, self.training.gradient_accumulate_every
+        most = None if training.max_train_steps is None else training.max_train_steps * per_step
+        common = {
+            "seed": training.seed,
+            "rank": distributed.rank(),
+            "n_processes": distributed.n_processes(),
+        }
+        config = LoaderConfig.parse("dataloader", self.cfg.dataloader)
+        self.order = BatchOrder(
+            len(self.dataset),
+            config.batch_size,
+            max_batches=most,
+            draw=self.dataset.draw_epoch,
+            **common,
+        )
+        self.loader = config.loader(self.dataset, self.order, self.device, training.seed)
+        config = LoaderConfig.parse("val_dataloader", self.cfg.val_dataloader)
+        self.val_order = BatchOrder(
+            len(self.val_dataset),
+            config.batch_size,
+            shuffle=False,
+            max_batches=training.max_val_steps,
+            **common,
+        )
+        self.val_loader = config.loader(
+            self.val_dataset, self.val_order, self.device, training.seed
+        )
+        self.steps_per_epoch = -(-self.order.n_batches // per_step)
+        self.total_steps = training.max_steps or self.steps_per_epoch * training.num_epochs
+
+    def _build_learner(self) -> None:
         if self.training.compile:
             for network in self.model.children():
                 network.compile()
-
-        self.learner = self._distribute()
-
-        processes = {"rank": distributed.rank(), "n_processes": distributed.n_processes()}
-        self.order = BatchOrder(
-            len(self.dataset),
-            cfg.dataloader.batch_size,
-            self.training.seed,
-            max_batches=self._cap(),
-            draw=self.dataset.draw_epoch,
-            **processes,
-        )
-        self.loader = self._loader(self.dataset, self.order, cfg.dataloader)
-        self.val_order = BatchOrder(
-            len(self.val_dataset),
-            cfg.val_dataloader.batch_size,
-            self.training.seed,
-            shuffle=False,
-            max_batches=self.training.max_val_steps,
-            **processes,
-        )
-        self.val_loader = self._loader(self.val_dataset, self.val_order, cfg.val_dataloader)
-        self.steps_per_epoch = -(-self.order.n_batches // self.training.gradient_accumulate_every)
-        self.total_steps = self.steps_per_epoch * self.training.num_epochs
-
-        self.optimizer = self.model.get_optimizer(cfg.optimizer)
+        model = self._distributed_model()
+        self.optimizer = self.model.get_optimizer(self.cfg.optimizer)
         self.lr_scheduler = get_scheduler(
             self.training.lr_scheduler,
             self.optimizer,
@@ -170,27 +336,19 @@ class TrainWorkspace(BaseWorkspace):
         )
         # Small gradients vanish in fp16 unless the loss is scaled up.
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
-        self.topk = TopKCheckpoints(self.output_dir / "checkpoints", **cfg.checkpoint.topk)
-        self.global_step = self.epoch = self.epoch_step = self.n_logged = 0
-        self.loss_sum = 0.0
-        self.topk_name: str | None = None
+        self.learner = Learner(
+            model,
+            self.model,
+            self.optimizer,
+            self.lr_scheduler,
+            self.scaler,
+            self.ema,
+            precision=self.precision,
+            max_grad_norm=self.training.max_grad_norm,
+            device=self.device,
+        )
 
-    @classmethod
-    def launch(cls, cfg: DictConfig) -> float | None:
-        """Run; a run that has finished is left alone, quickly: a sweep that goes on has many."""
-        if distributed.is_launched() and HydraConfig.get().mode == RunMode.MULTIRUN:
-            raise UserError(
-                "torchrun started a sweep (-m), in which a job that fails would leave the other "
-                "processes waiting; start a torchrun for each job, or a sweep without torchrun"
-            )
-        output_dir = Path(HydraConfig.get().runtime.output_dir)
-        if _is_finished(cfg, output_dir):
-            if distributed.is_main():
-                print(f"{final_score(output_dir)}; finished before, see {output_dir}")
-            return last_value(output_dir, cfg.checkpoint.topk.monitor_key)
-        return super().launch(cfg)
-
-    def _distribute(self) -> nn.Module:
+    def _distributed_model(self) -> nn.Module:
         """What computes the loss of a batch and, in backward, the gradients of all processes."""
         if not distributed.is_launched():
             if self.training.fsdp:
@@ -213,170 +371,13 @@ class TrainWorkspace(BaseWorkspace):
             shard(model, self.device)
         return self.model
 
-    def _cap(self) -> int | None:
-        """Batches an epoch at most."""
-        if self.training.max_train_steps is None:
-            return None
-        return self.training.max_train_steps * self.training.gradient_accumulate_every
-
-    def _loader(self, dataset: BaseDataset, order: BatchOrder, cfg: DictConfig) -> DataLoader:
-        options = {key: value for key, value in cfg.items() if key != "batch_size"}
-        return DataLoader(
-            dataset,
-            batch_sampler=order,
-            collate_fn=as_is,
-            # Each pass draws a seed; from the global generator that would tell a resumed epoch
-            # from an uninterrupted one.
-            generator=torch.Generator().manual_seed(self.training.seed),
-            **{"pin_memory": self.device.type == "cuda", **options},
-        )
-
-    # ------------------------------------------------------------------ the loop
-
-    def run(self) -> float | None:
-        """Train until ``num_epochs``, from the latest checkpoint if there is one.
-
-        Returns:
-            The monitored metric of ``checkpoint.topk`` as last logged, which sweepers optimise.
-        """
-        main = distributed.is_main()
-        stop = StopSignal(patient=distributed.is_launched())
-        with OutputLock(self.output_dir) if main else nullcontext(), stop:
-            self._resume()
-            if main:
-                write_run_config(self.output_dir, self.cfg)
-                self._launches = Launches(self.output_dir, self.global_step)
-                self._describe()
-            runner: BaseRunner = hydra.utils.instantiate(
-                self.cfg.task.env_runner, output_dir=self.output_dir
-            )
-            logger = RunLogger(self.output_dir, self.cfg, keep=self.n_logged) if main else None
-            first_step = self.global_step
-            with runner, logger or nullcontext(), self._progress() as bar:
-                while self.epoch < self.training.num_epochs:
-                    for batches in self._rest_of_epoch():
-                        loss = self.train_step(batches)
-                        bar.set_postfix(epoch=self.epoch, loss=f"{loss:.4f}", refresh=False)
-                        bar.update()
-                        if main and self.global_step == first_step + _PACE_STEPS:
-                            self._tell_pace(bar)
-                        if self.epoch_step < self.steps_per_epoch:
-                            self._log(logger, self._record(loss))
-                        self._stop_or_save(stop)
-                    self._end_epoch(runner, logger)
-                    self._stop_or_save(stop)
-            if main:
-                print(f"{final_score(self.output_dir)}; look at {self.output_dir}")
-            return last_value(self.output_dir, self.topk.monitor_key)
-
-    def train_step(self, batches: list[tuple[BatchPart, Batch]]) -> float:
-        """One optimiser step on the mean loss of ``batches``; returns that loss.
-
-        Args:
-            batches: this process's part of each, and its rows.
-
-        Raises:
-            UserError: the loss or a gradient is not finite. Weights and optimiser are left as
-                they were.
-        """
-        self.model.train()
-        losses = []
-        for number, (part, batch) in enumerate(batches, start=1):
-            seed_step(part.own_seed, self.device)
-            with self._gradients_are_shared(number == len(batches)):
-                loss = self._loss(part, batch)
-                losses.append(distributed.total([loss.item() * part.share])[0])
-                self._require_finite("loss", losses[-1])
-                # Gradients of processes are averaged, so that their losses' shares have to be
-                # counted in processes.
-                scale = part.share * distributed.n_processes() / len(batches)
-                self.scaler.scale(loss * scale).backward()
-        self.scaler.unscale_(self.optimizer)
-        limit = math.inf if self.training.max_grad_norm is None else self.training.max_grad_norm
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), limit)
-        if not self.scaler.is_enabled():  # a scaler leaves such a step out and scales down
-            self._require_finite("norm of the gradient", whole(norm).item())
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        if self.scaler.is_enabled() and self.scaler.get_scale() < 1:
-            raise UserError(
-                f"the gradient is not finite in fp16 however the loss is scaled, at step "
-                f"{self.global_step}; use training.precision=bf16 or fp32"
-            )
-        self.optimizer.zero_grad(set_to_none=True)
-        self.lr_scheduler.step()
-        self.model.after_update()
-        if self.ema is not None:
-            self.ema.step(self.model)
-        self.global_step += 1
-        self.epoch_step += 1
-        loss = sum(losses) / len(losses)
-        self.loss_sum += loss
-        return loss
-
-    def _loss(self, part: BatchPart, batch: Batch) -> Tensor:
-        dtype = AUTOCAST_DTYPES[self.precision]
-        with (
-            batch_randomness(part.start, part.stop, part.total, part.seed),
-            torch.autocast(self.device.type, dtype, enabled=dtype is not None),
-        ):
-            return self.learner(self._to_device(batch))[0]
-
-    def _gradients_are_shared(self, last: bool) -> AbstractContextManager[None]:
-        """In the block, gradients go round the processes, unless more are to be added first."""
-        if isinstance(self.learner, DistributedDataParallel):
-            return nullcontext() if last else self.learner.no_sync()
-        if isinstance(self.learner, FSDPModule):
-            self.learner.set_requires_gradient_sync(last)
-        return nullcontext()
-
-    def _require_finite(self, name: str, value: float) -> None:
-        if not math.isfinite(value):
-            raise UserError(
-                f"the {name} is {value} at step {self.global_step} (step {self.epoch_step} of "
-                f"epoch {self.epoch}); nothing was updated. Lower optimizer.lr, set "
-                "training.max_grad_norm, or look at the data of that step"
-            )
-
-    def _rest_of_epoch(self) -> Iterator[list[tuple[BatchPart, Batch]]]:
-        """The batches of each step that the current epoch still has to do."""
-        per_step = self.training.gradient_accumulate_every
-        first = self.epoch_step * per_step
-        self.order.seek(self.epoch, first)
-        batches = ((self.order.part(i), batch) for i, batch in enumerate(self.loader, first))
-        while group := list(islice(batches, per_step)):
-            yield group
-
-    def _end_epoch(self, runner: BaseRunner, logger: RunLogger | None) -> None:
-        """Evaluate, log the epoch's record and save."""
-        training = self.training
-        record = self._record(self.loss_sum / max(1, self.epoch_step))
-        policy = self._whole_policy()
-        if self._is_due(training.val_every) and len(self.val_dataset):
-            record["val_loss"] = self._validate(policy)
-        if self._is_due(training.sample_every):
-            record["train_action_mse_error"] = self._sample(policy)
-        rolled_out = self._is_due(training.rollout_every)
-        if rolled_out:
-            self._save()  # a rollout can take longer than a scheduler waits before it kills
-            record.update(runner.run(LocalAgent(policy), label=f"epoch={self.epoch:04d}"))
-        self._log(logger, record)
-        if rolled_out and logger is not None:
-            plot_curves(logger.path, self.output_dir / "curves.png")
-        save = self._is_due(training.checkpoint_every) or rolled_out
-        self.topk_name = self.topk.consider(record) if save else None
-        every = (training.val_every, training.sample_every, training.rollout_every)
-        complete = all(self._is_due(n) for n in every)
-        if self.training.fsdp:
-            policy.cpu()
-        self.epoch += 1
-        self.epoch_step, self.loss_sum = 0, 0.0
-        if save:
-            self._save()
-        if complete:  # after saving, so that the run can go on from here with another key
-            self.topk.require_monitored(record)
-
-    # ------------------------------------------------------------------ its parts
+    def _best_checkpoints(self) -> TopKCheckpoints:
+        settings = dict(self.cfg.checkpoint.topk)
+        key, mode = _monitored(self.cfg)
+        if settings["monitor_key"] is None and key == "val_loss" and not len(self.val_dataset):
+            settings["k"] = 0  # nothing tells which are best
+        settings.update(monitor_key=key, mode=mode)
+        return TopKCheckpoints(self.output_dir / "checkpoints", **settings)
 
     @property
     def policy(self) -> BasePolicy:
@@ -389,57 +390,6 @@ class TrainWorkspace(BaseWorkspace):
             return self.policy
         self._undivided.load_state_dict(whole(self.policy.state_dict()))
         return self._undivided.to(self.device)
-
-    def _is_due(self, every: int) -> bool:
-        return (self.epoch + 1) % every == 0 or self.epoch + 1 == self.training.num_epochs
-
-    def _to_device(self, batch: Batch) -> Batch:
-        return dict_apply(batch, lambda x: x.to(self.device, non_blocking=True))
-
-    def _validate(self, policy: BasePolicy) -> float:
-        """Mean loss over the held-out episodes, with the same random draws every time."""
-        losses = n_rows = 0.0
-        with undisturbed(policy, self.device, self.training.seed):
-            for i, batch in enumerate(self.val_loader):
-                part = self.val_order.part(i)
-                with batch_randomness(part.start, part.stop, part.total, part.seed):
-                    loss = policy.compute_loss(self._to_device(batch))[0].item()
-                losses += loss * part.share * part.total
-                n_rows += part.share * part.total
-        losses, n_rows = distributed.total([losses, n_rows])
-        return losses / n_rows
-
-    def _sample(self, policy: BasePolicy) -> float:
-        """Mean squared error, raw units squared, of actions predicted for a training batch."""
-        self.order.seek(epoch=0)
-        batch = self._to_device(self.dataset.__getitems__(next(iter(self.order))))
-        part = self.order.part(0)
-        ids = range(part.start, part.stop)  # each draws by its number in the whole batch
-        acting_for, policy.embodiment = policy.embodiment, batch["embodiment"]
-        with undisturbed(policy, self.device, self.training.seed):
-            policy.reset()
-            predicted = policy.predict_action(batch["obs"], env_ids=ids)["action_pred"]
-            policy.reset()
-        policy.embodiment = acting_for
-        rows = [policy.window.action_offsets.index(t) for t in policy.action_pred_offsets]
-        error = (predicted - batch["action"][:, rows]).square().mean(-1)
-        error = error[~batch["action_is_pad"][:, rows]]
-        counts = part.share > 0
-        error_sum, n_steps = distributed.total([counts * error.sum().item(), counts * len(error)])
-        return error_sum / n_steps
-
-    def _record(self, loss: float) -> dict[str, Any]:
-        return {
-            "train_loss": loss,
-            "global_step": self.global_step - 1,
-            "epoch": self.epoch,
-            "lr": self.lr_scheduler.get_last_lr()[0],
-        }
-
-    def _log(self, logger: RunLogger | None, record: dict[str, Any]) -> None:
-        if logger is not None:
-            logger.log(record)
-        self.n_logged += 1
 
     # ------------------------------------------------------------------ stop and go on
 
@@ -462,8 +412,13 @@ class TrainWorkspace(BaseWorkspace):
                     state[name] = divided_module_state(module, state[name])
         super().load_state_dict(state)
 
-    def _stop_or_save(self, stop: StopSignal) -> None:
-        """What all processes do when one of them was told to stop, or finds that time has come."""
+    def _stop_or_save(self, stop: StopSignal, *, looked: bool) -> None:
+        """What all processes do when one of them was told to stop, or finds that time has come.
+
+        Several processes ask each other only after a look: asking waits for the device, too.
+        """
+        if distributed.is_launched() and not looked:
+            return
         stopping, due = distributed.total([stop.received is not None, self._save_is_due()])
         if stopping:
             self._save()
@@ -472,6 +427,7 @@ class TrainWorkspace(BaseWorkspace):
             self._save()
 
     def _save(self) -> None:
+        self._count(self.learner.look())  # raises before weights that are lost are saved
         state = self.state_dict()
         if distributed.is_main():
             latest = self.save_checkpoint(state=state)
@@ -513,46 +469,6 @@ class TrainWorkspace(BaseWorkspace):
             )
         return Stopped(128 + number)
 
-    # ------------------------------------------------------------------ what a person sees
-
-    def _describe(self) -> None:
-        """Say what will happen, before it does."""
-        trainable, total = count_parameters(self.model)
-        n_processes = distributed.n_processes()
-        processes = f"{n_processes} processes, each " if n_processes > 1 else ""
-        policy = self.cfg.policy._target_.rpartition(".")[2]
-        batch = self.cfg.dataloader.batch_size * self.training.gradient_accumulate_every
-        shapes = ", ".join(f"{k} {list(f.shape)}" for k, f in self.model.shape_meta.obs.items())
-        print(
-            f"device    {processes}{self.device}, {torch.get_num_threads()} CPU threads, "
-            f"{self.precision}\n"
-            f"data      {self.dataset.source}: {self.dataset.n_episodes} training episodes "
-            f"({len(self.dataset):,} samples), {self.val_dataset.n_episodes} for validation\n"
-            f"inputs    {shapes} at steps {list(self.model.obs_offsets)}\n"
-            f"policy    {policy}, {trainable:,} of {total:,} parameters train\n"
-            f"schedule  {self.training.num_epochs} epochs x {self.steps_per_epoch} steps of "
-            f"{batch} samples = {self.total_steps:,} steps, {self.global_step:,} done\n"
-            f"output    {self.output_dir}",
-            flush=True,
-        )
-
-    def _tell_pace(self, bar: tqdm) -> None:
-        """Say how long the rest will take, without rollouts."""
-        minutes = (bar.total - bar.n) * bar.format_dict["elapsed"] / _PACE_STEPS / 60
-        bar.write(f"expected  about {minutes:.0f} minutes of training, plus rollouts", sys.stdout)
-
-    def _progress(self) -> tqdm:
-        return tqdm(
-            disable=not distributed.is_main(),
-            total=self.total_steps,
-            initial=self.global_step,
-            desc="Training",
-            unit="step",
-            mininterval=self.training.tqdm_interval_sec,
-            smoothing=0.05,
-            file=sys.stderr,
-        )
-
 
 def _is_finished(cfg: DictConfig, output_dir: Path) -> bool:
     """Whether the run in ``output_dir`` has done all that ``cfg`` asks for.
@@ -566,7 +482,16 @@ def _is_finished(cfg: DictConfig, output_dir: Path) -> bool:
         return False
     payload = load_checkpoint(latest)
     require_same_settings(latest, OmegaConf.create(payload["config"]), cfg)
-    return payload["state"]["epoch"] >= training.num_epochs
+    done = payload["state"]
+    return training.is_over(done["epoch"], done["global_step"], done["epoch_step"])
+
+
+def _monitored(cfg: DictConfig) -> tuple[str, str]:
+    """``monitor_key`` and ``mode`` of the best checkpoints."""
+    topk = cfg.checkpoint.topk
+    return monitored(
+        topk.get("monitor_key"), topk.get("mode"), rolls_out=cfg.task.env_runner is not None
+    )
 
 
 def _checked(cfg: DictConfig) -> TrainingConfig:

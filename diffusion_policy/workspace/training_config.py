@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, ClassVar
 
+from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from diffusion_policy.util.config import require_known
 from diffusion_policy.util.errors import UserError
 
 LR_SCHEDULERS = (
@@ -24,6 +27,8 @@ _LEAST = {
     0: ("seed", "lr_warmup_steps", "checkpoint_minutes", "tqdm_interval_sec"),
     1: (
         "num_epochs",
+        "max_steps",
+        "log_every",
         "max_train_steps",
         "max_val_steps",
         "gradient_accumulate_every",
@@ -66,7 +71,9 @@ class TrainingConfig:
         seed: of weights, data order, augmentation and episode split.
         debug: two epochs of three steps, to see that everything works.
         resume: continue from checkpoints/latest.ckpt of the output directory if it is there.
-        num_epochs: epochs in all.
+        num_epochs: length of training in epochs.
+        max_steps: length in optimiser steps instead; None for num_epochs. The last epoch may be
+            cut short, and ends like any other.
         max_train_steps, max_val_steps: cap on steps an epoch and on validation batches; None
             for no cap.
         gradient_accumulate_every: batches whose gradients are averaged into one step.
@@ -78,9 +85,22 @@ class TrainingConfig:
             also happen after the last epoch.
         checkpoint_minutes: also save the latest checkpoint after so many minutes within an
             epoch; None for never.
+        log_every: steps between looks at losses, within an epoch. A GPU need not wait in between;
+            a record of the log then holds means over these steps.
         num_threads: threads of torch on the CPU; None for torch's choice.
         tqdm_interval_sec: seconds between refreshes of the progress bar.
     """
+
+    debug_settings: ClassVar[Mapping[str, Any]] = {
+        "num_epochs": 2,
+        "max_steps": None,
+        "max_train_steps": 3,
+        "max_val_steps": 3,
+        "rollout_every": 1,
+        "checkpoint_every": 1,
+        "val_every": 1,
+        "sample_every": 1,
+    }
 
     device: str = _without_effect("auto")
     precision: str = "auto"
@@ -90,6 +110,7 @@ class TrainingConfig:
     debug: bool = _without_effect(False)  # what it sets is compared
     resume: bool = _without_effect(True)
     num_epochs: int = _on_resume(100)
+    max_steps: int | None = _on_resume(None)
     max_train_steps: int | None = None
     max_val_steps: int | None = _without_effect(None)
     gradient_accumulate_every: int = 1
@@ -102,6 +123,7 @@ class TrainingConfig:
     val_every: int = _without_effect(1)
     sample_every: int = _without_effect(5)
     checkpoint_minutes: float | None = _without_effect(10.0)
+    log_every: int = _without_effect(1)
     num_threads: int | None = _without_effect(None)
     tqdm_interval_sec: float = _without_effect(1.0)
 
@@ -112,18 +134,24 @@ class TrainingConfig:
         Raises:
             UserError: names the field, its value and the remedy.
         """
-        known = {f.name for f in fields(cls)}
-        for key in section:
-            if key not in known:
-                raise UserError(
-                    f"training.{key} is unknown; known keys are {', '.join(sorted(known))}"
-                )
+        require_known("training", section, sorted(f.name for f in fields(cls)))
         try:
             config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(cls), section))
         except OmegaConfBaseException as error:
             raise UserError(f"training.{error.full_key}: {str(error).splitlines()[0]}") from None
         config._check_ranges()
         return config
+
+    def is_over(self, epochs: int, steps: int, epoch_steps: int = 0) -> bool:
+        """Whether training ends here.
+
+        Args:
+            epochs, steps: done in all.
+            epoch_steps: done in an epoch that has not ended yet.
+        """
+        if self.max_steps is None:
+            return epochs >= self.num_epochs
+        return steps >= self.max_steps and epoch_steps == 0
 
     def _check_ranges(self) -> None:
         for least, names in _LEAST.items():
@@ -143,14 +171,21 @@ class TrainingConfig:
 
 
 def apply_debug(cfg: DictConfig) -> None:
-    """Shrink a run to a minute: a check that it works, not that it learns."""
-    cfg.training.update(
-        num_epochs=2,
-        max_train_steps=3,
-        max_val_steps=3,
-        rollout_every=1,
-        checkpoint_every=1,
-        val_every=1,
-        sample_every=1,
-    )
-    cfg.task.env_runner.update(n_train=1, n_train_vis=1, n_test=2, n_test_vis=1, max_steps=20)
+    """Shrink a run to a minute: a check that it works, not that it learns.
+
+    Training, policy, dataset and runner each say how, in the ``debug_settings`` of their class.
+    """
+    OmegaConf.update(cfg, "training", dict(TrainingConfig.debug_settings), force_add=True)
+    for section in ("policy", "task.dataset", "task.env_runner"):
+        target = OmegaConf.select(cfg, f"{section}._target_")
+        if target is not None:
+            settings = dict(getattr(_found(target), "debug_settings", {}))
+            OmegaConf.update(cfg, section, settings, force_add=True)
+
+
+def _found(target: str) -> Any:
+    """The class of that name; None if there is none, which is told when it is to be built."""
+    try:
+        return get_object(target)
+    except (ImportError, AttributeError, ValueError):
+        return None

@@ -1,0 +1,80 @@
+"""What a person sees of a run: what will happen, before it does, and how far it is."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import torch
+from tqdm import tqdm
+
+from diffusion_policy.util import distributed
+from diffusion_policy.util.pytorch_util import count_parameters
+
+if TYPE_CHECKING:
+    from diffusion_policy.workspace.train_workspace import TrainWorkspace
+
+_PACE_STEPS = 50  # after so many steps the pace is known
+
+
+def description(run: TrainWorkspace) -> str:
+    """Device, data, inputs, policy, schedule and output directory, a line each."""
+    trainable, total = count_parameters(run.model)
+    n_processes = distributed.n_processes()
+    processes = f"{n_processes} processes, each " if n_processes > 1 else ""
+    shapes = ", ".join(f"{key} {list(f.shape)}" for key, f in run.model.shape_meta.obs.items())
+    return (
+        f"device    {processes}{run.device}, {torch.get_num_threads()} CPU threads, "
+        f"{run.precision}\n"
+        f"data      {run.dataset.source}: {run.dataset.n_episodes} training episodes "
+        f"({len(run.dataset):,} samples), {run.val_dataset.n_episodes} for validation\n"
+        f"inputs    {shapes} at steps {list(run.model.obs_offsets)}\n"
+        f"policy    {type(run.model).__name__}, {trainable:,} of {total:,} parameters train\n"
+        f"schedule  {_schedule(run)}, {run.global_step:,} done\n"
+        f"output    {run.output_dir}"
+    )
+
+
+def _schedule(run: TrainWorkspace) -> str:
+    samples = run.cfg.dataloader.batch_size * run.training.gradient_accumulate_every
+    if run.training.max_steps is not None:
+        return (
+            f"{run.total_steps:,} steps of {samples} samples, {run.steps_per_epoch:,} steps an "
+            "epoch"
+        )
+    return (
+        f"{run.training.num_epochs} epochs x {run.steps_per_epoch} steps of {samples} samples = "
+        f"{run.total_steps:,} steps"
+    )
+
+
+class ProgressBar(tqdm):
+    """Steps done and the time left, which is also told once the pace is known.
+
+    Args:
+        total, initial: steps in all, and done before.
+        interval_sec: between refreshes.
+    """
+
+    def __init__(self, total: int, initial: int, interval_sec: float) -> None:
+        super().__init__(
+            disable=not distributed.is_main(),
+            total=total,
+            initial=initial,
+            desc="Training",
+            unit="step",
+            mininterval=interval_sec,
+            smoothing=0.05,
+            file=sys.stderr,
+        )
+
+    def step(self, epoch: int, loss: float | None) -> None:
+        """One step is done; ``loss`` is None where it is not known yet."""
+        if loss is not None:
+            self.set_postfix(epoch=epoch, loss=f"{loss:.4f}", refresh=False)
+        self.update()
+        if not self.disable and self.n == self.initial + _PACE_STEPS:
+            minutes = (self.total - self.n) * self.format_dict["elapsed"] / _PACE_STEPS / 60
+            self.write(
+                f"expected  about {minutes:.0f} minutes of training, plus rollouts", sys.stdout
+            )

@@ -1,0 +1,70 @@
+"""The ``dataloader`` and ``val_dataloader`` sections: batches, and the processes that read them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader
+
+from diffusion_policy.dataset.base_dataset import BaseDataset
+from diffusion_policy.dataset.batch_order import BatchOrder, as_is
+from diffusion_policy.util.config import require_known
+from diffusion_policy.util.errors import UserError
+
+
+@dataclass(frozen=True)
+class LoaderConfig:
+    """How batches are read; see :class:`torch.utils.data.DataLoader`.
+
+    Attributes:
+        batch_size: rows of a batch, over all processes of torchrun.
+        num_workers: processes that read ahead; 0 reads in the training process.
+        pin_memory: None is true where training is on a GPU.
+        persistent_workers: keep the processes from epoch to epoch.
+        prefetch_factor: batches that each process reads ahead; None is torch's choice.
+    """
+
+    batch_size: int
+    num_workers: int = 0
+    pin_memory: bool | None = None
+    persistent_workers: bool = False
+    prefetch_factor: int | None = None
+
+    @classmethod
+    def parse(cls, name: str, section: Mapping[str, Any]) -> LoaderConfig:
+        """Check the keys and numbers of the section of that name.
+
+        Raises:
+            UserError: names the key, its value and the remedy.
+        """
+        require_known(name, section, [f.name for f in fields(cls)])
+        if "batch_size" not in section:
+            raise UserError(f"{name}.batch_size is missing; use at least 1")
+        for key, least in (("batch_size", 1), ("num_workers", 0), ("prefetch_factor", 1)):
+            value = section.get(key, least)
+            if key == "prefetch_factor" and value is None:
+                continue
+            if type(value) is not int or value < least:
+                raise UserError(f"{name}.{key} is {value!r}; use a whole number, at least {least}")
+        return cls(**section)
+
+    def loader(
+        self, dataset: BaseDataset, order: BatchOrder, device: torch.device, seed: int
+    ) -> DataLoader:
+        """Batches of ``dataset`` in ``order``."""
+        pins = device.type == "cuda" if self.pin_memory is None else self.pin_memory
+        return DataLoader(
+            dataset,
+            batch_sampler=order,
+            collate_fn=as_is,
+            # Each pass draws a seed; from the global generator that would tell a resumed epoch
+            # from an uninterrupted one.
+            generator=torch.Generator().manual_seed(seed),
+            num_workers=self.num_workers,
+            pin_memory=pins,
+            persistent_workers=self.persistent_workers,
+            prefetch_factor=self.prefetch_factor,
+        )
