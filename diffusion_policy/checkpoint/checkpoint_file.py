@@ -13,11 +13,12 @@ from typing import Any
 
 import torch
 
+from diffusion_policy.checkpoint.migration import migrate_config_text, migrate_state
 from diffusion_policy.util.errors import UserError
 from diffusion_policy.util.output_dir import opened_atomically
 
 FORMAT = "diffusion_policy/2"
-# Of the first format, the state held the average whole.
+# The state of the first format had the whole average, and other names for some counters.
 _READABLE = (FORMAT, "diffusion_policy/1")
 
 
@@ -42,7 +43,7 @@ def save_checkpoint(path: Path, config: str, state: dict[str, Any]) -> None:
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
-    """``{"config": YAML text, "state": ...}`` of a checkpoint.
+    """``{"config": YAML text, "state": ...}`` of a checkpoint, in the form of this version.
 
     Tensors are mapped from the file: each is read when it is used, so looking at the config or at
     counters is cheap whatever the size. Copy those that should outlive the file.
@@ -73,4 +74,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         raise UserError(
             f"{path} has format {found!r} and not {FORMAT!r}; use a checkpoint written by train.py"
         )
-    return payload
+    return {
+        "config": migrate_config_text(payload["config"]),
+        "state": migrate_state(payload["state"]),
+    }

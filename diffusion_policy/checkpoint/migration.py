@@ -1,4 +1,4 @@
-"""Configs that earlier versions wrote, in today's names.
+"""Configs and states that earlier versions wrote, in today's names.
 
 Checkpoints, policy folders and run directories hold the config of their time. Whoever reads one
 passes it through :func:`migrate_config` first, so that the rest of the package knows one form.
@@ -35,6 +35,13 @@ def migrate_config(cfg: DictConfig) -> DictConfig:
     return cfg
 
 
+def migrate_config_text(text: str) -> str:
+    """:func:`migrate_config` of a config as YAML; text in today's form stays as it is."""
+    cfg = OmegaConf.create(text)
+    migrated = migrate_config(cfg)
+    return text if migrated == cfg else OmegaConf.to_yaml(migrated)
+
+
 def _replace_reader(cfg: DictConfig) -> None:
     """``task.dataset.reader`` was what ``store`` and ``cache_dir`` are now."""
     dataset = OmegaConf.select(cfg, "task.dataset")
@@ -63,14 +70,11 @@ def _rename_classes(node: Any) -> None:
 
 
 def migrate_state(state: dict[str, Any]) -> dict[str, Any]:
-    """The state of a run of any earlier version, in the form of this one."""
+    """A training state of any earlier version, in the form of this one."""
     if "loss_sum" not in state:
         return state
     state = dict(state)
-    loss, steps = state.pop("loss_sum"), state["epoch_step"]
-    means = {"sums": {"train_loss": loss}, "counts": {"train_loss": steps}} if steps else {}
-    return {
-        **state,
-        "epoch_means": means or {"sums": {}, "counts": {}},
-        "interval": {"sums": {}, "counts": {}},
-    }
+    sums, counts = {"train_loss": state.pop("loss_sum")}, {"train_loss": state["epoch_step"]}
+    state["epoch_means"] = {"sums": sums, "counts": counts}
+    state["interval"] = {"sums": {}, "counts": {}}
+    return state

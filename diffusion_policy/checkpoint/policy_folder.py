@@ -11,10 +11,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
 from torch import Tensor
 from yaml import YAMLError
 
+from diffusion_policy.checkpoint.migration import migrate_config_text
 from diffusion_policy.util.atomic_file import replacing
 from diffusion_policy.util.errors import UserError
 from diffusion_policy.util.output_dir import writing
@@ -71,8 +71,7 @@ def load_policy_folder(folder: Path) -> dict[str, Any]:
                 "its checkpoints/), or a folder written by diffusion_policy.scripts.export_policy"
             )
     try:
-        config = (folder / CONFIG_FILE).read_text()
-        OmegaConf.create(config)
+        config = migrate_config_text((folder / CONFIG_FILE).read_text())
     except (OSError, UnicodeDecodeError, YAMLError) as error:
         reason = " ".join(str(error).split())
         raise UserError(
