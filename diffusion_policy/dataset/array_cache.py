@@ -19,8 +19,9 @@ def content_hash(parts: Iterable[bytes | np.ndarray]) -> str:
     for part in parts:
         if isinstance(part, np.ndarray):
             digest.update(f"{part.dtype.str}{part.shape}".encode())
-            part = np.ascontiguousarray(part).data
-        digest.update(part)
+            digest.update(np.ascontiguousarray(part).data)
+        else:
+            digest.update(part)
     return digest.hexdigest()[:16]
 
 
@@ -71,4 +72,4 @@ def read_ahead(array: np.ndarray, rows: np.ndarray) -> None:
     begins -= begins % mmap.PAGESIZE
     with suppress(OSError):  # a mere hint, and not every file system takes it
         for begin, end in zip(begins.tolist(), ends.tolist(), strict=True):
-            array._mmap.madvise(mmap.MADV_WILLNEED, begin, end - begin)
+            array._mmap.madvise(mmap.MADV_WILLNEED, begin, end - begin)  # type: ignore[attr-defined]

@@ -96,7 +96,7 @@ def max_reward_histogram(episodes: Sequence[Mapping[str, Any]]) -> Figure:
     )
     ax.hist(
         [failed, succeeded],
-        bins=np.linspace(0, max([1.0, *failed, *succeeded]), 41),
+        bins=np.linspace(0, max([1.0, *failed, *succeeded]), 41).tolist(),
         stacked=True,
         color=[_FAILURE_COLOUR, _SUCCESS_COLOUR],
         label=[f"failure ({len(failed)})", f"success ({len(succeeded)})"],

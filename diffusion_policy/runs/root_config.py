@@ -26,7 +26,9 @@ class WriteRootConfig(Callback):
         common = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
         OmegaConf.resolve(common)
         OmegaConf.set_struct(common, False)
-        overrides = OverridesParser.create().parse_overrides(list(config.hydra.overrides.task))
+        # Its parser names types that it does not have.
+        parser: Any = OverridesParser.create()
+        overrides = parser.parse_overrides(list(config.hydra.overrides.task))
         for override in overrides:
             if override.is_sweep_override() and not override.is_delete():
                 parent, _, name = override.key_or_group.rpartition(".")

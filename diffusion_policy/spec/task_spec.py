@@ -172,7 +172,7 @@ class TaskSpec:
             # A TaskSpec that went through Hydra is a mapping with these, too.
             own = {name: config.get(name) for name in ("fps", "embodiment")}
             config = cls(obs, _field("action", config["action"]), **own)
-        given = {"fps": _fps(fps), "embodiment": _embodiment(embodiment)}
+        given: dict[str, Any] = {"fps": _fps(fps), "embodiment": _embodiment(embodiment)}
         return replace(config, **{k: v for k, v in given.items() if v is not None})
 
     @property

@@ -13,7 +13,7 @@ from diffusion_policy.util.errors import UserError
 def config_leaves(cfg: DictConfig) -> dict[str, Any]:
     """Every value that is no section, resolved, by its full key; a list is one value."""
 
-    def walk(node: dict[str, Any], prefix: str) -> dict[str, Any]:
+    def walk(node: Any, prefix: str) -> dict[str, Any]:
         found: dict[str, Any] = {}
         for name, value in node.items():
             key = f"{prefix}{name}"

@@ -28,7 +28,8 @@ def plot_curves(log_path: Path, picture: Path) -> None:
         points = [
             (r["global_step"], r[key]) for r in records if isinstance(r.get(key), int | float)
         ]
-        return tuple(np.array(points, dtype=float).reshape(-1, 2).T)
+        steps, values = np.array(points, dtype=float).reshape(-1, 2).T
+        return steps, values
 
     figure, (loss_axes, score_axes, lr_axes) = plt.subplots(
         1, 3, figsize=(15, 4.2), constrained_layout=True, width_ratios=[2, 2, 1]

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import zarr
 
 from diffusion_policy.dataset.array_cache import read_ahead
 from diffusion_policy.dataset.stores.checks import is_text
@@ -89,7 +90,7 @@ def read_rows(array: np.ndarray, steps: np.ndarray) -> np.ndarray | list[str]:
     return array[steps]
 
 
-def feature_of(array: np.ndarray) -> Field:
+def feature_of(array: np.ndarray | zarr.Array) -> Field:
     """What the array (N, ...) of a key seems to hold, by its type and shape.
 
     uint8 (N, 3, H, W) and (N, H, W, 3) are images, uint16 (N, 1, H, W) and (N, H, W) depth images.

@@ -40,8 +40,9 @@ class PushTStore(EpisodeStore):
     def __init__(
         self, recorded: str | Path | EpisodeStore, cache_dir: str | Path = "data/cache"
     ) -> None:
-        is_store = isinstance(recorded, EpisodeStore)
-        self.recorded = recorded if is_store else open_store(recorded, cache_dir)
+        if not isinstance(recorded, EpisodeStore):
+            recorded = open_store(recorded, cache_dir)
+        self.recorded = recorded
         self.cache_dir = Path(cache_dir)
         self._computed: dict[str, np.ndarray] = {}
 
@@ -100,7 +101,7 @@ class PushTStore(EpisodeStore):
         if recorded.initial_state is not None:
             return recorded
         first = np.array([self.episode_ends[i - 1] if i else 0])
-        (state,) = self.recorded.read("state", first)
+        (state,) = np.asarray(self.recorded.read("state", first))
         return EpisodeInfo(state, source=recorded.source)
 
     def _is_recorded(self, key: str) -> bool:

@@ -61,13 +61,14 @@ class ReplayBuffer:
         Raises:
             UserError: a missing part, wrong episode ends, or an array shorter than they say.
         """
+        # zarr types every member as an array or a group; the layout tells which.
+        self.root: Any = root
         for name in ("data", "meta"):
             if name not in root:
                 raise UserError(f"the data set has no group {name!r}: it must hold data and meta")
-        if "episode_ends" not in root["meta"]:
+        if "episode_ends" not in self.meta:
             raise UserError("the data set has no array meta/episode_ends: write the data set again")
-        self.root = root
-        self._episode_ends = finished_episode_ends(np.asarray(root["meta"]["episode_ends"][:]))
+        self._episode_ends = finished_episode_ends(np.asarray(self.meta["episode_ends"][:]))
         check_lengths({key: array.shape[0] for key, array in self.items()}, self.n_steps)
 
     # ------------------------------------------------------------------ open and create
@@ -175,13 +176,13 @@ class ReplayBuffer:
         return "zarr" if isinstance(self.root, zarr.Group) else "numpy"
 
     @property
-    def data(self) -> zarr.Group | dict[str, np.ndarray]:
-        """The arrays with one row per step."""
+    def data(self) -> Any:
+        """The arrays with one row per step: a zarr group or a dict."""
         return self.root["data"]
 
     @property
-    def meta(self) -> zarr.Group | dict[str, np.ndarray]:
-        """The arrays about the data set, ``episode_ends`` among them."""
+    def meta(self) -> Any:
+        """The arrays about the data set, ``episode_ends`` among them: a zarr group or a dict."""
         return self.root["meta"]
 
     @property
@@ -272,7 +273,8 @@ class ReplayBuffer:
     ) -> dict[str, np.ndarray]:
         """Arrays of every ``step``-th step in [start, stop); views of memory unless ``copy``."""
         rows = slice(*slice(start, stop, step).indices(self.n_steps))
-        return {k: np.array(v[rows]) if copy else v[rows] for k, v in self.items()}
+        read = np.array if copy else np.asarray
+        return {key: read(array[rows]) for key, array in self.items()}
 
     def read(self, key: str, dtype: npt.DTypeLike | None = None) -> np.ndarray:
         """The whole array ``key`` (n_steps, ...) in memory, copied, as ``dtype`` if given.
@@ -517,7 +519,8 @@ class ReplayBuffer:
             UserError: the buffer is in memory, a key is missing, or a chunk shape does not fit.
         """
         for key, shape in chunks.items():
-            rewrite_array(self._zarr_data(), key, chunks=shape, compressors=self[key].compressors)
+            array: Any = self[key]
+            rewrite_array(self._zarr_data(), key, chunks=shape, compressors=array.compressors)
 
     def set_compressors(self, compressors: Mapping[str, Codec]) -> None:
         """Rewrite the arrays named in ``compressors`` with these.
@@ -526,7 +529,8 @@ class ReplayBuffer:
             UserError: the buffer is in memory, a key is missing, or a name is unknown.
         """
         for key, codec in compressors.items():
-            rewrite_array(self._zarr_data(), key, chunks=self[key].chunks, compressors=codec)
+            array: Any = self[key]
+            rewrite_array(self._zarr_data(), key, chunks=array.chunks, compressors=codec)
 
     def _zarr_data(self) -> zarr.Group:
         if isinstance(self.data, dict):

@@ -26,7 +26,7 @@ ChunksOption = Mapping[str, tuple[int, ...]] | tuple[int, ...] | None
 # Small enough that reading one window decodes little, large enough that files stay few.
 TARGET_CHUNK_BYTES = 2 * 1024 * 1024
 
-_BLOSC = {
+_BLOSC: dict[str, dict[str, Any]] = {
     # read during training, straight from the disk: decodes fastest
     "default": {"cname": "lz4", "clevel": 5, "shuffle": "noshuffle"},
     # kept or sent: packs smallest
@@ -94,7 +94,7 @@ def _as_zarr_3(codec: numcodecs.abc.Codec, key: str) -> Codec:
             "zarr.codecs, or zarr_format=2"
         )
     # AUTOSHUFFLE (-1) is what format 3 calls none given.
-    shuffle = {0: "noshuffle", 1: "shuffle", 2: "bitshuffle"}.get(codec.shuffle)
+    shuffle: Any = {0: "noshuffle", 1: "shuffle", 2: "bitshuffle"}.get(codec.shuffle)
     return BloscCodec(cname=codec.cname, clevel=codec.clevel, shuffle=shuffle)
 
 
@@ -130,7 +130,7 @@ def rewrite_array(
     Raises:
         UserError: as :func:`resolve_chunks` and :func:`resolve_compressor`.
     """
-    array = group[key]
+    array: Any = group[key]
     store = group.store_path.store
 
     def write(name: str, values: np.ndarray | zarr.Array) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -64,7 +64,8 @@ class ZarrStore(EpisodeStore):
     def fps(self) -> float | None:
         """See :class:`EpisodeStore`."""
         root = self.buffer.root
-        return root.attrs.get("fps") if isinstance(root, zarr.Group) else None
+        fps = root.attrs.get("fps") if isinstance(root, zarr.Group) else None
+        return fps if isinstance(fps, int | float) else None
 
     def prepare(self, fields: Mapping[str, Field]) -> None:
         """Read these keys into memory, or convert them into a mapped file.
@@ -157,9 +158,11 @@ class ZarrStore(EpisodeStore):
                 out[start:stop] = convert(np.asarray(array[start:stop]), f"steps {start} to {stop}")
 
         if "://" in str(self.path):  # an address says nothing of what lies there today
-            content = (np.asarray(array[i : i + block]) for i in range(0, n_steps, block))
+            content: Iterable[bytes | np.ndarray] = (
+                np.asarray(array[i : i + block]) for i in range(0, n_steps, block)
+            )
         else:
-            content = iter([stored_bytes(self.path)])
+            content = [stored_bytes(self.path)]
         made_from = [repr((key, field.type, field.shape)).encode(), *content]
         cache = self.cache_dir / f"{key}-{content_hash(made_from)}.npy"
         return cached_array(cache, (n_steps, *field.shape), dtype, fill)

@@ -7,6 +7,7 @@ demonstration is another demonstration. Only the walls are not symmetric: they l
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -76,7 +77,7 @@ def _image(values: np.ndarray) -> np.ndarray:
 
 
 _keypoint = _BlockPoints(KEYPOINTS)
-_MIRRORS = {
+_MIRRORS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "agent_pos": _points,
     "block_pos": _points,
     "state": _state,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -218,7 +218,7 @@ class LinearNormalizer(nn.Module):
     def of_embodiments(cls, normalizers: Mapping[str, LinearNormalizer]) -> LinearNormalizer:
         """The normaliser of these embodiments, by name; indices follow the sorted names."""
         together = cls()
-        together.embodiments.update(sorted(normalizers.items()))
+        together.embodiments.update(dict(sorted(normalizers.items())))
         return together
 
     @property
@@ -242,7 +242,7 @@ class LinearNormalizer(nn.Module):
                 f"the batch has no 'embodiment'; the normaliser needs it to choose among "
                 f"{', '.join(self.embodiment_names)}"
             )
-        normalizers = list(self.embodiments.values())
+        normalizers = cast("list[LinearNormalizer]", list(self.embodiments.values()))
         if isinstance(embodiment, int):
             return normalizers[embodiment]
         return RowNormalizer(normalizers, embodiment)
@@ -260,7 +260,7 @@ class LinearNormalizer(nn.Module):
                 f"the normaliser has no field {key!r}, only {sorted(self.params_dict)}; "
                 "call set_normalizer with one fitted on this task's dataset"
             )
-        return self.params_dict[key]
+        return cast("SingleFieldLinearNormalizer", self.params_dict[key])
 
     def __setitem__(self, key: str, field: SingleFieldLinearNormalizer) -> None:
         self.params_dict[key] = field
@@ -284,11 +284,11 @@ class LinearNormalizer(nn.Module):
 
     def get_input_stats(self) -> dict[str, Any]:
         """Statistics of the raw data by field; of the field ``_default`` alone if it is alone."""
-        return _by_field({k: field.get_input_stats() for k, field in self.params_dict.items()})
+        return _by_field({key: self[key].get_input_stats() for key in self.params_dict})
 
     def get_output_stats(self) -> dict[str, Any]:
         """As :meth:`get_input_stats`, after normalisation."""
-        return _by_field({k: field.get_output_stats() for k, field in self.params_dict.items()})
+        return _by_field({key: self[key].get_output_stats() for key in self.params_dict})
 
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *args: Any) -> None:
         # Called before the children load: make the children that the state brings.

@@ -71,7 +71,7 @@ class Routes:
         usable = np.ones(len(WAYPOINTS), bool)
         if pose is not None:
             world = to_world(WAYPOINTS, pose)
-            usable = ((world > 0) & (world < WORLD_SIZE)).all(-1)
+            usable = np.all((world > 0) & (world < WORLD_SIZE), axis=-1)
         self._start = _nearest_free(agent)
         self._legs = np.where(usable[:, None] & usable, _LEGS, np.inf)
         self._between = _shortest(self._legs)

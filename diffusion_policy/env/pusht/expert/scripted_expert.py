@@ -244,4 +244,4 @@ def _nearest_on_grid(face: np.ndarray, s: np.ndarray) -> np.ndarray:
 
 def _in_world(points: np.ndarray, margin: float = 2.0) -> np.ndarray:
     """Whether ``points`` (..., 2) are more than ``margin`` inside the world."""
-    return ((points > margin) & (points < WORLD_SIZE - margin)).all(-1)
+    return np.all((points > margin) & (points < WORLD_SIZE - margin), axis=-1)

@@ -189,6 +189,6 @@ def fine_line(
                 columns.append(column)
                 weights.append(weight)
         exact += slope
-    weight = np.array(weights, dtype=single)[:, None]
+    shares = np.array(weights, dtype=single)[:, None]
     behind = pixels[rows, columns].astype(single)
-    pixels[rows, columns] = weight * np.array(color, dtype=single) + (1 - weight) * behind
+    pixels[rows, columns] = shares * np.array(color, dtype=single) + (1 - shares) * behind
