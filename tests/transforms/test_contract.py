@@ -83,7 +83,7 @@ CASES = {
             arm(action_rotation=source),
         )
         for one in ROTATIONS
-        for source, target in {(one, "rotation_6d"), ("axis_angle", one)}
+        for source, target in ((one, "rotation_6d"), ("axis_angle", one))
     },
     **{
         f"pose {source} to {target}": (
