@@ -1,4 +1,4 @@
-"""Write a file or a folder so that its name never stands for half of it."""
+"""Write a file or a folder so that a reader never sees half of it."""
 
 from __future__ import annotations
 
@@ -13,16 +13,17 @@ from pathlib import Path
 
 @contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yield a temporary sibling of ``path`` to write; it becomes ``path`` when the block succeeds.
+    """Yield a temporary path next to ``path``; rename it to ``path`` when the block succeeds.
 
-    The block may create a file or a folder. Its contents are on the disk before the rename, so
+    The block may create a file or a folder. Its contents are synced to disk before the rename, so
     neither a crash nor a power cut leaves a torn ``path``. When the block raises, the temporary
-    is removed and ``path`` stays what it was.
+    is removed and ``path`` is unchanged.
 
-    A file takes the place of a file in one step. A folder cannot, so the old folder waits as
-    :func:`set_aside_path` for the instant between two renames.
+    A file replaces a file in one step. A folder cannot, so the old folder moves to
+    :func:`set_aside_path` between the two renames.
 
-    A killed writer leaves its temporary; the next writer of ``path`` on the same host removes it.
+    A killed writer leaves its temporary behind. The next writer of ``path`` on the same host
+    removes it.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -48,12 +49,12 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def set_aside_path(path: Path) -> Path:
-    """Where :func:`replacing` keeps the old folder ``path`` while the new one takes its name."""
+    """Return where :func:`replacing` keeps the old folder while it renames the new one."""
     return path.with_name(f".{path.name}.old")
 
 
 def remove(path: Path) -> None:
-    """Remove a file or a folder if it is there."""
+    """Remove a file or a folder if it exists."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
@@ -61,16 +62,16 @@ def remove(path: Path) -> None:
 
 
 def _around_process_id(path: Path) -> tuple[str, str]:
-    """What stands before and after the process id in the names of temporaries of ``path``.
+    """Return the text before and after the process id in the names of temporaries of ``path``.
 
-    The host belongs there because process ids mean nothing on another one that shares the disk.
-    The suffix stays because writers go by it (.zip).
+    The name holds the host, because several hosts may share the disk and each numbers its own
+    processes. It keeps the suffix, because some writers read the format from it (.zip).
     """
     return f".{path.stem}.{socket.gethostname()}.", f".partial{path.suffix}"
 
 
 def _remove_abandoned(path: Path) -> None:
-    """Remove temporaries of ``path`` whose writer died; one that cannot be removed stays."""
+    """Remove temporaries that dead writers of ``path`` left; skip those that cannot be removed."""
     before, after = _around_process_id(path)
     for found in path.parent.glob(f"{escape(before)}*{escape(after)}"):
         process = found.name.removeprefix(before).removesuffix(after)
@@ -85,7 +86,7 @@ def _is_alive(process: int) -> bool:
     except ProcessLookupError:
         return False
     except PermissionError:
-        return True  # it runs, but belongs to another user
+        return True  # it runs, as another user
     return True
 
 

@@ -1,4 +1,4 @@
-"""Configs as plain data: nested, or as one flat table to compare with another."""
+"""Convert configs to plain data: nested containers, or one flat table to compare."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from diffusion_policy.util.errors import UserError
 
 
 def config_leaves(cfg: DictConfig) -> dict[str, Any]:
-    """Every value that is no section, resolved, by its full key; a list is one value."""
+    """Return the resolved values of a config by full key; a list counts as one value."""
 
     def walk(node: Any, prefix: str) -> dict[str, Any]:
         found: dict[str, Any] = {}
@@ -20,12 +20,12 @@ def config_leaves(cfg: DictConfig) -> dict[str, Any]:
             found |= walk(value, f"{key}.") if isinstance(value, dict) and value else {key: value}
         return found
 
-    # By way of text, as a saved one went.
+    # Through YAML text, as a saved config went, so that both have the same types.
     return walk(OmegaConf.to_container(OmegaConf.create(OmegaConf.to_yaml(cfg, resolve=True))), "")
 
 
 def plain(value: Any) -> Any:
-    """A copy of a configuration in dicts, lists and scalars (Hydra hands over its own classes)."""
+    """Copy a config into dicts, lists and scalars; Hydra passes its own container classes."""
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, Sequence) and not isinstance(value, str | bytes):

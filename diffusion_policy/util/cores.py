@@ -1,4 +1,4 @@
-"""How many processors this process may use."""
+"""Count the CPU cores that this process may use."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 
 
 def usable_cores() -> int:
-    """Cores that the scheduler lets this process run on; at least 1."""
+    """Return the number of cores that the scheduler allows this process; at least 1."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

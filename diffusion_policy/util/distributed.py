@@ -1,8 +1,8 @@
-"""Several processes as one run: who this one is, and what they tell each other.
+"""Run several processes as one: ranks, devices and the exchange of values.
 
-``torchrun`` starts them; a plain ``python train.py`` is the case of one process, in which
-everything here answers at once. Functions that return something from other processes wait for all
-of them, so all have to call them in the same order.
+``torchrun`` starts the processes. A plain ``python train.py`` is one process, and every function
+here returns at once. Functions that exchange values wait for all processes, so all processes must
+call them in the same order.
 """
 
 from __future__ import annotations
@@ -20,26 +20,26 @@ if TYPE_CHECKING:
     import torch
 
 T = TypeVar("T")
-# Processes wait for the one that builds a cache or plays the longest episodes. A dead one is
-# noticed by torchrun, not by waiting.
+# Long enough for one process to build a cache or play the longest episodes while the others wait.
+# torchrun notices a dead process, so this limit need not.
 _PATIENCE = timedelta(hours=2)
 
 
 def is_launched() -> bool:
-    """Whether torchrun (or something that sets the same variables) started this process."""
+    """Return whether torchrun, or a launcher with the same variables, started this process."""
     return {"RANK", "LOCAL_RANK", "WORLD_SIZE"} <= os.environ.keys()
 
 
 def join(device_name: str) -> torch.device:
-    """Meet the other processes, if there are any; returns the device of this one.
+    """Connect to the other processes, if any, and return the device of this process.
 
-    GPUs talk by nccl, one process a GPU; CPUs by gloo.
+    On GPUs each process has its own GPU and the backend is nccl; on CPUs the backend is gloo.
 
     Args:
         device_name: auto, cpu, cuda, ... as in ``training.device``.
 
     Raises:
-        UserError: the device does not exist, or is one and the same for several processes.
+        UserError: the device does not exist, or several processes would share it.
     """
     import torch
 
@@ -50,13 +50,13 @@ def join(device_name: str) -> torch.device:
         return device
     if device.type not in ("cpu", "cuda") or device.index is not None:
         raise UserError(
-            f"training.device is {device_name!r} under torchrun, where each process has a device "
-            "of its own; use auto, cuda or cpu"
+            f"training.device is {device_name!r}, but under torchrun each process has its own "
+            "device; use auto, cuda or cpu"
         )
     local_rank, n_gpus = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
     if device.type == "cuda" and local_rank >= n_gpus:
         raise UserError(
-            f"torchrun started process {local_rank + 1} of this machine, which has {n_gpus} GPUs; "
+            f"torchrun started {local_rank + 1} or more processes on a machine with {n_gpus} GPUs; "
             f"use --nproc_per_node={n_gpus}, or training.device=cpu"
         )
     if _connection() is None:
@@ -67,37 +67,37 @@ def join(device_name: str) -> torch.device:
 
 
 def leave() -> None:
-    """Part from the other processes, at the end of a run that went well.
+    """Disconnect from the other processes at the end of a successful run.
 
-    After an error a process must not wait for the others: it ends, and torchrun ends them.
+    Do not call this after an error: the failed process exits, and torchrun stops the others.
     """
     if dist := _connection():
         dist.destroy_process_group()
 
 
 def rank() -> int:
-    """Number of this process, from 0."""
+    """Return the number of this process, from 0."""
     return int(os.environ["RANK"]) if is_launched() else 0
 
 
 def n_processes() -> int:
-    """Processes of the run, on all machines."""
+    """Return the number of processes of the run on all machines."""
     return int(os.environ["WORLD_SIZE"]) if is_launched() else 1
 
 
 def n_local_processes() -> int:
-    """Processes of the run on this machine."""
+    """Return the number of processes of the run on this machine."""
     return int(os.environ.get("LOCAL_WORLD_SIZE", 1)) if is_launched() else 1
 
 
 def is_main() -> bool:
-    """Whether this is the process that writes and prints."""
+    """Return whether this is the process that writes and prints."""
     return rank() == 0
 
 
 @contextmanager
 def main_first() -> Iterator[None]:
-    """The main process runs the block before the others do: it fills caches that they read."""
+    """Run the block in the main process first, so that the others find its caches filled."""
     if not is_main():
         wait()
     yield
@@ -106,13 +106,13 @@ def main_first() -> Iterator[None]:
 
 
 def wait() -> None:
-    """Until every process has come here."""
+    """Wait until every process has called this."""
     if dist := _connection():
         dist.barrier()
 
 
 def total(values: Sequence[float]) -> list[float]:
-    """Sums over processes of each of ``values``."""
+    """Return the sum over processes of each of ``values``."""
     dist = _connection()
     if dist is None:
         return list(values)
@@ -125,7 +125,7 @@ def total(values: Sequence[float]) -> list[float]:
 
 
 def gather(items: Sequence[T]) -> list[T]:
-    """The items of every process, in the order of the processes; they travel pickled."""
+    """Return the items of all processes, in the order of the ranks; they are sent pickled."""
     dist = _connection()
     if dist is None:
         return list(items)
@@ -135,7 +135,7 @@ def gather(items: Sequence[T]) -> list[T]:
 
 
 def from_main(value: T) -> T:
-    """What the main process gave as ``value``."""
+    """Return the main process's ``value`` in every process."""
     dist = _connection()
     if dist is None:
         return value
@@ -145,9 +145,9 @@ def from_main(value: T) -> T:
 
 
 def _connection() -> ModuleType | None:
-    """torch.distributed, where the processes have met.
+    """Return torch.distributed once the processes are connected, else None.
 
-    Imported only then: parts that need no torch ask this module, too.
+    The import is late because code without torch uses this module, too.
     """
     if not is_launched():
         return None

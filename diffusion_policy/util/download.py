@@ -1,4 +1,4 @@
-"""Fetch a file over HTTP, going on where an earlier attempt stopped."""
+"""Download a file over HTTP and resume where an earlier attempt stopped."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ _TIMEOUT_S = 30.0  # without a single byte
 
 
 def download(url: str, path: Path) -> None:
-    """Fetch ``url`` to ``path``, which appears when it is complete.
+    """Download ``url`` to ``path``, which appears only when it is complete.
 
-    What has come so far lies at ``path`` with ``.part`` added. A connection that breaks is opened
-    again for as long as each attempt brings more; so does a later call.
+    An incomplete download is kept at ``path`` plus ``.part``, and a later call resumes it. After a
+    broken connection the download is retried as long as each attempt receives more bytes.
 
     Raises:
-        UserError: the address refuses, or an attempt brings nothing; says how to go on.
+        UserError: the server refuses, or an attempt receives nothing; names the remedy.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
@@ -35,7 +35,7 @@ def download(url: str, path: Path) -> None:
             complete = _fetch(url, part)
         except urllib.error.HTTPError as error:
             raise UserError(
-                _failed(url, f"it answers {error.code} {error.reason}", path)
+                _failed(url, f"the server answers {error.code} {error.reason}", path)
             ) from error
         except (urllib.error.URLError, HTTPException, ConnectionError, TimeoutError) as error:
             reason = getattr(error, "reason", error)
@@ -45,7 +45,7 @@ def download(url: str, path: Path) -> None:
 
 
 def _fetch(url: str, part: Path) -> bool:
-    """One attempt to append to ``part`` what is missing; whether it is complete then."""
+    """Try once to append the missing bytes to ``part``; return whether it is complete."""
     start = _size(part)
     request = urllib.request.Request(url, headers={"Range": f"bytes={start}-"} if start else {})
     try:
@@ -54,8 +54,8 @@ def _fetch(url: str, part: Path) -> bool:
         if error.code != HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
             raise
         if error.headers.get("Content-Range") == f"bytes */{start}":
-            return True  # stopped after the last byte, before the rename
-        part.unlink()  # longer than the file: it is another one
+            return True  # an earlier attempt stopped between the last byte and the rename
+        part.unlink()  # longer than the file on the server, so it is a different file
         return _fetch(url, part)
     with response:
         resumed = response.status == HTTPStatus.PARTIAL_CONTENT
@@ -78,6 +78,6 @@ def _size(path: Path) -> int:
 
 def _failed(url: str, reason: object, path: Path) -> str:
     return (
-        f"cannot fetch {url} ({reason}): check the network and repeat the command, which goes on "
-        f"where it stopped, or download the file by hand to {path} and repeat it"
+        f"cannot download {url} ({reason}): check the network and repeat the command, which "
+        f"resumes the download, or download the file by hand to {path} and repeat the command"
     )

@@ -1,4 +1,4 @@
-"""The error that a user can mend, and how the command-line tools report it."""
+"""UserError, the error that a user can fix, and how the command-line tools report it."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ R = TypeVar("R")
 
 
 class UserError(Exception):
-    """Something the user can mend; its one-line text names the cause, the value and the remedy."""
+    """An error that the user can fix; its one-line text names the cause, value and remedy."""
 
 
 def require(condition: bool, field: str, value: object, remedy: str) -> None:
-    """Refuse the value of a setting unless ``condition`` holds.
+    """Raise a UserError about a setting unless ``condition`` holds.
 
     Args:
         field: full key of the setting, such as ``policy.alpha``.
@@ -33,12 +33,11 @@ def require(condition: bool, field: str, value: object, remedy: str) -> None:
 
 
 def reports_user_errors(main: Callable[P, R]) -> Callable[P, R]:
-    """Let a command end with ``error: <one line>`` and exit code 1 on what the user can mend.
+    """Decorate a command: errors that the user can fix print ``error: <one line>`` and exit with 1.
 
-    That is a :class:`UserError`, also one raised while Hydra instantiates an object, and a
-    mistake in the config, such as a value that the configured class does not take. Every other
-    exception keeps its traceback: that one is ours to mend. Ctrl-C ends a command with exit code
-    130 and without a word.
+    These are :class:`UserError`, also when it is raised while Hydra instantiates an object, and
+    mistakes in the config, such as an argument that the configured class does not accept. Every
+    other exception is a bug and keeps its traceback. Ctrl-C exits with code 130 and no message.
     """
 
     @functools.wraps(main)
@@ -58,7 +57,7 @@ def reports_user_errors(main: Callable[P, R]) -> Callable[P, R]:
 
 
 def user_message(error: BaseException) -> str | None:
-    """One line for an error that the user can mend, None for any other."""
+    """Return the one-line message of an error that the user can fix, else None."""
     links = list(_chain(error))
     for link in links:
         if isinstance(link, UserError):
@@ -70,7 +69,7 @@ def user_message(error: BaseException) -> str | None:
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """The error, its cause, the cause of that, ..."""
+    """Yield the error, its cause, the cause of the cause, and so on."""
     while error is not None:
         yield error
         error = error.__cause__
@@ -81,7 +80,7 @@ def _is_about_config(error: BaseException) -> bool:
 
 
 def _config_message(error: BaseException) -> str | None:
-    """What a Hydra or OmegaConf error says, in one line with a remedy; None to ask its cause."""
+    """Return a Hydra or OmegaConf error as one line with a remedy; None: look at its cause."""
     if type(error).__name__ == "InstantiationException" and error.__cause__ is not None:
         return _instantiation_message(str(error), error.__cause__)
     text = _one_line(error)
@@ -90,14 +89,14 @@ def _config_message(error: BaseException) -> str | None:
     if match := re.search(r"'hydra/(launcher|sweeper)/((joblib|submitit|ray|optuna)\w*)'", text):
         kind, name, extra = match.groups()
         return (
-            f"hydra/{kind}={name} is not known here; its plugin comes with "
+            f"hydra/{kind}={name} is not installed; install its plugin with "
             f"pip install -e '.[{extra}]'"
         )
     if match := re.search(r"Ambiguous value for argument '([^']+)'", text):
-        return f"{match[1]} gives several values: that is a sweep, which needs -m; a list is [1,2]"
+        return f"{match[1]} has several values; add -m to run a sweep, or write a list as [1,2]"
     if match := re.search(r"Could not override '([^']+)'", text):
         remedy = (
-            "hydra/launcher and hydra/sweeper decide which there are (docs/sweeps.md)"
+            "the hydra.* keys depend on hydra/launcher and hydra/sweeper (docs/sweeps.md)"
             if match[1].startswith("hydra.")
             else "the keys are in diffusion_policy/config/"
         )
@@ -106,12 +105,12 @@ def _config_message(error: BaseException) -> str | None:
 
 
 def _instantiation_message(text: str, cause: BaseException) -> str | None:
-    """Why Hydra could not build what a section of the config describes."""
+    """Return why Hydra could not build the object that a config section describes."""
     section = re.search(r"\nfull_key: (\S+)$", text)
     if match := re.match(r"Error locating target '([^']+)'", text):
         where = f"{section[1]}._target_" if section else "_target_"
         return f"{where} is {match[1]!r}, which cannot be imported: {_one_line(cause)}"
-    # Whatever was built from no section is the program itself, and its errors are ours to mend.
+    # Objects not built from a config section are internal; let their errors propagate.
     if section is None or not isinstance(cause, TypeError | ValueError | ImportError):
         return None
     if match := re.search(r"unexpected keyword argument '(\w+)'", str(cause)):

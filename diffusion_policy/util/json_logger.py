@@ -1,4 +1,4 @@
-"""A log of one JSON object a line that stays readable through crashes and resumes."""
+"""A log with one JSON object per line that survives crashes and resumes."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from diffusion_policy.util.output_dir import write_atomically, writing
 
 
 class JsonLogger:
-    """Appends records to ``logs.json.txt``; use as a context manager.
+    """Append records to ``logs.json.txt``; use as a context manager.
 
     Args:
         path: the file.
-        keep: records to keep of an existing file. Later ones, and a line torn by a crash, are
-            dropped: a resumed run logs them again.
+        keep: number of records to keep from an existing file. Later records, and a line torn by a
+            crash, are dropped, because a resumed run logs them again.
     """
 
     def __init__(self, path: Path, keep: int = 0) -> None:
@@ -26,20 +26,20 @@ class JsonLogger:
         text = "".join(json.dumps(record) + "\n" for record in kept)
         write_atomically(path, text.encode())
         with writing(path):
-            # Unbuffered: what a full disk refused must not be tried again on closing.
+            # Unbuffered: closing must not retry bytes that a full disk refused.
             self._file = path.open("ab", buffering=0)
 
     def log(self, record: dict[str, Any]) -> None:
-        """Append one record: numbers and strings are kept, other values left out.
+        """Append one record; keep numbers and strings and leave out other values.
 
         Raises:
-            UserError: it cannot be written; the records before it are.
+            UserError: the record cannot be written; earlier records are safe.
         """
         plain = {key: _plain(value) for key, value in record.items()}
         line = json.dumps({key: value for key, value in plain.items() if value is not None})
         left = f"{line}\n".encode()
         with writing(self.path):
-            while left:  # a disk that is nearly full takes a part
+            while left:  # a nearly full disk accepts only a part
                 left = left[self._file.write(left) :]
 
     def __enter__(self) -> JsonLogger:
@@ -61,7 +61,7 @@ def _plain(value: Any) -> int | float | str | None:
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """All complete records of a log; [] when there is none."""
+    """Return all complete records of a log; [] if the file does not exist."""
     if not path.is_file():
         return []
     with path.open("rb") as lines:
@@ -69,7 +69,7 @@ def read_log(path: Path) -> list[dict[str, Any]]:
 
 
 def parse_line(line: bytes) -> dict[str, Any] | None:
-    """The record that a line of a log holds; None for one torn by a crash."""
+    """Return the record of one line of a log; None if a crash tore the line."""
     try:
         return json.loads(line)
     except ValueError:  # not JSON, or not even text

@@ -1,4 +1,4 @@
-"""The output directory of a run: one process at a time, and failed writes told in one line."""
+"""The output directory of a run: one process at a time, and one-line errors of writes."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _GLANCE_S = 0.05  # another process's is_held() holds the lock for less than thi
 
 @contextmanager
 def writing(path: Path, *, atomic: bool = False) -> Iterator[None]:
-    """Turn what the system refuses while the block writes ``path`` into a :class:`UserError`.
+    """Turn an OSError of the block, which writes ``path``, into a :class:`UserError`.
 
     Args:
-        atomic: a failing block leaves the file that was there, and the message says so.
+        atomic: the existing file survives a failure; the message then says so.
     """
     kept = ""
     try:
@@ -37,28 +37,29 @@ def writing(path: Path, *, atomic: bool = False) -> Iterator[None]:
 
 @contextmanager
 def opened_atomically(path: Path) -> Iterator[BinaryIO]:
-    """Open a file to write; a reader, or a crash, sees the old contents or the new, never a part.
+    """Open a file to write; readers see either the old or the new contents, even after a crash.
 
     Raises:
-        UserError: it cannot be written (disk full, no permission); the old file is untouched.
+        UserError: the file cannot be written (disk full, no permission); the old file stays.
     """
     with writing(path, atomic=True), replacing(path) as partial, partial.open("wb") as file:
         yield file
 
 
 def write_atomically(path: Path, data: bytes | memoryview) -> None:
-    """:func:`opened_atomically` for contents that are in memory."""
+    """Write contents that are in memory as :func:`opened_atomically` does."""
     with opened_atomically(path) as file:
         file.write(data)
 
 
 class OutputLock:
-    """Holds an output directory for this process; a context manager.
+    """Lock an output directory for this process; a context manager.
 
-    The kernel releases the lock when the process ends, however it ends.
+    The kernel releases the lock when the process ends, even if it is killed.
 
     Raises:
-        UserError: on entry, when another process holds it, or it cannot be written or locked.
+        UserError: on entry, if another process holds the lock, or the lock file cannot be written
+            or locked.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -107,9 +108,9 @@ class OutputLock:
 
 
 def is_held(directory: Path) -> bool:
-    """Whether a process holds the output directory, so that a run goes on there.
+    """Return whether a process holds the output directory, so a run is active there.
 
-    Where that cannot be told (no permission, no locks), nobody does.
+    Return False where the lock cannot be read (no permission, no file locks).
     """
     try:
         with (directory / ".lock").open("rb") as file:

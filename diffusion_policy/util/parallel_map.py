@@ -1,4 +1,4 @@
-"""A slow function applied to every row of an array, on all cores."""
+"""Apply a slow function to every row of an array on all cores."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from diffusion_policy.util.cores import usable_cores
 
-_BLOCK = 64  # rows that a process fills at a time
+_BLOCK = 64  # rows per task of a process
 
 
 def parallel_map(
@@ -23,16 +23,16 @@ def parallel_map(
 ) -> None:
     """Set ``out[i] = function(rows[i])`` for every i, with a progress bar.
 
-    The processes are those of a DataLoader: an exception in one is raised here, and they end when
-    this process does, even if it is killed.
+    The processes are DataLoader workers: an exception in one is raised here, and they exit with
+    this process, even if it is killed.
 
     Args:
-        function: a pure function, known by name to its module.
+        function: a pure function, defined at the top level of its module (it is pickled).
         rows: (N, ...).
-        out: (N, ...), mapped from a ``.npy`` file, which the processes fill in place.
-        desc: what the progress bar says.
-        n_workers: processes, 0 for this one alone; None takes one a usable core, but none where
-            a core would have less than a block to do.
+        out: (N, ...), mapped from a ``.npy`` file; the processes fill it in place.
+        desc: label of the progress bar.
+        n_workers: number of processes; 0 works in this process. None starts one per usable core,
+            but no more than there are full blocks of rows.
     """
     if n_workers is None:
         n_workers = min(usable_cores(), len(rows) // _BLOCK)
@@ -40,7 +40,7 @@ def parallel_map(
         _Blocks(function, rows, str(out.filename)),
         batch_size=None,
         num_workers=n_workers,
-        generator=torch.Generator(),  # else it draws from the global one, and changes the run
+        generator=torch.Generator(),  # the global generator would change the run
     )
     with tqdm(total=len(rows), desc=desc) as progress:
         for n_filled in loader:
@@ -48,7 +48,7 @@ def parallel_map(
 
 
 class _Blocks(Dataset):
-    """Item i fills block i of the file and is the number of its rows."""
+    """Item i fills block i of the file and returns the number of its rows."""
 
     def __init__(
         self, function: Callable[[np.ndarray], np.ndarray], rows: np.ndarray, path: str

@@ -1,4 +1,4 @@
-"""Small helpers for nested tensors, devices and sizes."""
+"""Small helpers for nested tensors, devices and parameter counts."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def dict_apply(x: dict[str, Any], function: Callable[[Tensor], Tensor]) -> dict[
 
 
 def split_rows(tree: Any, n: int) -> list[Any]:
-    """``n`` trees, each with an equal part of the rows of every tensor.
+    """Split every tensor of a tree into ``n`` equal parts by rows; return ``n`` trees.
 
     Args:
         tree: tensors (N, ...) and None in lists and (named) tuples; n divides N.
@@ -39,7 +39,7 @@ def split_rows(tree: Any, n: int) -> list[Any]:
 
 
 def resolve_device(name: str) -> torch.device:
-    """``auto`` is CUDA if present, else MPS, else the CPU; any other name must be present.
+    """Return the device of a name; ``auto`` is CUDA if present, else MPS, else the CPU.
 
     Raises:
         UserError: the named device does not exist on this machine.
@@ -60,18 +60,18 @@ def resolve_device(name: str) -> torch.device:
 
 
 AUTOCAST_DTYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
-"""The type of matrix products by ``training.precision``; None leaves them in float32."""
+"""Type of matrix products by ``training.precision``; None keeps float32."""
 
 
 def resolve_precision(name: str, device: torch.device) -> str:
-    """``auto`` is bf16 where the device multiplies bfloat16 matrices natively, else fp32.
+    """Resolve ``auto`` to bf16 if the device multiplies bfloat16 matrices natively, else to fp32.
 
     Raises:
-        UserError: any other name than auto and those of :data:`AUTOCAST_DTYPES`.
+        UserError: the name is neither auto nor one of :data:`AUTOCAST_DTYPES`.
     """
     if name == "auto":
         if device.type == "cpu":
-            # Private in torch, so be content without it.
+            # A private function of torch; without it, assume fp32.
             native = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)()
         else:
             native = device.type == "cuda" and torch.cuda.is_bf16_supported(
@@ -84,6 +84,6 @@ def resolve_precision(name: str, device: torch.device) -> str:
 
 
 def count_parameters(module: nn.Module) -> tuple[int, int]:
-    """(trainable, all) parameters of a module."""
+    """Return the numbers of trainable and of all parameters of a module."""
     sizes = [(p.numel(), p.requires_grad) for p in module.parameters()]
     return sum(n for n, trains in sizes if trains), sum(n for n, _ in sizes)

@@ -1,4 +1,4 @@
-"""The seeds of the random generators that a run draws from."""
+"""Seed the random generators that a run draws from."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ def seed_everything(seed: int) -> None:
 
 
 def seed_step(seed: int, device: torch.device) -> None:
-    """:func:`seed_everything` for what computes on ``device``, cheap enough for every step."""
+    """Do as :func:`seed_everything` for ``device`` alone; cheap enough for every step."""
     _seed_python(seed)
     for generator in torch_generators(device):
         generator.manual_seed(seed)
 
 
 def torch_generators(device: torch.device) -> list[torch.Generator]:
-    """The global generators that code on ``device`` draws from."""
+    """Return the global generators that code on ``device`` draws from."""
     generators = [torch.default_generator]
     if device.type == "cuda":
         index = torch.cuda.current_device() if device.index is None else device.index
@@ -34,4 +34,4 @@ def torch_generators(device: torch.device) -> list[torch.Generator]:
 
 def _seed_python(seed: int) -> None:
     random.seed(seed)
-    np.random.seed(seed % 2**32)  # noqa: NPY002 -- other libraries draw from the global one
+    np.random.seed(seed % 2**32)  # noqa: NPY002 -- libraries draw from the global generator

@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM as a request to stop at the next safe point."""
+"""Treat SIGINT and SIGTERM as a request to stop at the next safe point."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Stopped(SystemExit):
-    """Raised at the safe point; the exit code is 128 + the signal's number, as shells expect."""
+    """Raised at the safe point; the exit code is 128 + the signal number, as shells expect."""
 
 
 class StopSignal:
-    """While open, a first signal only sets ``received``; a second one acts as usual.
+    """While open, the first signal only sets ``received``; a second one acts as usual.
 
     Args:
-        patient: later ones do nothing either: a launcher repeats the signal that the terminal has
-            already sent, and kills after a grace period of its own.
+        patient: ignore later signals, too. A launcher repeats the signal that the terminal already
+            sent, and kills the process itself after a grace period.
     """
 
     def __init__(self, *, patient: bool = False) -> None:

@@ -1,4 +1,4 @@
-"""Tables as text."""
+"""Format tables as text."""
 
 from __future__ import annotations
 

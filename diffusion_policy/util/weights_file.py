@@ -1,4 +1,4 @@
-"""Weights as a ``.safetensors`` file, which runs nothing when it is read."""
+"""Weights in ``.safetensors`` files; reading one runs no code."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ WEIGHTS_SUFFIX = ".safetensors"
 
 
 def weights_bytes(weights: Mapping[str, Tensor], facts: Mapping[str, str] | None = None) -> bytes:
-    """The contents of a file of these weights.
+    """Return the bytes of a ``.safetensors`` file with these weights.
 
     Args:
-        facts: kept beside them, to be read by people.
+        facts: metadata for human readers.
     """
-    # Copied: safetensors takes neither views nor other memory formats.
+    # A copy, because safetensors accepts neither views nor other memory formats.
     own = {
         key: value.detach().cpu().clone(memory_format=torch.contiguous_format)
         for key, value in weights.items()
@@ -30,20 +30,22 @@ def weights_bytes(weights: Mapping[str, Tensor], facts: Mapping[str, str] | None
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """The weights of a file, on the CPU.
+    """Read the weights of a file to the CPU.
 
     Raises:
-        UserError: it is missing or damaged.
+        UserError: the file is missing, unreadable or damaged.
     """
     try:
         if path.is_dir():
-            raise UserError(f"{path} is a folder; give the path of a file of weights")
+            raise UserError(f"{path} is a folder; give the path of a weights file")
         return load_file(path)
     except FileNotFoundError:
-        raise UserError(f"{path} does not exist; give the path of a file of weights") from None
+        raise UserError(f"{path} does not exist; give the path of a weights file") from None
     except PermissionError:
-        raise UserError(f"{path} may not be read; ask its owner, or copy it") from None
+        raise UserError(
+            f"no permission to read {path}; change its permissions or use a copy"
+        ) from None
     except (OSError, SafetensorError) as error:
         raise UserError(
-            f"{path} is damaged or no safetensors file ({error}); get it again"
+            f"{path} is damaged or is not a safetensors file ({error}); download or export it again"
         ) from None

@@ -158,7 +158,7 @@ def test_optuna_chooses_by_the_monitored_metric(tmp_path, demos):
             "hydra.launcher.n_cats=2",
             "hydra/launcher and hydra/sweeper decide",
         ),
-        (False, "training.seed=1,2", "training.seed=1,2 gives several values"),
+        (False, "training.seed=1,2", "training.seed=1,2 has several values"),
     ],
 )
 def test_mistakes_are_told_in_one_line(tmp_path, sweeps, override, message):

@@ -145,7 +145,7 @@ def test_no_server_says_what_to_do_by_hand(tmp_path, server, capsys):
         fetch(tmp_path, "--url", url)
     assert caught.value.code == 1
     message = capsys.readouterr().err.strip()
-    assert message.startswith(f"error: cannot fetch {url} (")
+    assert message.startswith(f"error: cannot download {url} (")
     assert f"by hand to {tmp_path / 'pusht.zip'} and repeat it" in message
     assert "\n" not in message
 
@@ -158,7 +158,7 @@ def test_an_archive_put_there_by_hand_is_unpacked(tmp_path, server, archive):
 
 
 def test_a_missing_address_is_named(tmp_path, server):
-    with pytest.raises(UserError, match="it answers 404"):
+    with pytest.raises(UserError, match="the server answers 404"):
         download(server.url.replace("file", "missing"), tmp_path / "a.zip")
 
 
