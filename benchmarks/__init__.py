@@ -1,1 +1,1 @@
-"""How fast the project is, and whether what is fast is still right: ``python -m benchmarks``."""
+"""Measure the speed of the project and check the results: ``python -m benchmarks``."""

@@ -17,10 +17,10 @@ from diffusion_policy.util.errors import UserError, reports_user_errors
 
 
 def chosen(names: Sequence[str]) -> list[Case]:
-    """The cases whose names begin with one of ``names``, by subject; all without a name.
+    """Return the cases whose names begin with one of ``names``, by subject; no names mean all.
 
     Raises:
-        UserError: a name that no case begins with.
+        UserError: no case begins with one of the names.
     """
     for name in names:
         if not any(known.startswith(name) for known in CASES):
@@ -35,20 +35,31 @@ def chosen(names: Sequence[str]) -> list[Case]:
 
 @reports_user_errors
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure, and print the table."""
+    """Measure the cases and print the table."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("names", nargs="*", help=f"what to run: {', '.join(SUBJECTS)}, or a part")
-    parser.add_argument("--list", action="store_true", help="name the cases and end")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the results here, too")
-    parser.add_argument("--demos", type=Path, help="human PushT demonstrations (zarr)")
-    parser.add_argument("--repeats", type=int, default=7, help="repetitions (%(default)s)")
     parser.add_argument(
-        "--seconds", type=float, default=30, help="limit of a case's repetitions (%(default)s)"
+        "names",
+        nargs="*",
+        help=f"cases to run, by the beginning of their names: {', '.join(SUBJECTS)}",
+    )
+    parser.add_argument("--list", action="store_true", help="list the cases and exit")
+    parser.add_argument(
+        "--json", type=Path, metavar="FILE", help="also write the results to this file"
+    )
+    parser.add_argument("--demos", type=Path, help="human PushT demonstrations (zarr)")
+    parser.add_argument(
+        "--repeats", type=int, default=7, help="repetitions of each case (%(default)s)"
+    )
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        default=30,
+        help="start no repetition of a case after this time (%(default)s)",
     )
     parser.add_argument(
         "--scratch", type=Path, default=Path("data/benchmarks"), help="scratch folder (%(default)s)"
     )
-    parser.add_argument("--tiny", action="store_true", help="only see whether the cases work")
+    parser.add_argument("--tiny", action="store_true", help="only check that the cases work")
     options = parser.parse_args(arguments)
     cases = chosen(options.names)
     if options.list:
@@ -57,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.repeats < 1:
         raise UserError(f"--repeats is {options.repeats}; use at least 1")
     if options.demos is not None and not options.demos.exists():
-        raise UserError(f"--demos is {options.demos}, which does not exist")
+        raise UserError(f"--demos {options.demos} does not exist; give a zarr data set")
     options.scratch.mkdir(parents=True, exist_ok=True)
     print(report.heading(), flush=True)
     results, wrong = _run(cases, options)
@@ -65,11 +76,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.json is not None:
         options.json.write_text(json.dumps(report.as_json(results), indent=2) + "\n")
     if wrong:
-        sys.exit(f"computed something else than the slow way: {', '.join(wrong)}")
+        sys.exit(f"results differ from the slow computation: {', '.join(wrong)}")
 
 
 def _run(cases: Sequence[Case], options: argparse.Namespace) -> tuple[list[Result], list[str]]:
-    """Results, and the names of the cases that failed their check."""
+    """Return the results and the names of the cases that failed their check."""
     context = Options(options.scratch, options.demos, options.tiny)
     results, wrong = [], []
     for case in cases:

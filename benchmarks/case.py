@@ -1,4 +1,4 @@
-"""What a benchmark is: work to time, and a check of what it did."""
+"""A benchmark case: work to time, and a check of its result."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Options:
-    """What every case may ask for.
+    """Options that every case receives.
 
     Attributes:
-        scratch: folder for what takes time to make; it may be there from an earlier run.
-        demos: PushT demonstrations with pictures; None makes some from the scripted ones.
-        tiny: sizes that take milliseconds, to see that a case works; its figure means nothing.
+        scratch: folder for data that takes time to make; later runs use it again.
+        demos: PushT demonstrations with images; None makes some from the scripted ones.
+        tiny: use sizes that take milliseconds, to check that a case works; ignore its figure.
     """
 
     scratch: Path
@@ -25,19 +25,19 @@ class Options:
     tiny: bool = False
 
     def size(self, full: int, tiny: int) -> int:
-        """One of two sizes of the same work."""
+        """Return ``full``, or ``tiny`` with the tiny option."""
         return tiny if self.tiny else full
 
 
 @dataclass(frozen=True)
 class Work:
-    """One case made ready.
+    """A prepared case.
 
     Attributes:
-        run: the work; of a case that measures no time, it returns the figure.
-        check: compares what ``run`` returned, or the same computation on less, with the slow and
-            obvious way; raises AssertionError.
-        amount: units of work in a run.
+        run: does the work; in a case that does not measure time, it returns the figure.
+        check: compares the result of ``run``, or of the same computation on less data, with a slow
+            and simple computation; raises AssertionError.
+        amount: units of work per run.
     """
 
     run: Callable[[], Any]
@@ -48,7 +48,7 @@ class Work:
 Prepare = Callable[[Options], AbstractContextManager[Work]]
 
 SECONDS = {"s": 1.0, "ms": 1e3}
-"""Units of time: how many of them are a second."""
+"""Units of time, with their number per second."""
 
 
 @dataclass(frozen=True)
@@ -56,17 +56,16 @@ class Case:
     """A named figure.
 
     Attributes:
-        name: ``<subject>.<what>``.
-        what: for the table.
-        unit: one of :data:`SECONDS` for the time of a run, ``.../s`` for work done in a second, or
-            anything else for a figure that ``run`` itself returns.
-        prepare: the work, in a context that cleans up.
+        name: ``<subject>.<case>``.
+        what: description in the table.
+        unit: one of :data:`SECONDS` for the time of a run, ``.../s`` for work per second, or
+            anything else for a figure that ``run`` returns.
+        prepare: makes the work, in a context that cleans up.
         reference: the figure of the public Diffusion Policy code on two cores, if known.
-        target: how many times better than the reference the figure should be; without a reference,
-            the figure itself.
-        max_repeats: of work that takes minutes; None leaves it to the runner.
-        series, size: cases that are one piece of work at several sizes share a series.
-        slow: too slow for the tests even if tiny.
+        target: the required ratio to the reference; without a reference, the required figure.
+        max_repeats: limit of repetitions for work that takes minutes; None sets no limit.
+        series, size: cases that do the same work at several sizes share a series.
+        slow: too slow for the tests, even with the tiny option.
     """
 
     name: str
@@ -82,11 +81,11 @@ class Case:
 
     @property
     def is_rate(self) -> bool:
-        """Whether more is better."""
+        """Return whether a higher figure is better."""
         return self.unit.endswith("/s")
 
     def figure(self, seconds: float, amount: float, result: Any) -> float:
-        """The figure of one run."""
+        """Return the figure of one run."""
         if self.is_rate:
             return amount / seconds
         if self.unit in SECONDS:
@@ -94,21 +93,21 @@ class Case:
         return float(result)
 
     def times_better(self, figure: float) -> float | None:
-        """Than the reference; None where there is none."""
+        """Return how many times better than the reference a figure is; None without a reference."""
         if self.reference is None:
             return None
         return figure / self.reference if self.is_rate else self.reference / figure
 
 
 CASES: dict[str, Case] = {}
-"""Every case by name, in the order of definition."""
+"""All cases by name, in the order of definition."""
 
 
 def case(name: str, what: str, unit: str, **facts: Any) -> Callable:
     """Register a generator function ``(options, ...) -> Work`` as a case.
 
-    It yields its work once, and cleans up behind the yield. Further arguments of the decorated
-    function are bound by ``arguments``; other ``facts`` are attributes of :class:`Case`.
+    The function yields its work once and cleans up after the yield. ``arguments`` binds its other
+    arguments; all other ``facts`` are attributes of :class:`Case`.
     """
 
     def register(function: Callable[..., Iterator[Work]]) -> Callable[..., Iterator[Work]]:
@@ -121,7 +120,7 @@ def case(name: str, what: str, unit: str, **facts: Any) -> Callable:
 
 
 def each(*registrations: Callable) -> Callable:
-    """Register a function as several cases, in this order (stacked decorators go bottom up)."""
+    """Register a function as several cases in this order; stacked decorators would reverse it."""
 
     def register(function: Callable[..., Iterator[Work]]) -> Callable[..., Iterator[Work]]:
         for registration in registrations:

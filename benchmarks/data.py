@@ -1,4 +1,4 @@
-"""The dataset: loading it, and reading random windows of 16 steps."""
+"""The dataset: load it, and read random windows of 16 steps."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from diffusion_policy.spec.window import Window
 
 _HORIZON = 16
 WHOLE = Window(tuple(range(1 - _HORIZON, 1)), tuple(range(1 - _HORIZON, 1)))
-"""Observations and actions of 16 steps, as the public code reads them."""
+"""Observations and actions of 16 steps, the window that the public code reads."""
 SEEN = Window((-1, 0), tuple(range(-1, _HORIZON - 1)))
-"""16 actions and the 2 observations that a diffusion policy looks at."""
+"""16 actions, and only the 2 observations that a diffusion policy reads."""
 IMAGE_KEYS = ("agent_pos", "image")
 LOW_DIM_KEYS = ("agent_pos", "keypoint")
 
@@ -30,7 +30,7 @@ LOW_DIM_KEYS = ("agent_pos", "keypoint")
 def open_dataset(
     options: Options, path: Path, keys: tuple[str, ...], window: Window
 ) -> WindowDataset:
-    """Every episode of a data set, seen through these observations."""
+    """Open every episode of a data set with these observations."""
     obs = {
         key: {
             "shape": list(OBSERVATIONS[key].space.shape),
@@ -46,7 +46,7 @@ def open_dataset(
 @each(
     case(
         "data.image",
-        "image dataset, windows of 16 pictures, batch 64",
+        "image dataset, windows of 16 images, batch 64",
         "samples/s",
         reference=740,
         target=20,
@@ -54,7 +54,7 @@ def open_dataset(
     ),
     case(
         "data.image_seen",
-        "image dataset, windows of 16 actions and 2 pictures, batch 64",
+        "image dataset, windows of 16 actions and 2 images, batch 64",
         "samples/s",
         reference=740,
         target=20,
@@ -79,7 +79,7 @@ def windows(
 def read_windows(
     options: Options, path: Path, keys: tuple[str, ...], window: Window, batch_size: int
 ) -> Work:
-    """Random batches of an opened dataset, in memory after the first repetition."""
+    """Read random batches of a dataset, from memory after the first repetition."""
     dataset = open_dataset(options, path, keys, window)
     n_batches = options.size(100, 2)
     random = np.random.default_rng(0)
@@ -106,7 +106,7 @@ def read_windows(
 
 
 def slow_reader(dataset: WindowDataset, path: Path) -> Callable[..., np.ndarray]:
-    """A function of key, number of the sample and offsets: plain slices of the stored episodes."""
+    """Return a function of key, sample and offsets that takes plain slices of stored episodes."""
     buffer = ReplayBuffer.create_from_path(path)
     ends = buffer.episode_ends
 
@@ -161,14 +161,14 @@ def loading(options: Options, keys: tuple[str, ...]) -> Iterator[Work]:
 
 @case(
     "data.image_memory",
-    "image dataset, memory that every picture read once takes",
+    "image dataset, memory after reading every image once",
     "MB",
     reference=3400,
     target=4,
     max_repeats=1,
 )
 def image_memory(options: Options) -> Iterator[Work]:
-    """Pages of the mapped cache file, for the most part; the system may take them back."""
+    """Most of this memory is pages of the mapped cache file, which the system can reclaim."""
     path = demonstrations(options)
 
     dataset = open_dataset(options, path, IMAGE_KEYS, SEEN)
@@ -183,6 +183,6 @@ def image_memory(options: Options) -> Iterator[Work]:
         return resident_mb() - before
 
     def check(figure: float) -> None:
-        assert figure > 0.9 * n_bytes / 1e6, "not every picture was read"
+        assert figure > 0.9 * n_bytes / 1e6, "some images were not read"
 
     yield Work(run, check)

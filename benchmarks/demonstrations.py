@@ -1,4 +1,4 @@
-"""Data sets for the benchmarks: people's demonstrations if there are any, else made ones."""
+"""Data sets for the benchmarks: human demonstrations if given, else copies of scripted ones."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ HUMAN_EPISODES = 206
 
 
 def demonstrations(options: Options) -> Path:
-    """Demonstrations with states and actions; pictures are in them, or drawn from the states."""
+    """Return demonstrations with states and actions; images are recorded or drawn from states."""
     if options.demos is not None and not options.tiny:
         return options.demos
     return copies(options, options.size(HUMAN_EPISODES, 2))
 
 
 def copies(options: Options, n_episodes: int) -> Path:
-    """So many episodes: the scripted ones, over and over, each time with other noise."""
+    """Make ``n_episodes`` by repeating the scripted episodes, each time with new noise."""
     path = options.scratch / f"scripted_{n_episodes}.zarr"
     if path.exists():
         return path

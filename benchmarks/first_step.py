@@ -1,4 +1,4 @@
-"""train.py up to its first training step: ``python -m benchmarks.first_step --config-name=...``."""
+"""Run train.py up to its first step: ``python -m benchmarks.first_step --config-name=...``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _train_step = TrainWorkspace.train_step
 def _step_and_end(workspace: TrainWorkspace, batches: Any) -> None:
     _train_step(workspace, batches)
     print("first step done", flush=True)
-    os._exit(0)  # what a run does at its end is not part of its start
+    os._exit(0)  # skip the work at the end of a run
 
 
 if __name__ == "__main__":

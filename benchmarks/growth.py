@@ -1,4 +1,4 @@
-"""How cost grows with the size of the work: series whose exponents the report states."""
+"""Measure how cost grows with size; the report computes the exponent of each series."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _SIZES = (1, 10, 100)
 
 
 def _series(name: str, what: str, unit: str, sizes: tuple[int, ...] = _SIZES, **facts: Any) -> Any:
-    """Register a case a size."""
+    """Register one case per size."""
 
     def register(function: Any) -> Any:
         for size in sizes:
@@ -74,7 +74,7 @@ def horizon(options: Options, size: int) -> Iterator[Work]:
     yield read_windows(options, path, LOW_DIM_KEYS, window, 256)
 
 
-@_series("growth.environments", "{} PushT keypoint environments side by side", "steps/s")
+@_series("growth.environments", "{} PushT keypoint environments in one worker", "steps/s")
 def environments(options: Options, size: int) -> Iterator[Work]:
     slots, n_steps = list(range(size)), options.size(max(1, 1000 // size), 2)
     actions = np.random.default_rng(0).uniform(50, 450, (n_steps, size, 1, 2))
@@ -87,7 +87,7 @@ def environments(options: Options, size: int) -> Iterator[Work]:
             return totals.sum_reward[0]
 
         def check(sum_reward: float) -> None:
-            """The first slot's episode is that of an environment alone."""
+            """Compare the first slot with the same episode played alone."""
             env.reset([0], [Start.of_seed("test", 0)])
             for action in actions:
                 totals = env.step([0], action[:1])
@@ -99,19 +99,19 @@ def environments(options: Options, size: int) -> Iterator[Work]:
 @each(
     case(
         "growth.from_disk",
-        "image dataset, windows of 2 pictures, batch 64, no picture in memory",
+        "image dataset, windows of 2 images, batch 64, no image in memory",
         "samples/s",
         max_repeats=5,
     ),
     case(
         "growth.from_disk_memory",
-        "the same: memory of the process's own that more batches take",
+        "the same: growth of the process's own memory",
         "MB",
         max_repeats=5,
     ),
 )
 def from_disk(options: Options) -> Iterator[Work]:
-    """What is left of the speed where the pictures are far larger than the memory."""
+    """Measure the speed when the images are far larger than the memory."""
     path = demonstrations(options)
     dataset = open_dataset(options, path, IMAGE_KEYS, SEEN)
     n_batches = options.size(50, 1)
@@ -130,14 +130,14 @@ def from_disk(options: Options) -> Iterator[Work]:
         ((samples, batch),) = read
         expected = slow_reader(dataset, path)
         for row in range(8):
-            pictures = expected("image", int(samples[row]), SEEN.obs_offsets)
-            np.testing.assert_array_equal(batch["obs"]["image"][row], pictures)
+            images = expected("image", int(samples[row]), SEEN.obs_offsets)
+            np.testing.assert_array_equal(batch["obs"]["image"][row], images)
 
     yield Work(run, check, n_batches * 64)
 
 
-def _forget(pictures: np.memmap) -> None:
-    """Let the system drop every page of a mapped file."""
-    pictures._mmap.madvise(mmap.MADV_DONTNEED)
-    with Path(pictures.filename).open("rb") as file:
+def _forget(images: np.memmap) -> None:
+    """Make the system drop every page of a mapped file."""
+    images._mmap.madvise(mmap.MADV_DONTNEED)
+    with Path(images.filename).open("rb") as file:
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)

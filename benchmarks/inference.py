@@ -1,4 +1,4 @@
-"""Acting: one chunk of actions, the latency of a control loop, and whole evaluations."""
+"""Inference: one chunk of actions, the latency of a control loop, and whole evaluations."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from diffusion_policy.env.pusht.simulation import CONTROL_HZ
 from diffusion_policy.policy.base_policy import BasePolicy
 
 _PRETRAINED = Path(__file__).parents[1] / "data" / "pretrained" / "dot_pusht"
-_N_CHECKED = 2  # rows that are also computed alone
-_ON_PICTURES = ("task=pusht_image", "policy.backbone_weights=null")
+_N_CHECKED = 2  # rows that the check also computes alone
+_ON_IMAGES = ("task=pusht_image", "policy.backbone_weights=null")
 
 
 @each(
@@ -140,7 +140,7 @@ def chunk(
                 _actions(policy, alone, seeds=[row]), actions[row : row + 1], rtol=1e-4, atol=0.05
             )
 
-    # Seeds begin anew each time, and so does what DOT remembers.
+    # Each run resets the random numbers and the images and plans that DOT keeps.
     yield Work(lambda: _actions(policy, obs, seeds=list(range(n_rows))), check)
 
 
@@ -151,10 +151,10 @@ def _ready(
     scheduler: str = "ddpm",
     n_passes: int | None = None,
 ) -> tuple[BasePolicy, dict[str, Tensor]]:
-    """A policy in evaluation mode, and raw observations of random moments.
+    """Return a policy in evaluation mode, and raw observations of random time steps.
 
     Args:
-        n_passes: of the network to make a chunk; None: as many as the scheduler's config says.
+        n_passes: network passes per chunk; None leaves the number to the scheduler's config.
     """
     overrides = [] if config_name == DOT else [f"policy/noise_scheduler={scheduler}"]
     if options.tiny and config_name != DOT:
@@ -168,23 +168,23 @@ def _ready(
 
 
 def _actions(policy: BasePolicy, obs: dict[str, Tensor], seeds: list[int]) -> Tensor:
-    """(B, Ta, Da) of episodes that begin now."""
+    """Return actions (B, Ta, Da) of episodes that start now."""
     rows = range(len(seeds))
     policy.reset(rows, seeds)
     return policy.predict_action(obs, env_ids=rows)["action"]
 
 
-@case("inference.dot_images_50", "DOT, a control step of 50 environments on pictures", "ms")
-def pictures(options: Options) -> Iterator[Work]:
-    """Steps of demonstrations, so that each brings a new picture; two of three were seen before."""
-    trained = learner(options, DOT, *_ON_PICTURES)
+@case("inference.dot_images_50", "DOT, a control step of 50 environments on images", "ms")
+def images(options: Options) -> Iterator[Work]:
+    """Play steps of demonstrations: each step brings one new image and repeats two earlier ones."""
+    trained = learner(options, DOT, *_ON_IMAGES)
     policy = trained.policy.eval()
     policy.prepare_for_inference()
     n_steps, n_rows = options.size(12, 2), options.size(50, _N_CHECKED)
     starts = np.random.default_rng(0).integers(trained.dataset.store.n_steps - n_steps, size=n_rows)
-    # What lies before the first step repeats it.
+    # The first step also stands for the steps before it.
     seen = [np.maximum(0, step + np.array(policy.obs_offsets)) for step in range(n_steps)]
-    film = [
+    observations = [
         {
             key: torch.from_numpy(trained.dataset.store.read(key, starts[:, None] + steps))
             for key in trained.dataset.spec.obs
@@ -193,12 +193,12 @@ def pictures(options: Options) -> Iterator[Work]:
     ]
 
     def run() -> Tensor:
-        policy.eval().reset()  # forgets pictures and plans
-        return [policy.predict_action(obs)["action"] for obs in film][-1]
+        policy.eval().reset()  # drops the kept images and plans
+        return [policy.predict_action(obs)["action"] for obs in observations][-1]
 
     def check(actions: Tensor) -> None:
         policy.reset()
-        for obs in film:
+        for obs in observations:
             few = {key: value[:_N_CHECKED] for key, value in obs.items()}
             plain = policy.eval().predict_action(few)["action"]
         torch.testing.assert_close(actions[:_N_CHECKED], plain, rtol=1e-4, atol=0.05)
@@ -237,10 +237,10 @@ def pictures(options: Options) -> Iterator[Work]:
     ),
 )
 def control_loop(options: Options, config_name: str, share: float) -> Iterator[Work]:
-    """From an observation to a chunk of actions; steps that follow an earlier chunk take no time.
+    """Time from an observation to a chunk of actions; steps within a chunk take no time.
 
-    The loop does not wait for the next tenth of a second, which would take 17 minutes: a latency
-    below it is all that a loop at that rate needs.
+    The loop does not wait for the next control step, because 10,000 steps would take 17 minutes.
+    A real loop keeps its rate if the latency stays below a tenth of a second.
     """
     policy, obs = _ready(options, config_name, n_rows=1, scheduler="ddim")
     n_steps = options.size(10_000, 20)
@@ -273,22 +273,22 @@ def control_loop(options: Options, config_name: str, share: float) -> Iterator[W
         "s",
         target=300,
         max_repeats=1,
-        arguments={"on_pictures": False},
+        arguments={"on_images": False},
     ),
     case(
         "inference.episodes_images",
-        "the same episodes, DOT on pictures computing along",
+        "the same episodes, DOT on images computes along",
         "s",
         target=1200,
         max_repeats=1,
-        arguments={"on_pictures": True},
+        arguments={"on_images": True},
     ),
 )
-def episodes(options: Options, on_pictures: bool) -> Iterator[Work]:
-    """Episodes as a trained policy plays them: they end at success, and seldom stand still."""
+def episodes(options: Options, on_images: bool) -> Iterator[Work]:
+    """Play episodes with a trained policy, so that they end at success and seldom stand still."""
     policy, config = load_policy(_PRETRAINED)
-    if on_pictures:
-        looking = learner(options, DOT, *_ON_PICTURES).policy.eval()
+    if on_images:
+        looking = learner(options, DOT, *_ON_IMAGES).policy.eval()
         looking.prepare_for_inference()
         policy = _Companion(policy, looking)
     n_episodes = options.size(1000, 2)
@@ -313,7 +313,7 @@ def episodes(options: Options, on_pictures: bool) -> Iterator[Work]:
 
 
 class _Companion(nn.Module):
-    """Acts as ``leader`` does, while ``other`` computes actions for the same observations."""
+    """Act as ``leader``, while ``other`` also computes actions for the same observations."""
 
     def __init__(self, leader: BasePolicy, other: BasePolicy) -> None:
         super().__init__()
@@ -322,7 +322,7 @@ class _Companion(nn.Module):
         self.shape_meta = replace(leader.shape_meta, obs=both)
 
     def __getattr__(self, name: str) -> Any:
-        """What else the runner asks for is the leader's."""
+        """Take all other attributes from the leader."""
         try:
             return super().__getattr__(name)
         except AttributeError:

@@ -1,4 +1,4 @@
-"""How fast the machine itself is at the moment, and what it is."""
+"""Describe the machine and measure its current speed."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ from benchmarks.case import Options, Work, case, each
 from diffusion_policy.util.cores import usable_cores
 from diffusion_policy.util.provenance import cpu_name
 
-_SIDE = 2048  # of the matrices
+_SIDE = 2048  # rows and columns of the matrices
 
 
 @dataclass(frozen=True)
 class Pace:
-    """What everything is made of: figures taken beside others tell a slow machine from slow code.
+    """The machine's speed next to a case; it separates a slow machine from slow code.
 
     Attributes:
-        loop: millions of turns of an empty Python loop in a second.
-        product: 10^9 floating-point operations a second in a float32 matrix product.
+        loop: millions of iterations per second of a minimal Python loop.
+        product: 10^9 floating-point operations per second of a float32 matrix product.
     """
 
     loop: float
     product: float
 
     def slower(self, other: Pace) -> Pace:
-        """The slower of each."""
+        """Return the lower value of each attribute."""
         return Pace(min(self.loop, other.loop), min(self.product, other.product))
 
 
 def measure_pace(options: Options) -> Pace:
-    """The best of a few short runs."""
+    """Measure the pace: the best of a few short runs."""
     turns, side = options.size(1_000_000, 1000), options.size(_SIDE, 64)
     a, b = torch.rand(side, side), torch.rand(side, side)
     loops = [_seconds(lambda: _count(turns)) for _ in range(3)]
@@ -44,7 +44,7 @@ def measure_pace(options: Options) -> Pace:
 
 
 def describe() -> dict[str, str | int]:
-    """The machine and what runs on it."""
+    """Return facts about the machine, its software and its load."""
     return {
         "cpu": cpu_name(),
         "cores": usable_cores(),

@@ -1,4 +1,4 @@
-"""Policies as the named runs configure them, with data to feed them."""
+"""Policies of the named configs, with data for them."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ _TINY = {
 
 
 class Learner(NamedTuple):
-    """A policy with random weights, its configuration and its demonstrations."""
+    """A policy with random weights, its config and its demonstrations."""
 
     policy: BasePolicy
     config: DictConfig
     dataset: WindowDataset
 
     def batch(self, size: int) -> Batch:
-        """A random training batch of so many rows."""
+        """Return a random training batch of ``size`` rows."""
         samples = np.random.default_rng(0).integers(len(self.dataset), size=size)
         return self.dataset.__getitems__(BatchIndex(samples, 0))
 
 
 def learner(options: Options, config_name: str, *overrides: str) -> Learner:
-    """What ``train.py --config-name=<config_name> <overrides>`` would train, before any step."""
+    """Build the untrained policy of ``train.py --config-name=<config_name> <overrides>``."""
     changes = [
         *(_TINY[config_name] if options.tiny else []),
         f"task.dataset.path={demonstrations(options)}",

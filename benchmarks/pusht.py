@@ -1,4 +1,4 @@
-"""The PushT environment: steps of one process."""
+"""The PushT environment: steps in one process."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from diffusion_policy.env.pusht.render.renderer import draw
 from diffusion_policy.gym_util.make_env import make_env
 
 GOLDEN = Path(__file__).parents[1] / "tests" / "golden"
-"""Trajectories and images that the benchmark's own implementation made."""
+"""Trajectories and images from the benchmark's own implementation."""
 _EPISODE_STEPS = 100
 _KEYPOINTS, _IMAGE = "diffusion_policy/PushTKeypoints-v0", "diffusion_policy/PushTImage-v0"
 
@@ -53,7 +53,7 @@ _KEYPOINTS, _IMAGE = "diffusion_policy/PushTKeypoints-v0", "diffusion_policy/Pus
     ),
 )
 def steps(options: Options, env_id: str, pushing: bool) -> Iterator[Work]:
-    """The agent heads for random points, anywhere or near the block, which then moves a lot."""
+    """Send the agent to random points: anywhere, or near the block so that it moves often."""
     n_episodes = options.size(20, 1)
     random = np.random.default_rng(0)
     anywhere = random.uniform(0, 512, (n_episodes, _EPISODE_STEPS, 2))
@@ -72,7 +72,7 @@ def steps(options: Options, env_id: str, pushing: bool) -> Iterator[Work]:
 
 
 def check_trajectory(env: gymnasium.Env) -> None:
-    """Raise AssertionError unless states, rewards and observations are the benchmark's."""
+    """Raise AssertionError unless states, rewards and observations equal the benchmark's."""
     expected = np.load(GOLDEN / "pusht_env.npz")
     episode = "s100000_legacy"
     _, info = env.reset(seed=100_000)
@@ -86,7 +86,7 @@ def check_trajectory(env: gymnasium.Env) -> None:
         observation, found, _, _, info = env.step(action)
         np.testing.assert_array_equal(info["state"], state)
         np.testing.assert_allclose(found, reward, rtol=0, atol=1e-12)
-        if isinstance(observation, dict):  # the whole canvas drawn and resized
+        if isinstance(observation, dict):  # compare with a drawing of the whole canvas
             image = draw(state, observation["image"].shape[-1])
             np.testing.assert_array_equal(observation["image"].transpose(1, 2, 0), image)
         else:

@@ -1,4 +1,4 @@
-"""Results as a table for people and as JSON for programs."""
+"""Format results as a table for readers and as JSON for programs."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ HEADER = (
 
 
 def heading() -> str:
-    """What the figures below it were taken on."""
+    """Return date, commit and machine of the figures."""
     facts = ", ".join(f"{name} {value}" for name, value in describe().items())
     return f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC, commit {commit()}\n{facts}"
 
 
 def table(results: Sequence[Result]) -> str:
-    """One line a case; ``loop`` and ``product`` are the machine's pace beside it."""
+    """Return one line per case; ``loop`` and ``product`` are the machine's pace during it."""
     rows = [HEADER, *(_row(result) for result in results)]
     return aligned_table(rows, left=[HEADER.index("what"), HEADER.index("unit")])
 
 
 def growth(results: Iterable[Result]) -> list[str]:
-    """For each series, how its figure follows from the size: the exponent of a power law."""
+    """Return one line per series: the exponent of the power law of figure over size."""
     in_series = [result for result in results if result.case.series is not None]
     lines = []
     for series, members in groupby(in_series, key=lambda result: result.case.series):
@@ -52,7 +52,7 @@ def growth(results: Iterable[Result]) -> list[str]:
 
 
 def as_json(results: Sequence[Result]) -> dict[str, Any]:
-    """Everything, for programs."""
+    """Return all results and facts as JSON values."""
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": commit(),
@@ -98,7 +98,7 @@ def _target(case: Case) -> str:
 
 
 def _short(figure: float) -> str:
-    """Three digits, with commas."""
+    """Round to three digits and group by commas."""
     if figure == 0:
         return "0"
     digits = max(0, 2 - math.floor(math.log10(abs(figure))))
@@ -107,7 +107,7 @@ def _short(figure: float) -> str:
 
 
 def _slope(points: Sequence[tuple[float, float]]) -> float:
-    """Of the straight line with the least squares."""
+    """Return the slope of the least-squares line."""
     n = len(points)
     mean_x, mean_y = (sum(values) / n for values in zip(*points, strict=True))
     covariance = sum((x - mean_x) * (y - mean_y) for x, y in points)

@@ -1,4 +1,4 @@
-"""Runs a case: check, warm up, repeat, and sum up."""
+"""Run a case: check, warm up, repeat and summarise."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class Result:
     """The figures of a case.
 
     Attributes:
-        figures: one a repetition.
-        pace: of the machine, the slower of right before and right after.
+        figures: one per repetition.
+        pace: the machine's pace, the slower of before and after the case.
     """
 
     case: Case
@@ -32,7 +32,7 @@ class Result:
 
     @property
     def spread(self) -> tuple[float, float]:
-        """The quartiles."""
+        """Return the quartiles."""
         low, high = np.quantile(self.figures, [0.25, 0.75])
         return float(low), float(high)
 
@@ -41,17 +41,17 @@ def run_case(case: Case, options: Options, repeats: int, seconds: float) -> Resu
     """Measure one case.
 
     Args:
-        repeats: how often, unless the case says less.
-        seconds: begin no further repetition after so long, once there are three.
+        repeats: number of repetitions; the case may limit it further.
+        seconds: start no repetition after this time, once three are done.
 
     Raises:
-        AssertionError: the case computes something else than the slow and obvious way.
+        AssertionError: the result differs from the slow and simple computation.
     """
     repeats = min(repeats, case.max_repeats or repeats)
     with case.prepare(options) as work:
         pace = measure_pace(options)
         if repeats > 1:
-            work.check(work.run())  # warms up, too
+            work.check(work.run())  # also warms up
         figures: list[float] = []
         began = time.perf_counter()
         while len(figures) < repeats:

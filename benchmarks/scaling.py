@@ -1,10 +1,10 @@
-"""Training steps a second by number of processes: one line of the table in docs/training.md.
+"""Measure training steps per second by number of processes, for the table in docs/training.md.
 
 ``torchrun --nproc_per_node=2 -m benchmarks.scaling --config-name=train_dot_pusht [key=value ...]``
 
-Steps are those of the training loop, batches, optimiser and averaging included, on the config's own
-demonstrations; rollouts and logs are left out. The loss after them is printed too: it must not
-depend on the number of processes.
+A step is a step of the training loop on the config's demonstrations: batch, optimiser and weight
+averaging, without rollouts and logs. The command also prints the last loss, which must not depend
+on the number of processes.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ WARM_UP = 5
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--config-name", default="train_dot_pusht")
-    parser.add_argument("--n-steps", type=int, default=60, help="that are timed")
+    parser.add_argument("--n-steps", type=int, default=60, help="number of timed steps")
     parser.add_argument("overrides", nargs="*", metavar="key=value")
     arguments = parser.parse_intermixed_args()
     with initialize_config_module("diffusion_policy.config", version_base="1.3"):

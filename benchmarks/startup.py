@@ -1,4 +1,4 @@
-"""Starting: from the command to the first training step, and what a worker process weighs."""
+"""Start-up: time to the first training step, and memory of a worker process."""
 
 from __future__ import annotations
 
@@ -57,19 +57,19 @@ def first_step(options: Options) -> Iterator[Work]:
     ),
     case(
         "startup.worker_image",
-        "memory of a worker process, PushT pictures",
+        "memory of a worker process, PushT images",
         "MB",
         target=80,
         arguments={"env_id": "diffusion_policy/PushTImage-v0"},
     ),
 )
 def worker_memory(options: Options, env_id: str) -> Iterator[Work]:
-    """After episodes of five environments; pages that it shares with other processes count."""
+    """Measure after episodes of five environments; pages shared with other processes count."""
     slots = list(range(options.size(5, 1)))
     with VectorEnv({"id": env_id}, len(slots), n_workers=1, n_action_steps=1) as env:
         random = np.random.default_rng(0)
         targets = random.uniform(50, 450, (options.size(300, 2), len(slots), 1, 2))
-        targets = targets.astype(np.float32)  # which is what workers are handed
+        targets = targets.astype(np.float32)  # the dtype that workers receive
 
         def run() -> float:
             env.reset(slots, [Start.of_seed("test", seed) for seed in slots])
@@ -79,7 +79,7 @@ def worker_memory(options: Options, env_id: str) -> Iterator[Work]:
             return resident_mb(pid)
 
         def check(figure: float) -> None:
-            """The first slot's episode was that of an environment in this process."""
+            """Compare the first slot with the same episode played in this process."""
             assert figure > 0
             alone = make_env({"id": env_id})
             observation, _ = alone.reset(seed=slots[0])

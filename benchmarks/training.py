@@ -1,4 +1,4 @@
-"""Training steps on the CPU: loss, gradient and update of one batch."""
+"""Training steps on the CPU: loss, gradients and update of one batch."""
 
 from __future__ import annotations
 
@@ -17,30 +17,30 @@ from diffusion_policy.policy.base_policy import Batch
 from diffusion_policy.util.pytorch_util import AUTOCAST_DTYPES, resolve_precision
 
 _CPU = torch.device("cpu")
-_N_CHECKED = 4  # rows that are also computed one by one
+_N_CHECKED = 4  # rows that the check also computes one by one
 
 
 def _methods(precision: str, suffix: str) -> tuple[dict, ...]:
-    """The three networks; the reference is the same step in float32."""
-    said = "float32" if precision == "fp32" else "bfloat16 where the CPU has it"
+    """Return the cases of the three networks; the reference is their step in float32."""
+    dtype = "float32" if precision == "fp32" else "bfloat16 where the CPU has it"
     return (
         {
             "name": f"training.dot{suffix}",
-            "what": f"DOT (2.1 M), training step, batch 24, {said}",
+            "what": f"DOT (2.1 M), training step, batch 24, {dtype}",
             "unit": "ms",
             "reference": 107,
             "arguments": {"config_name": DOT, "batch_size": 24, "precision": precision},
         },
         {
             "name": f"training.unet{suffix}",
-            "what": f"diffusion U-Net low-dim (65.8 M), training step, batch 256, {said}",
+            "what": f"diffusion U-Net low-dim (65.8 M), training step, batch 256, {dtype}",
             "unit": "s",
             "reference": 3.0,
             "arguments": {"config_name": UNET, "batch_size": 256, "precision": precision},
         },
         {
             "name": f"training.transformer{suffix}",
-            "what": f"diffusion transformer low-dim (9.0 M), training step, batch 256, {said}",
+            "what": f"diffusion transformer low-dim (9.0 M), training step, batch 256, {dtype}",
             "unit": "s",
             "reference": 1.7,
             "arguments": {"config_name": TRANSFORMER, "batch_size": 256, "precision": precision},
@@ -49,7 +49,7 @@ def _methods(precision: str, suffix: str) -> tuple[dict, ...]:
 
 
 def step(options: Options, config_name: str, batch_size: int, precision: str) -> Iterator[Work]:
-    """As published, dropout included."""
+    """Time a training step with the published settings, including dropout."""
     overrides = ["policy.dropout=0.1"] if config_name == DOT else []
     trained = learner(options, config_name, *overrides)
     batch = trained.batch(options.size(batch_size, _N_CHECKED))
@@ -71,7 +71,7 @@ for _facts in (*_methods("fp32", ""), *_methods("auto", "_auto")):
 
 
 class _Step:
-    """The arithmetic of :meth:`TrainWorkspace.train_step` without averaged weights."""
+    """Compute as :meth:`TrainWorkspace.train_step` does, without averaged weights."""
 
     def __init__(self, trained: Learner, precision: str) -> None:
         self.policy = trained.policy
@@ -90,7 +90,7 @@ class _Step:
 
     @torch.no_grad()
     def loss(self, batch: Batch, first: int, stop: int) -> torch.Tensor:
-        """Without dropout, of rows of a batch of :data:`_N_CHECKED`."""
+        """Return the loss without dropout of some rows of a batch of :data:`_N_CHECKED` rows."""
         self.policy.eval()
         with (
             torch.autocast("cpu", self.dtype, enabled=self.dtype is not None),
@@ -100,7 +100,7 @@ class _Step:
 
     @torch.no_grad()
     def slow_loss(self, batch: Batch, row: int) -> float:
-        """In float32, of one row alone."""
+        """Return the float32 loss of one row alone."""
         self.policy.eval()
         with batch_randomness(row, row + 1, _N_CHECKED, seed=0):
             return self.policy.compute_loss(_row(batch, row))[0].item()
@@ -116,7 +116,7 @@ def _row(batch: Batch, row: int) -> Batch:
 @each(
     case(
         "training.waiting_dot",
-        "DOT, batch 64: share of a training step spent on data",
+        "DOT, batch 64: share of a training step that waits for data",
         "%",
         target=5,
         max_repeats=3,
@@ -124,7 +124,7 @@ def _row(batch: Batch, row: int) -> Batch:
     ),
     case(
         "training.waiting_transformer",
-        "diffusion transformer, batch 256: share of a training step spent on data",
+        "diffusion transformer, batch 256: share of a training step that waits for data",
         "%",
         target=5,
         max_repeats=3,
@@ -132,7 +132,7 @@ def _row(batch: Batch, row: int) -> Batch:
     ),
 )
 def waiting(options: Options, config_name: str) -> Iterator[Work]:
-    """Batches from the loader that training uses, in the process that trains."""
+    """Measure with the loader that training uses, in the training process."""
     trained = learner(options, config_name)
     train = _Step(trained, "auto")
     batch_size = trained.config.dataloader.batch_size

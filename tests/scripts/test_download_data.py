@@ -132,7 +132,7 @@ def test_a_server_without_ranges_starts_over_and_gives_up_when_always_cut(tmp_pa
     download(server.url, path)
     assert path.read_bytes() == server.content
     server.cut_after = 1000
-    with pytest.raises(UserError, match=r"connection was cut\): .* goes on where it stopped"):
+    with pytest.raises(UserError, match=r"connection was cut\): .* resumes the download"):
         download(server.url, tmp_path / "b.zip")
     assert not (tmp_path / "b.zip").exists()
 
@@ -146,7 +146,7 @@ def test_no_server_says_what_to_do_by_hand(tmp_path, server, capsys):
     assert caught.value.code == 1
     message = capsys.readouterr().err.strip()
     assert message.startswith(f"error: cannot download {url} (")
-    assert f"by hand to {tmp_path / 'pusht.zip'} and repeat it" in message
+    assert f"by hand to {tmp_path / 'pusht.zip'} and repeat the command" in message
     assert "\n" not in message
 
 

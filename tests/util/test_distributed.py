@@ -18,5 +18,5 @@ def test_one_process_answers_itself():
 def test_devices_that_processes_would_share_are_refused(monkeypatch, device):
     for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE"):
         monkeypatch.setenv(name, "0")
-    with pytest.raises(UserError, match=f"training.device is '{device}' under torchrun"):
+    with pytest.raises(UserError, match=f"training.device is '{device}', but under torchrun"):
         distributed.join(device)
