@@ -2,9 +2,9 @@
 
     python demo_pusht.py --output data/my_demonstrations.zarr
 
-Move the mouse onto the round agent; from then on the agent follows it and every step is recorded.
-An episode is saved when the T covers its goal, and the next one starts. Q quits, R starts the
-episode again, Space pauses. A dataset that exists is continued.
+Move the mouse onto the round agent; the agent then follows the mouse and every step is recorded.
+When the T covers its goal, the episode is saved and the next one starts. Q quits, R restarts the
+episode, Space pauses. Episodes are appended to an existing dataset.
 """
 
 from __future__ import annotations
@@ -27,29 +27,29 @@ from diffusion_policy.env.pusht.window import QUIT, Window
 from diffusion_policy.util.errors import UserError, reports_user_errors
 
 TEXT_HEIGHT = 48
-"""Height in pixels of the strip of text below the world."""
+"""Height in pixels of the text strip below the world."""
 
 MIN_RENDER_SIZE = 256
 GRAB_DISTANCE = 2 * AGENT_RADIUS
-"""The agent starts to follow the mouse when it comes this near, in world units."""
+"""The agent starts to follow the mouse within this distance, in world units."""
 
 Episode = dict[str, np.ndarray]
 
 
 class Control(Enum):
-    """What the user asked for in the middle of an episode."""
+    """Commands of the user during an episode."""
 
     QUIT = auto()
     RETRY = auto()
 
 
 class Teleoperation:
-    """Episodes driven by the mouse in a window.
+    """Record episodes that the user drives with the mouse in a window.
 
     Args:
         size: side in pixels of the world in the window.
         control_hz: steps per second of wall time; 10 is real time.
-        images: record the image observation, too.
+        images: also record the image observation.
     """
 
     def __init__(self, size: int, control_hz: float, images: bool) -> None:
@@ -63,12 +63,12 @@ class Teleoperation:
         """Let the user drive the start state of ``seed`` to success.
 
         Args:
-            seed: of the episode's start.
-            saved: number of episodes in the dataset, to be shown.
+            seed: seed of the start state.
+            saved: number of episodes in the dataset, for display.
 
         Returns:
-            The arrays (N, ...) of the steps from the grab of the agent to success, or what the
-            user asked for instead.
+            The arrays (N, ...) of the steps from the grab of the agent to success, or the user's
+            command instead.
         """
         _, info = self.env.reset(seed=seed)
         steps: list[Episode] = []
@@ -80,7 +80,7 @@ class Teleoperation:
                 if key == "r":
                     return Control.RETRY
                 if key == "space":
-                    # Grab the agent again afterwards: it must not jump to where the mouse went.
+                    # Require a new grab: the agent must not jump to the mouse after a pause.
                     paused, grabbed = not paused, False
             state, target = info["state"], self._target()
             if target is not None and not paused:
@@ -99,18 +99,18 @@ class Teleoperation:
             self.window.wait(self.period)
 
     def keys(self) -> set[str]:
-        """The arrays that an episode holds."""
+        """Return the names of an episode's arrays."""
         return set(self._observe(np.zeros(5), np.zeros(2, np.float32)))
 
     def _target(self) -> np.ndarray | None:
-        """The mouse in world units (2,) float32, within the world; None if not seen yet."""
+        """Return the mouse in world units (2,) float32, clipped to the world; None if unseen."""
         mouse = self.window.mouse()
         if mouse is None:
             return None
         return np.clip(np.array(mouse, np.float32) * (WORLD_SIZE / self.size), 0, WORLD_SIZE)
 
     def _observe(self, state: np.ndarray, action: np.ndarray) -> Episode:
-        """What is recorded of a step: the state before the action, and the action."""
+        """Return the record of one step: the state before the action, and the action."""
         step = {
             "state": OBSERVATIONS["state"].compute(state),
             "action": action,
@@ -132,15 +132,15 @@ class Teleoperation:
 
 
 def collect(teleoperation: Teleoperation, buffer: ReplayBuffer) -> None:
-    """Append episodes to ``buffer`` until the user quits; each starts from its number as seed.
+    """Append episodes to ``buffer`` until the user quits; the seed is the episode's number.
 
     Raises:
-        UserError: the buffer holds other arrays than these episodes have.
+        UserError: the arrays in the buffer differ from those of these episodes.
     """
     if buffer.n_episodes and set(buffer.keys()) != teleoperation.keys():
         raise UserError(
-            f"the dataset holds {sorted(buffer.keys())}, this recording "
-            f"{sorted(teleoperation.keys())}: use another --output, or --images as it was"
+            f"the dataset holds {sorted(buffer.keys())}, but this recording has "
+            f"{sorted(teleoperation.keys())}: choose another --output, or use --images as before"
         )
     while True:
         seed = buffer.n_episodes
@@ -165,7 +165,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--render-size", type=int, default=WORLD_SIZE, help=f"side of the world, pixels {default}"
     )
-    parser.add_argument("--images", action="store_true", help="record 96 x 96 images, too")
+    parser.add_argument("--images", action="store_true", help="also record 96 x 96 images")
     return parser.parse_args(arguments)
 
 
@@ -173,13 +173,15 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
 def main(arguments: list[str] | None = None) -> None:
     options = parse_arguments(arguments)
     if not options.control_hz > 0:
-        raise UserError(f"--control-hz {options.control_hz} stands still: use 10 for real time")
+        raise UserError(
+            f"--control-hz is {options.control_hz}: use a positive number, such as 10 for real time"
+        )
     if options.render_size < MIN_RENDER_SIZE:
         raise UserError(
             f"--render-size {options.render_size} is too small to steer in: "
             f"use {MIN_RENDER_SIZE} or more"
         )
-    # The window first: without a screen no dataset should be started.
+    # Open the window first, so that a machine without a screen starts no dataset.
     teleoperation = Teleoperation(options.render_size, options.control_hz, options.images)
     buffer = ReplayBuffer.create_from_path(options.output, mode="a")
     print(f"{options.output}: {buffer.n_episodes} episodes")

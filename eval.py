@@ -30,30 +30,30 @@ def parse_arguments() -> argparse.Namespace:
         nargs="*",
         metavar="key=value",
         help="settings of the checkpoint's config to change, such as "
-        "policy.noise_scheduler.num_inference_steps=10; +key=value for one that it does not name",
+        "policy.noise_scheduler.num_inference_steps=10; +key=value adds a setting",
     )
     parser.add_argument(
         "--starts",
-        help="where episodes begin: a data set, for the initial states of its recorded episodes; a "
-        "YAML file with a list of starts; or a group of the checkpoint's task.env_runner.groups "
-        "(default: fresh seeds)",
+        help="how episodes start: from a data set (the initial states of its episodes), from a "
+        "YAML file with a list of starts, or from a group of the checkpoint's "
+        "task.env_runner.groups (default: fresh seeds)",
     )
     parser.add_argument(
-        "--n-episodes", type=int, help="how many (default: 1000, or as many as there are --starts)"
+        "--n-episodes", type=int, help="number of episodes (default: 1000, or all of --starts)"
     )
     parser.add_argument(
         "--start-seed",
         type=int,
-        help="seed of the first episode; each further one has the next (default: 100000, or those "
-        "of --starts)",
+        help="seed of the first episode; the next episodes count up (default: 100000, or the "
+        "seeds of --starts)",
     )
     parser.add_argument(
         "--n-videos",
         type=int,
         default=5,
-        help=f"record the first so many successes and as many failures {default}",
+        help=f"record this many of the first successes and of the first failures {default}",
     )
-    parser.add_argument("--n-workers", type=int, help="processes (default: one for each core)")
+    parser.add_argument("--n-workers", type=int, help="worker processes (default: one per core)")
     parser.add_argument(
         "--device", default="auto", help=f"auto, cpu, cuda, cuda:1 or mps {default}"
     )
@@ -61,8 +61,8 @@ def parse_arguments() -> argparse.Namespace:
         "--precision",
         choices=["fp32", "bf16", "fp16", "auto"],
         default="fp32",
-        help="of the policy's matrix products; auto is bf16 where the device has it. Large "
-        f"networks are faster in bf16, and actions differ a little {default}",
+        help="precision of the policy's matrix products; auto is bf16 where the device supports "
+        f"it. Large networks are faster in bf16; actions differ slightly {default}",
     )
     parser.add_argument(
         "--overwrite", action="store_true", help="replace the results in the folder"
@@ -71,9 +71,9 @@ def parse_arguments() -> argparse.Namespace:
         "--trust-checkpoint",
         dest="trust",
         action="store_true",
-        help="also build policies and environments from outside diffusion_policy that the "
-        "checkpoint names: your own, say. This lets the file run any code with your rights, so "
-        "use it only on files whose maker you trust",
+        help="also build policies and environments of other packages that the checkpoint names, "
+        "such as your own. The file can then run any code with your rights, so use this only for "
+        "files that you trust",
     )
     return parser.parse_intermixed_args()
 
@@ -81,7 +81,7 @@ def parse_arguments() -> argparse.Namespace:
 @reports_user_errors
 def main() -> None:
     arguments = parse_arguments()
-    # Imported late: --help and a mistyped option should not wait for torch.
+    # A late import: --help and a mistyped option should not wait for torch.
     from diffusion_policy.env_runner.evaluation import evaluate_checkpoint
 
     evaluate_checkpoint(**vars(arguments))

@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 
 from diffusion_policy.util.errors import UserError, reports_user_errors, user_message
 
-# Let Hydra's errors reach reports_user_errors, which tells them in one line.
+# Let Hydra's errors reach reports_user_errors, which prints them as one line.
 os.environ["HYDRA_FULL_ERROR"] = "1"
 
 
@@ -19,7 +19,7 @@ def run(cfg: DictConfig) -> float | None:
     try:
         return hydra.utils.instantiate(launch, cfg, _recursive_=False)
     except Exception as error:
-        # On its way back from another process an error loses its causes, which tell what is wrong.
+        # An error from another process arrives without its causes, so extract the message here.
         if message := user_message(error):
             raise UserError(message) from error
         raise

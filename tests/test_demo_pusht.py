@@ -179,14 +179,14 @@ def test_the_agent_stands_still_until_it_is_grabbed_and_while_paused(teleoperati
 
 def test_a_dataset_of_other_arrays_is_refused_before_recording(teleoperation, buffer):
     collect(teleoperation(solve_episodes(1)), buffer)
-    with pytest.raises(UserError, match=r"this recording \[.*'img'.*\]: use another --output"):
+    with pytest.raises(UserError, match=r"this recording has \[.*'img'.*\]: choose another --output"):
         collect(teleoperation(solve_episodes(1), images=True), buffer)
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--control-hz", "0"], "error: --control-hz 0.0 stands still"),
+        (["--control-hz", "0"], "error: --control-hz is 0.0: use"),
         (["--render-size", "20"], "error: --render-size 20 is too small"),
     ],
 )

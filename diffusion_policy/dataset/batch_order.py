@@ -1,6 +1,6 @@
-"""The order of training data: a function of seed, epoch and position, so that it can resume.
+"""The order of training data is a function of seed, epoch and position, so that it can resume.
 
-This module imports no torch; a DataLoader takes any iterable as its ``batch_sampler``.
+This module imports no torch; a DataLoader accepts any iterable as its ``batch_sampler``.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ import numpy as np
 
 
 class BatchIndex(NamedTuple):
-    """One batch to read.
+    """The index of one batch to read.
 
     Attributes:
         samples: (B,) int64 sample numbers.
-        seed: for the random choices that the whole batch shares.
+        seed: seed of the random choices that the whole batch shares.
     """
 
     samples: np.ndarray
@@ -24,14 +24,14 @@ class BatchIndex(NamedTuple):
 
 
 class BatchPart(NamedTuple):
-    """The rows of a batch that one process works on, and where its random numbers start.
+    """The rows of a batch that one process works on, and the seeds of its random numbers.
 
     Attributes:
-        start, stop: these rows, at least one.
-        total: rows of the whole batch.
-        seed: of what is drawn for the whole batch.
-        own_seed: of what this process draws for itself, such as dropout.
-        share: weight of these rows' mean loss in the loss of the whole batch.
+        start, stop: range of these rows, at least one row.
+        total: number of rows of the whole batch.
+        seed: seed of the draws for the whole batch.
+        own_seed: seed of the draws of this process alone, such as dropout.
+        share: weight of this process's mean loss in the full-batch loss.
     """
 
     start: int
@@ -43,18 +43,18 @@ class BatchPart(NamedTuple):
 
 
 class BatchOrder:
-    """Yields the batches of one epoch; hand it to a DataLoader as ``batch_sampler``.
+    """Yield the batches of one epoch; pass it to a DataLoader as ``batch_sampler``.
 
     Args:
-        n_samples: samples of an epoch.
+        n_samples: number of samples per epoch.
         batch_size: samples per batch over all processes; the last batch of an epoch may hold
             fewer.
-        seed: with the epoch it decides the order.
+        seed: decides the order together with the epoch.
         shuffle: False keeps the order of the dataset.
-        max_batches: an epoch ends early after so many; None for all.
-        rank: number of this process; it yields its part of each batch.
-        n_processes: how many processes share each batch.
-        draw: gives the samples (n_samples,) of an epoch from a generator, see
+        max_batches: maximum number of batches per epoch; None reads all.
+        rank: number of this process, which yields its part of each batch.
+        n_processes: number of processes that share each batch.
+        draw: returns the samples (n_samples,) of an epoch from a generator, see
             :meth:`BaseDataset.draw_epoch`; None shuffles all samples.
     """
 
@@ -82,15 +82,15 @@ class BatchOrder:
         self.start = 0
 
     def seek(self, epoch: int, start: int = 0) -> None:
-        """The next iteration yields batches ``start`` onwards of ``epoch``."""
+        """Let the next iteration start at batch ``start`` of ``epoch``."""
         self.epoch, self.start = epoch, start
 
     def part(self, i: int) -> BatchPart:
-        """What this process does of batch ``i`` of the current epoch."""
+        """Return the part of this process in batch ``i`` of the current epoch."""
         total = min(self.batch_size, self.n_samples - i * self.batch_size)
         start, stop = (total * number // self.n_processes for number in (self.rank, self.rank + 1))
         share = (stop - start) / total
-        if share == 0:  # more processes than rows: work along, for nothing
+        if share == 0:  # more processes than rows: work on row 0 with weight 0
             start, stop = 0, 1
         return BatchPart(
             start, stop, total, self._seed_of(i), self._seed_of(i, self.rank + 1), share
@@ -100,7 +100,7 @@ class BatchOrder:
         return int(np.random.SeedSequence([self.seed, self.epoch, i, *more]).generate_state(1)[0])
 
     def _samples(self) -> np.ndarray:
-        """(n_samples,) of the current epoch."""
+        """Return the samples (n_samples,) of the current epoch."""
         samples = np.arange(self.n_samples)
         if not self.shuffle:
             return samples
@@ -121,5 +121,5 @@ class BatchOrder:
 
 
 def as_is(batch: dict) -> dict:
-    """Collate function for batches that the dataset has already gathered."""
+    """Return a batch unchanged; collate function for batches that the dataset has gathered."""
     return batch

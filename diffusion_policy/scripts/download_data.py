@@ -1,9 +1,9 @@
-"""Fetch a published data set.
+"""Download a published data set.
 
     python -m diffusion_policy.scripts.download_data pusht
 
-Repeat the command to go on after an interruption. Without a network, download the archive
-elsewhere, put it into the output folder under its own name, and run the command: it only unpacks.
+Repeat the command to resume after an interruption. Without a network, download the archive on
+another machine, put it into the output folder and run the command, which then only unpacks it.
 """
 
 from __future__ import annotations
@@ -29,14 +29,15 @@ from diffusion_policy.util.errors import UserError, reports_user_errors
 
 @dataclass(frozen=True)
 class PublishedData:
-    """A zip archive of one zarr group, and what proves that it is the right one.
+    """A zip archive of one zarr group, with facts to verify it.
 
     Attributes:
-        url: where its makers publish it.
-        folder: where it is unpacked, below the output folder.
-        n_episodes: episodes it holds.
-        n_steps: steps over all of them.
-        sha256: of the archive, None where its makers give none: then it is only printed.
+        url: address of the archive.
+        folder: folder for the unpacked data, below the output folder.
+        n_episodes: number of episodes.
+        n_steps: number of steps of all episodes.
+        sha256: checksum of the archive. None where none is published; the sum is then only
+            printed.
     """
 
     url: str
@@ -57,13 +58,13 @@ DATA = {
 
 
 def fetch(data: PublishedData, output: Path, url: str | None = None) -> Path:
-    """Download and unpack ``data`` below ``output`` unless it is there; return its folder.
+    """Download and unpack ``data`` below ``output`` unless it exists; return its folder.
 
     Args:
         url: a mirror to use in place of ``data.url``.
 
     Raises:
-        UserError: it cannot be fetched, is damaged, or is not the data set expected.
+        UserError: the download fails, the archive is damaged, or it is not the expected data set.
     """
     folder = output / data.folder
     if not folder.exists():
@@ -73,7 +74,9 @@ def fetch(data: PublishedData, output: Path, url: str | None = None) -> Path:
         _check_sum(archive, data.sha256)
         with replacing(folder) as temporary:
             _unpack(archive, temporary)
-            _check_contents(temporary, data, f"fetch it again (remove {archive}) or change --url")
+            _check_contents(
+                temporary, data, f"remove {archive} and download it again, or change --url"
+            )
         archive.unlink()
     _check_contents(folder, data, f"remove {folder} and repeat the command")
     return folder
@@ -85,12 +88,12 @@ def _check_sum(archive: Path, expected: str | None) -> None:
     print(f"sha256 of {archive}: {found}")
     if expected is not None and found != expected:
         raise UserError(
-            f"{archive} has sha256 {found}, not {expected}: remove it and fetch it again"
+            f"{archive} has sha256 {found}, not {expected}: remove it and download it again"
         )
 
 
 def _unpack(archive: Path, folder: Path) -> None:
-    """Write the archive's zarr group to ``folder``; every byte passes the zip's own checksum."""
+    """Write the archive's zarr group to ``folder``; the zip's checksums verify every file."""
     try:
         with zipfile.ZipFile(archive) as source:
             root = Path(root_in_zip(source, str(archive)))
@@ -100,12 +103,16 @@ def _unpack(archive: Path, folder: Path) -> None:
                     continue
                 target = folder / Path(info.filename).relative_to(root)
                 if ".." in target.parts:
-                    raise UserError(f"{archive} holds {info.filename!r}, outside it: do not use it")
+                    raise UserError(
+                        f"{archive} would write {info.filename!r} outside the folder: do not use it"
+                    )
                 target.parent.mkdir(parents=True, exist_ok=True)
                 with source.open(info) as packed, target.open("wb") as file:
                     shutil.copyfileobj(packed, file)
     except (zipfile.BadZipFile, zlib.error, EOFError) as error:
-        raise UserError(f"{archive} is damaged ({error}): remove it and fetch it again") from error
+        raise UserError(
+            f"{archive} is damaged ({error}): remove it and download it again"
+        ) from error
 
 
 def _check_contents(folder: Path, data: PublishedData, remedy: str) -> None:
@@ -113,8 +120,8 @@ def _check_contents(folder: Path, data: PublishedData, remedy: str) -> None:
     found, expected = (buffer.n_episodes, buffer.n_steps), (data.n_episodes, data.n_steps)
     if found != expected:
         raise UserError(
-            f"{folder.name} holds {found[0]} episodes of {found[1]} steps in all, "
-            f"not {expected[0]} of {expected[1]}: {remedy}"
+            f"{folder.name} holds {found[0]} episodes with {found[1]} steps in total, "
+            f"not {expected[0]} with {expected[1]}: {remedy}"
         )
 
 
@@ -128,14 +135,14 @@ def _sha256(text: str) -> str:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("name", choices=sorted(DATA), help="data set to fetch")
+    parser.add_argument("name", choices=sorted(DATA), help="data set to download")
     parser.add_argument("--output", type=Path, default=Path("data"), help="default: %(default)s")
-    parser.add_argument("--url", help="mirror to fetch the archive from")
+    parser.add_argument("--url", help="mirror of the archive")
     parser.add_argument(
         "--sha256",
         type=_sha256,
         metavar="HEX",
-        help="refuse an archive with another sum than this, printed by an earlier download",
+        help="refuse an archive with another sha256; an earlier download printed it",
     )
     options = parser.parse_args(arguments)
     data = DATA[options.name]
@@ -143,8 +150,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         folder = options.output / data.folder
         if folder.exists():
             raise UserError(
-                f"{folder} is there already but --sha256 compares its archive: remove the folder "
-                "to fetch it again, or leave out --sha256"
+                f"{folder} exists already, but --sha256 checks its archive: remove the folder to "
+                "download the archive again, or omit --sha256"
             )
         data = replace(data, sha256=options.sha256)
     try:

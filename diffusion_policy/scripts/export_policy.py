@@ -1,9 +1,9 @@
-"""Turn a checkpoint into a small folder to share: config.yaml and model.safetensors.
+"""Export the policy of a checkpoint as a folder of config.yaml and model.safetensors.
 
     python -m diffusion_policy.scripts.export_policy --checkpoint RUN/checkpoints/latest.ckpt \\
         --output data/pretrained/NAME
 
-eval.py takes the folder as it takes the checkpoint, and the policy's actions are the same.
+eval.py accepts the folder in place of the checkpoint, and the policy's actions are the same.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from diffusion_policy.util.errors import UserError, reports_user_errors
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description="Write the policy of a checkpoint, with its averaged weights where the run "
-        "kept them, as a folder of two files that run no code: config.yaml and model.safetensors."
+        description="Write the policy of a checkpoint as a folder of two files that run no code: "
+        "config.yaml and model.safetensors. The weights are the averaged ones if the run kept them."
     )
     parser.add_argument("--checkpoint", type=Path, required=True, help="file written by train.py")
     parser.add_argument("--output", type=Path, required=True, help="the folder to write")
@@ -27,14 +27,14 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         "overrides",
         nargs="*",
         metavar="key=value",
-        help="settings to change, as eval.py takes them: policy.return_every_n=2",
+        help="settings to change, as for eval.py: policy.return_every_n=2",
     )
     parser.add_argument(
         "--trust-checkpoint",
         dest="trust",
         action="store_true",
-        help="with policy.*=...: also build a policy from outside diffusion_policy to try them on, "
-        "which lets the checkpoint run any code with your rights",
+        help="with policy.*=...: also build a policy of another package to check the settings. "
+        "The checkpoint can then run any code with your rights",
     )
     return parser.parse_intermixed_args(arguments)
 
@@ -49,11 +49,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from diffusion_policy.checkpoint.saved_policy import SavedPolicy
 
     if options.output.exists() and not options.overwrite:
-        raise UserError(f"{options.output} exists; choose another --output, or --overwrite it")
+        raise UserError(
+            f"{options.output} exists; choose another --output, or replace it with --overwrite"
+        )
     saved = SavedPolicy.read(options.checkpoint)
     change_settings(saved.cfg, options.overrides)
     if any(setting.lstrip("+").startswith("policy.") for setting in options.overrides):
-        saved.build(trust=options.trust)  # what does not fit is refused here, not at every reader
+        saved.build(trust=options.trust)  # refuse here, not at every reader
     save_policy_folder(options.output, OmegaConf.to_yaml(saved.cfg), saved.weights)
     megabytes = (options.output / WEIGHTS_FILE).stat().st_size / 1e6
     print(

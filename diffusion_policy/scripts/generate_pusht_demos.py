@@ -1,4 +1,4 @@
-"""Record PushT demonstrations by the scripted expert into a zarr zip.
+"""Record PushT demonstrations of the scripted expert in a zarr zip.
 
     python -m diffusion_policy.scripts.generate_pusht_demos --episodes 200 --seed 0 --workers 2
 
@@ -33,19 +33,19 @@ from diffusion_policy.util.atomic_file import replacing
 from diffusion_policy.util.errors import UserError, reports_user_errors
 
 GENERATOR_VERSION = 1
-"""Raise this whenever the same arguments give other data than before."""
+"""Increase this whenever the same arguments give different data."""
 MAX_STEPS = 300
 DEFAULT_OUTPUT = Path("data/demonstrations/pusht_scripted.zarr.zip")
 
-# The expert's actions are disturbed before they are executed, and recorded undisturbed (Laskey
-# et al. 2017, "DART"): the demonstrations then show how to come back from small errors. The
-# disturbance is smooth (an autoregression) and its strength, in units, is drawn per episode.
+# The recording holds the expert's action; the simulation executes a disturbed copy of it (Laskey
+# et al. 2017, "DART"). Demonstrations then show how to recover from small errors. The disturbance
+# is smooth (an autoregression), and each episode draws its strength in world units.
 DISTURBANCE_MEMORY = 0.7
 STRONGEST_DISTURBANCE = 8.0
-# This share of the episodes starts with the block near the goal, where precision decides.
+# This share of the episodes starts with the block near the goal, where precision matters.
 NEAR_GOAL_SHARE = 0.25
 NEAR_GOAL_DISTANCE, NEAR_GOAL_ANGLE = 40.0, 0.6
-# Start states come from the benchmark's distribution, under seeds that no evaluation uses.
+# Start states come from the benchmark's distribution, with seeds that no evaluation uses.
 FIRST_START_SEED = 1_000_000_000
 
 
@@ -55,9 +55,9 @@ class Demonstration:
 
     Attributes:
         initial_state: (5,) float64 argument of ``set_state``.
-        state: (N, 5) float32 before each action.
-        action: (N, 2) float32 the expert's action: what a policy should imitate.
-        executed_action: (N, 2) float32 the action after disturbance: what made the next state.
+        state: (N, 5) float32 state before each action.
+        action: (N, 2) float32 action of the expert, the target of imitation.
+        executed_action: (N, 2) float32 action after disturbance, which led to the next state.
     """
 
     initial_state: np.ndarray
@@ -67,7 +67,7 @@ class Demonstration:
 
 
 def record(seed: int, index: int) -> Demonstration | None:
-    """Attempt number ``index`` of ``seed``; None if the expert does not succeed in time."""
+    """Record attempt ``index`` of ``seed``; return None if the expert does not succeed in time."""
     random = np.random.default_rng([seed, index])
     start = _draw_start(random)
     strength = random.uniform(0, STRONGEST_DISTURBANCE)
@@ -104,17 +104,17 @@ def _draw_start(random: np.random.Generator) -> np.ndarray:
 
 
 def check_replay(demonstration: Demonstration) -> None:
-    """Replay the executed actions; raise RuntimeError unless every state comes out the same."""
+    """Replay the executed actions; raise RuntimeError unless they reproduce every state."""
     simulation = PushTSimulation()
     simulation.set_state(demonstration.initial_state)
     for step, (state, target) in enumerate(
         zip(demonstration.state, demonstration.executed_action, strict=True)
     ):
         if not np.array_equal(simulation.get_state().astype(np.float32), state):
-            raise RuntimeError(f"replay leaves the recorded states at step {step}")
+            raise RuntimeError(f"the replay differs from the recorded state at step {step}")
         simulation.step(target)
     if not simulation.coverage() > SUCCESS_COVERAGE:
-        raise RuntimeError("replay does not end in success")
+        raise RuntimeError("the replay does not end in success")
 
 
 def _attempt(job: tuple[int, int]) -> Demonstration | None:
@@ -125,7 +125,7 @@ def _attempt(job: tuple[int, int]) -> Demonstration | None:
 
 
 def generate(episodes: int, seed: int, workers: int = 1) -> Iterator[Demonstration]:
-    """Yield the first ``episodes`` successful attempts of ``seed``, in order of attempt."""
+    """Yield the first ``episodes`` successful attempts of ``seed``, in order."""
     with multiprocessing.get_context("spawn").Pool(workers) as pool:
         found, tried = 0, 0
         while found < episodes:
@@ -138,7 +138,7 @@ def generate(episodes: int, seed: int, workers: int = 1) -> Iterator[Demonstrati
 
 
 def save(demonstrations: list[Demonstration], seed: int, path: Path) -> None:
-    """Write a zarr zip (format 2) to ``path``, whole or not at all."""
+    """Write a zarr zip (format 2) to ``path`` atomically."""
     lengths = [len(demonstration.state) for demonstration in demonstrations]
     arrays = {
         f"data/{key}": np.concatenate([getattr(d, key) for d in demonstrations])
@@ -158,23 +158,23 @@ def save(demonstrations: list[Demonstration], seed: int, path: Path) -> None:
             group.create_array(key, data=values, chunks=values.shape)
         with zipfile.ZipFile(archive, "w") as bundle:
             for file in sorted(entry for entry in Path(folder).rglob("*") if entry.is_file()):
-                # A ZipInfo made by name has a constant date, which keeps the bytes the same.
+                # A ZipInfo from a name alone has a constant date, so the bytes do not change.
                 name = zipfile.ZipInfo(file.relative_to(folder).as_posix())
                 bundle.writestr(name, file.read_bytes())
 
 
 @reports_user_errors
 def main() -> None:
-    """Parse the command line, record, check, save, and say what was written."""
+    """Parse the command line, record, check and save, and print a summary."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--episodes", type=int, default=200, help="successful episodes to keep")
+    parser.add_argument("--episodes", type=int, default=200, help="number of successful episodes")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=1, help="processes")
     parser.add_argument("--output", type=Path, default=DEFAULT_OUTPUT)
     args = parser.parse_args()
     for name, least in (("episodes", 1), ("seed", 0), ("workers", 1)):
         if getattr(args, name) < least:
-            raise UserError(f"--{name} is {getattr(args, name)}; give at least {least}")
+            raise UserError(f"--{name} is {getattr(args, name)}; use at least {least}")
     if args.output.exists():
         raise UserError(f"--output {args.output} exists; remove it or choose another path")
     recording = generate(args.episodes, args.seed, args.workers)

@@ -1,9 +1,9 @@
-"""Pretrain the keypoint CNN on images of random PushT scenes, in place of ImageNet.
+"""Pretrain the keypoint CNN on images of random PushT scenes instead of ImageNet.
 
     python -m diffusion_policy.scripts.pretrain_keypoint_cnn --output data/keypoint_cnn.safetensors
 
-It learns to locate the agent and the keypoints, and needs neither demonstrations nor actions.
-A policy loads the weights by policy.backbone_weights.
+The network learns to locate the agent and the keypoints. It needs no demonstrations and no actions.
+A policy loads the weights through policy.backbone_weights.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _LEARNING_RATE = 2e-3
 
 
 def draw_scenes(n: int, random: np.random.Generator) -> tuple[Tensor, Tensor]:
-    """Images of ``n`` scenes, and the places of agent and block in them.
+    """Draw ``n`` random scenes; return their images and the positions of agent and block.
 
     Returns:
         (n, 3, 96, 96) uint8, and (n, 20) float32: x, y of 9 keypoints and the agent in world
@@ -54,7 +54,7 @@ def draw_scenes(n: int, random: np.random.Generator) -> tuple[Tensor, Tensor]:
 
 
 class Locator(nn.Module):
-    """The backbone and a linear layer: (N, 3, H, W) uint8 -> (N, K) places in world units."""
+    """A backbone with a linear layer: (N, 3, H, W) uint8 -> (N, K) coordinates in world units."""
 
     def __init__(self, backbone: KeypointCNN, n_numbers: int) -> None:
         super().__init__()
@@ -90,13 +90,13 @@ def train(locator: Locator, images: Tensor, places: Tensor, steps: int, batch_si
 
 @torch.no_grad()
 def locate(locator: Locator, images: Tensor) -> Tensor:
-    """(n, K) places on the CPU, in world units."""
+    """Return the coordinates (n, K) that the network finds, on the CPU in world units."""
     device = next(locator.parameters()).device
     return torch.cat([locator(part.to(device)).cpu() for part in images.split(256)])
 
 
 def draw_sheet(images: Tensor, places: Tensor, found: Tensor, path: Path) -> None:
-    """A PNG of images with a ring at each true place and a cross at each found one."""
+    """Save a PNG of images with a ring at each true position and a cross at each found one."""
     figure, axes = plt.subplots(2, 6, figsize=(15, 5), layout="constrained")
     to_pixels = images.shape[-1] / WORLD_SIZE
     for axis, shown, *points in zip(axes.flat, images, places, found, strict=False):
@@ -117,14 +117,14 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         "--output",
         type=Path,
         required=True,
-        help=f"{WEIGHTS_SUFFIX} file to write; an image (.png) of what it finds goes beside it",
+        help=f"{WEIGHTS_SUFFIX} file to write; a .png of found positions is written next to it",
     )
     parser.add_argument("--scenes", type=int, default=40_000)
     parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--batch-size", type=int, default=192)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, ...")
-    parser.add_argument("--overwrite", action="store_true", help="replace the files")
+    parser.add_argument("--overwrite", action="store_true", help="replace existing files")
     return parser.parse_args(arguments)
 
 
@@ -138,14 +138,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.seed < 0:
         raise UserError(f"--seed is {options.seed}; use 0 or more")
     if options.output.suffix != WEIGHTS_SUFFIX:
-        raise UserError(
-            f"--output is {options.output}; give it a name that ends with {WEIGHTS_SUFFIX}"
-        )
+        raise UserError(f"--output is {options.output}; use a name that ends with {WEIGHTS_SUFFIX}")
     sheet = options.output.with_suffix(".png")
     for path in (options.output, sheet):
         if path.is_dir() or (path.exists() and not options.overwrite):
-            raise UserError(f"{path} exists; choose another --output, or --overwrite a file")
-    with writing(options.output):  # fails now, not after minutes of work
+            raise UserError(
+                f"{path} exists; choose another --output, or replace files with --overwrite"
+            )
+    with writing(options.output):  # fail now, not after minutes of work
         options.output.parent.mkdir(parents=True, exist_ok=True)
     device = resolve_device(options.device)
     torch.manual_seed(options.seed)
@@ -158,14 +158,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     images, places = held_out
     found = locate(locator.eval(), images)
     error = (found - places).abs().mean(-1)
-    told = (
-        f"{error.mean():.2f} of {WORLD_SIZE} units a coordinate, "
+    summary = (
+        f"{error.mean():.2f} of {WORLD_SIZE} units per coordinate, "
         f"below {error.quantile(0.95):.2f} in 95 % of the scenes"
     )
     used = {name: str(getattr(options, name)) for name in ("scenes", "steps", "batch_size", "seed")}
-    save_backbone(locator.backbone, options.output, {**used, "error on new scenes": told})
+    save_backbone(locator.backbone, options.output, {**used, "error on new scenes": summary})
     draw_sheet(images, places, found, sheet)
-    print(f"wrote {options.output}; error on {_N_HELD_OUT} new scenes {told}; look at {sheet}")
+    print(f"wrote {options.output}; error on {_N_HELD_OUT} new scenes: {summary}; see {sheet}")
 
 
 if __name__ == "__main__":

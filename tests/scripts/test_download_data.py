@@ -171,7 +171,7 @@ def test_damaged_or_other_data_does_not_get_the_name(tmp_path, archive):
     for content, message in [
         (bytes(flipped), "is damaged"),
         (archive[:-100], "is damaged"),
-        ((tmp_path / "other.zip").read_bytes(), "holds 1 episodes of 3 steps in all, not 206"),
+        ((tmp_path / "other.zip").read_bytes(), "holds 1 episodes with 3 steps in total, not 206"),
     ]:
         (tmp_path / "pusht.zip").write_bytes(content)
         with pytest.raises(UserError, match=message):
@@ -191,7 +191,7 @@ def test_the_sum_printed_once_is_compared_later(tmp_path, server, capsys):
     assert (tmp_path / "same" / PUSHT.folder).exists()
     assert f"has sha256 {known}, not 000" in run("other", "--sha256", "0" * 64)
     assert not (tmp_path / "other" / "pusht").exists()
-    assert "is there already" in run("first", "--sha256", known)
+    assert "exists already" in run("first", "--sha256", known)
     assert "'abc' is not 64 hexadecimal digits" in run("other", "--sha256", "abc")
 
 
@@ -200,6 +200,6 @@ def test_paths_that_leave_the_folder_are_refused(tmp_path, archive):
     path.write_bytes(archive)
     with zipfile.ZipFile(path, "a") as source:
         source.writestr(f"{PUSHT.folder}/../../../evil", "x")
-    with pytest.raises(UserError, match="outside it"):
+    with pytest.raises(UserError, match="outside the folder"):
         download_data.fetch(PUSHT, tmp_path)
     assert not list(tmp_path.rglob("evil"))

@@ -107,7 +107,9 @@ def test_replaces_a_policy_on_request_and_keeps_its_readme(workspace, tmp_path, 
     (folder / WEIGHTS_FILE).write_bytes(b"torn")
     with pytest.raises(SystemExit):
         export(checkpoint, folder)
-    assert "exists; choose another --output, or --overwrite it" in capsys.readouterr().err
+    assert (
+        "exists; choose another --output, or replace it with --overwrite" in capsys.readouterr().err
+    )
     with pytest.raises(SystemExit):
         load_or_exit(folder)
     assert "model.safetensors is damaged" in capsys.readouterr().err

@@ -1,7 +1,7 @@
-"""Random numbers of a training batch, the same however processes divide the batch.
+"""Random numbers of a training batch that do not depend on the number of processes.
 
-Inside :func:`batch_randomness` each process draws for the whole batch, from a generator that starts
-alike in all of them, and keeps its own rows. Outside, the functions are those of torch.
+Inside :func:`batch_randomness` every process draws for the whole batch from a generator with the
+same seed, and keeps its own rows. Outside, the functions draw as torch does.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ class _Source:
         per_row, rest = divmod(shape[0], self.stop - self.start)
         if rest or not per_row:
             raise ValueError(
-                f"a draw of shape {tuple(shape)} is none for the {self.stop - self.start} rows of "
-                "this process; its first dimension is rows, or rows x times"
+                f"cannot draw shape {tuple(shape)} for the {self.stop - self.start} rows of this "
+                "process; make the first dimension rows, or rows x times"
             )
         whole = function((self.total * per_row, *shape[1:]), generator=generator, device=device)
         return whole[self.start * per_row : self.stop * per_row]
@@ -48,10 +48,10 @@ _source: _Source | None = None
 
 @contextmanager
 def batch_randomness(start: int, stop: int, total: int, seed: int) -> Iterator[None]:
-    """In the block: draws belong to rows ``start`` to ``stop`` of a batch of ``total`` rows.
+    """Make draws in the block belong to rows ``start`` to ``stop`` of a batch of ``total`` rows.
 
     Args:
-        seed: of the batch, from 0 to 2**64 - 1.
+        seed: seed of the batch, from 0 to 2**64 - 1.
     """
     global _source
     before, _source = _source, _Source(start, stop, total, seed)
@@ -62,17 +62,17 @@ def batch_randomness(start: int, stop: int, total: int, seed: int) -> Iterator[N
 
 
 def randn(shape: Sequence[int], device: torch.device | str = "cpu") -> Tensor:
-    """Standard normal numbers; the first dimension is rows, or rows x times, or there is none."""
+    """Draw standard normal numbers; the first dimension, if any, is rows or rows x times."""
     return _draw(torch.randn, shape, device)
 
 
 def rand(shape: Sequence[int], device: torch.device | str = "cpu") -> Tensor:
-    """Uniform numbers in [0, 1); shape as in :func:`randn`."""
+    """Draw uniform numbers in [0, 1); shape as in :func:`randn`."""
     return _draw(torch.rand, shape, device)
 
 
 def randint(high: int, shape: Sequence[int], device: torch.device | str = "cpu") -> Tensor:
-    """Uniform int64 numbers in [0, high); shape as in :func:`randn`."""
+    """Draw uniform int64 numbers in [0, high); shape as in :func:`randn`."""
 
     def function(size: Sequence[int], **options: object) -> Tensor:
         return torch.randint(high, size, **options)

@@ -1,4 +1,4 @@
-"""Using a network: in the middle of training without a trace on it, and compiled after it."""
+"""Use a network for inference: during training without side effects, or compiled after it."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from diffusion_policy.util.seeding import torch_generators
 
 @contextmanager
 def undisturbed(module: nn.Module, device: torch.device, seed: int) -> Iterator[None]:
-    """In the block: evaluation mode, no gradients, random numbers of ``device`` from ``seed``.
+    """Run the block in evaluation mode, without gradients, with random numbers from ``seed``.
 
-    Afterwards every submodule is in the mode it was in (a frozen part may have been in
-    evaluation mode already), and torch's random numbers go on as if nothing had happened.
+    Afterwards every submodule has its former mode (a frozen part may have been in evaluation mode
+    before), and torch's generators on ``device`` and the CPU have their former state.
     """
     modes = {part: part.training for part in module.modules()}
     generators = torch_generators(device)
@@ -26,7 +26,7 @@ def undisturbed(module: nn.Module, device: torch.device, seed: int) -> Iterator[
         module.eval()
         for generator in generators:
             generator.manual_seed(seed)
-        # Not inference_mode: what a network caches in here must remain usable in training.
+        # Not inference_mode: tensors that a network caches here must remain usable in training.
         with torch.no_grad():
             yield
     finally:
@@ -37,10 +37,10 @@ def undisturbed(module: nn.Module, device: torch.device, seed: int) -> Iterator[
 
 
 def compiled(function: Callable[..., Any], device: torch.device) -> Callable[..., Any]:
-    """``function`` by torch.compile, for inference with one size of batch and final weights.
+    """Compile ``function`` for inference with one batch size and final weights.
 
-    On the CPU the weights become constants of the compiled code, laid out for it, and the code is
-    C++ throughout; on a GPU it would run as one CUDA graph, which was not tried.
+    On the CPU the weights become constants of the compiled code, in its memory layout, and the
+    wrapper is C++, too. On a GPU the code would run as one CUDA graph; this was not tried.
     """
     if device.type == "cpu":
         options = {"freezing": True, "cpp_wrapper": True}
