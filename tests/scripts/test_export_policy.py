@@ -68,7 +68,7 @@ def test_settings_become_part_of_the_policy(workspace, tmp_path, capsys):
     before, after = "policy.return_every_n=2", "+policy.stall_tolerance=0.5"
     export_policy.main([before, f"--checkpoint={checkpoint}", f"--output={folder}", after])
     policy, cfg = load_policy(folder)
-    assert (policy.return_every_n, policy.stall_tolerance) == (2, 0.5)
+    assert (policy.follower.return_every_n, policy.stall_tolerance) == (2, 0.5)
     assert cfg.policy.return_every_n == 2
     for setting, reason in {
         "policy.return_every=2": "names no setting of the checkpoint",
