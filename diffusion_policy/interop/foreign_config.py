@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
+from diffusion_policy.util.config import shown
 from diffusion_policy.util.errors import UserError
 
 _REQUIRED = object()
@@ -24,7 +25,7 @@ class ForeignSection:
     def __init__(self, name: str, entries: Any) -> None:
         if not isinstance(entries, Mapping):
             raise UserError(
-                f"the checkpoint's {name} is {_shown(entries)} and not a section, so it comes from "
+                f"the checkpoint's {name} is {shown(entries)} and not a section, so it comes from "
                 "another program; import checkpoints of Diffusion Policy"
             )
         self.name = name
@@ -46,7 +47,7 @@ class ForeignSection:
         """The entry, which must be one of ``choices``."""
         value = self.entries.pop(key, default)
         if value not in choices:
-            known = ", ".join(_shown(choice) for choice in choices)
+            known = ", ".join(shown(choice) for choice in choices)
             self.refuse(key, value, f"only {known} can be imported")
         return value
 
@@ -73,9 +74,4 @@ class ForeignSection:
 
     def refuse(self, key: str, value: Any, remedy: str) -> NoReturn:
         """Raise the UserError about an entry."""
-        raise UserError(f"the checkpoint's {self.name}.{key} is {_shown(value)}; {remedy}")
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."
+        raise UserError(f"the checkpoint's {self.name}.{key} is {shown(value)}; {remedy}")

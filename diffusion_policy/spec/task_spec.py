@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
+from diffusion_policy.util.config import shown
 from diffusion_policy.util.errors import UserError
 
 MODALITIES = {
@@ -228,13 +229,13 @@ def _check_keys(
 def _shape(name: str, kind: str, sizes: Any) -> tuple[int, ...]:
     if kind == "text":
         if sizes is not None and (not _is_list(sizes) or len(sizes)):
-            raise UserError(f"{name}.shape is {_shown(sizes)}; leave it out, a text has no shape")
+            raise UserError(f"{name}.shape is {shown(sizes)}; leave it out, a text has no shape")
         return ()
     if sizes is None:
         raise UserError(f"{name} has no shape; give the shape of one time step")
     if not _is_list(sizes) or not all(isinstance(size, int) and size >= 1 for size in sizes):
         raise UserError(
-            f"{name}.shape is {_shown(sizes)}; use a list of whole numbers from 1, as in [2]"
+            f"{name}.shape is {shown(sizes)}; use a list of whole numbers from 1, as in [2]"
         )
     if kind == "rgb" and (len(sizes) != 3 or sizes[0] != 3):
         raise UserError(f"{name}.shape is {list(sizes)}; an rgb key needs [3, H, W]")
@@ -253,7 +254,7 @@ def _parts(name: str, shape: tuple[int, ...], entry: Mapping[str, Any]) -> tuple
         return ()
     entries = entry["parts"]
     if not _is_list(entries) or not all(isinstance(one, Mapping) for one in entries):
-        raise UserError(f"{name}.parts is {_shown(entries)}; use a list of {{name, size}}")
+        raise UserError(f"{name}.parts is {shown(entries)}; use a list of {{name, size}}")
     parts = tuple(_part(f"{name}.parts[{i}]", one) for i, one in enumerate(entries))
     names = [part.name for part in parts]
     if len(set(names)) < len(names):
@@ -301,7 +302,7 @@ def _limits(name: str, limits: Any, size: int) -> Limits | None:
                 "one per number"
             )
     if not all(_is_pair(pair) for pair in pairs):
-        raise UserError(f"{name}.limits are {_shown(limits)}; use [low, high], two numbers")
+        raise UserError(f"{name}.limits are {shown(limits)}; use [low, high], two numbers")
     checked = tuple((float(low), float(high)) for low, high in pairs)
     return checked[0] if pairs[0] is limits else checked
 
@@ -337,8 +338,3 @@ def _tuples(limits: Any) -> Limits | None:
 
 def _is_list(value: Any) -> bool:
     return isinstance(value, Sequence) and not isinstance(value, str)
-
-
-def _shown(value: Any) -> str:
-    plain = [list(one) if _is_list(one) else one for one in value] if _is_list(value) else value
-    return repr(plain)

@@ -24,6 +24,12 @@ def config_leaves(cfg: DictConfig) -> dict[str, Any]:
     return walk(OmegaConf.to_container(OmegaConf.create(OmegaConf.to_yaml(cfg, resolve=True))), "")
 
 
+def shown(value: Any) -> str:
+    """Return a value as messages quote it: in plain lists and dicts, cut to 80 characters."""
+    text = repr(plain(value))
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
 def plain(value: Any) -> Any:
     """Copy a config into dicts, lists and scalars; Hydra passes its own container classes."""
     if isinstance(value, Mapping):
