@@ -14,6 +14,7 @@ from diffusion_policy.dataset.stores.replay_buffer import ReplayBuffer
 from diffusion_policy.spec.task_spec import TaskSpec
 from diffusion_policy.workspace.train_workspace import TrainWorkspace
 from tests.configs import compose_config, tiny_overrides, tiny_policy
+from tests.states import assert_equal_states
 
 PAGE = Path(__file__).parents[2] / "docs" / "data.md"
 
@@ -65,5 +66,4 @@ def test_the_mixture_of_the_example_trains(tmp_path, name):
     resumed = TrainWorkspace(cfg, tmp_path / "run")
     resumed.load_checkpoint(workspace.get_checkpoint_path())
     assert resumed.model.normalizer.embodiment_names == ("large_arm", "small_arm")
-    state = workspace.model.state_dict()
-    assert all(value.equal(state[key]) for key, value in resumed.model.state_dict().items())
+    assert_equal_states(dict(workspace.model.state_dict()), dict(resumed.model.state_dict()))

@@ -16,12 +16,8 @@ from omegaconf import OmegaConf
 from diffusion_policy.util.json_logger import read_log
 from tests.configs import TINY_DOT, tiny_overrides
 from tests.demos import make_demos
-from tests.workspace.test_train_workspace import (
-    assert_equal_states,
-    comparable_log,
-    final_state,
-    train,
-)
+from tests.states import assert_equal_states, comparable_log, final_state
+from tests.workspace.test_train_workspace import train
 
 pytestmark = pytest.mark.slow
 

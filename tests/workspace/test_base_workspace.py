@@ -3,7 +3,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import torch
 from omegaconf import OmegaConf
 
 from diffusion_policy.util.errors import UserError
@@ -11,6 +10,7 @@ from diffusion_policy.workspace.changed_settings import Change, changed_settings
 from diffusion_policy.workspace.train_workspace import TrainWorkspace
 from tests.configs import compose_config, tiny_overrides
 from tests.demos import make_demos
+from tests.states import assert_equal_states
 
 RECORDS = Path(__file__).parents[2] / "docs/results"
 
@@ -51,7 +51,7 @@ def test_other_settings_do_not_go_on_with_a_run(workspace, key, value, told):
     with pytest.raises(UserError, match=r"choose another output directory") as caught:
         other.load_checkpoint()
     assert told in str(caught.value)
-    assert all(torch.equal(before[k], v) for k, v in other.model.state_dict().items())
+    assert_equal_states(before, dict(other.model.state_dict()))
 
 
 @pytest.mark.parametrize(
@@ -103,8 +103,7 @@ def test_a_checkpoint_brings_its_workspace_along(workspace, tmp_path):
     restored = TrainWorkspace.create_from_checkpoint(workspace.get_checkpoint_path())
     assert restored.output_dir == workspace.output_dir
     assert restored.global_step == 1
-    left, right = (w.model.state_dict() for w in (workspace, restored))
-    assert all(torch.equal(left[key], right[key]) for key in left)
+    assert_equal_states(dict(workspace.model.state_dict()), dict(restored.model.state_dict()))
     moved = TrainWorkspace.create_from_checkpoint(
         workspace.get_checkpoint_path(), output_dir=tmp_path
     )

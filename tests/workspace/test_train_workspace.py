@@ -13,7 +13,6 @@ import torch
 from hydra.errors import InstantiationException
 from omegaconf import OmegaConf
 
-from diffusion_policy.checkpoint.checkpoint_file import load_checkpoint
 from diffusion_policy.checkpoint.saved_policy import load_policy
 from diffusion_policy.util.errors import UserError, user_message
 from diffusion_policy.util.json_logger import read_log
@@ -21,6 +20,7 @@ from diffusion_policy.util.output_dir import OutputLock
 from diffusion_policy.workspace.train_workspace import TrainWorkspace
 from tests.configs import NO_WEIGHTS, compose_config, tiny_overrides, tiny_policy
 from tests.demos import make_demos
+from tests.states import assert_equal_states, comparable_log, final_state
 
 ROOT = Path(__file__).parents[2]
 SMALL_BATCHES = [
@@ -44,34 +44,6 @@ def train(output_dir: Path, overrides: list[str], name: str = "train_dot_pusht")
     workspace = TrainWorkspace(compose_config(name, *overrides), output_dir)
     workspace.run()
     return workspace
-
-
-def assert_equal_states(left: object, right: object, path: str = "state") -> None:
-    """Bit for bit, through nested dicts and lists."""
-    if isinstance(left, torch.Tensor):
-        assert torch.equal(left, right), path
-    elif isinstance(left, dict):
-        assert left.keys() == right.keys(), path
-        for key in left:
-            assert_equal_states(left[key], right[key], f"{path}.{key}")
-    elif isinstance(left, list | tuple):
-        assert len(left) == len(right), path
-        for i, (a, b) in enumerate(zip(left, right, strict=True)):
-            assert_equal_states(a, b, f"{path}[{i}]")
-    else:
-        assert left == right, path
-
-
-def final_state(output_dir: Path) -> dict:
-    return load_checkpoint(output_dir / "checkpoints" / "latest.ckpt")["state"]
-
-
-def comparable_log(output_dir: Path) -> list[dict]:
-    """The log without paths, which hold the output directory."""
-    return [
-        {key: value for key, value in record.items() if not isinstance(value, str)}
-        for record in read_log(output_dir / "logs.json.txt")
-    ]
 
 
 def test_run_leaves_what_it_promises(tmp_path, overrides, capsys):
