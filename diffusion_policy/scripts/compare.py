@@ -27,20 +27,20 @@ def parse_arguments() -> argparse.Namespace:
         type=Path,
         nargs="+",
         metavar="DIR",
-        help="a run, a sweep, or a folder that holds several",
+        help="a run, a sweep, or a folder that holds several sweeps",
     )
     parser.add_argument(
         "--output",
         type=Path,
         default=Path("compare.html"),
-        help="the page; an earlier one is replaced (default: %(default)s)",
+        help="the page; an earlier page is replaced (default: %(default)s)",
     )
     parser.add_argument(
         "--videos",
         type=int,
         default=2,
         metavar="N",
-        help="videos of each run in the page at most (default: %(default)s)",
+        help="show at most N videos of each run (default: %(default)s)",
     )
     return parser.parse_args()
 

@@ -1,9 +1,8 @@
-"""Write RESULTS.md, the table of all recorded runs, and the page of each, anew.
+"""Write RESULTS.md, the table of all recorded runs, and the page of each run again.
 
     python -m diffusion_policy.scripts.results_table
 
-is to be run in the root of the repository, after record_result has written to docs/results, or
-someone to a notes.md there.
+Run it in the root of the repository after record_result, or after a change to a notes.md.
 """
 
 from __future__ import annotations

@@ -61,6 +61,7 @@ def plot_curves(log_path: Path, picture: Path) -> None:
     score_axes.legend(loc="best", fontsize="small", framealpha=0.5)
     lr_axes.plot(*series("lr"), color="tab:gray")
     lr_axes.set(title="learning rate", xlabel="optimiser step")
+    lr_axes.locator_params(axis="x", nbins=4)  # more labels would touch in this narrow panel
     for axes in (loss_axes, score_axes, lr_axes):
         axes.grid(alpha=0.3)
     with writing(picture):
