@@ -52,7 +52,8 @@ class Row:
 
     Attributes:
         kind: ``mean``, ``member`` (of a group with a mean) or ``alone``.
-        scores: pairs of value and 95 % interval: success rate, mean max reward, best reward.
+        scores: pairs of value and 95 % interval: success rate, mean max reward, best reward, least
+            validation loss.
     """
 
     kind: str
@@ -117,9 +118,15 @@ def _best(run: Run) -> float:
     return float(run.log.curve(SCORE)[:, 1].max(initial=-math.inf)) if _rollout(run) else math.nan
 
 
+def _least_loss(run: Run) -> float:
+    """The least validation loss; NaN without one."""
+    losses = run.log.curve(VALIDATION)[:, 1]
+    return float(losses.min()) if len(losses) else math.nan
+
+
 def _merit(run: Run) -> tuple[float, ...]:
-    """Sorts by success rate, then reward; runs without a rollout come last."""
-    scores = (_last(run, SUCCESS), _last(run, SCORE))
+    """Sorts by success rate, then reward, then validation loss; what is missing comes last."""
+    scores = (_last(run, SUCCESS), _last(run, SCORE), -_least_loss(run))
     return tuple(-math.inf if math.isnan(score) else score for score in scores)
 
 
@@ -146,6 +153,7 @@ def _rows(group: Group) -> Iterator[Row]:
                 (_percent(_last(run, SUCCESS)), _interval(run)),
                 (_reward(_last(run, SCORE)), ""),
                 (_reward(_best(run)), ""),
+                (_loss(_least_loss(run)), ""),
             ],
         )
 
@@ -169,6 +177,7 @@ def _mean_row(group: Group) -> Row:
             mean(lambda run: _last(run, SUCCESS), _percent),
             mean(lambda run: _last(run, SCORE), _reward),
             mean(_best, _reward),
+            mean(_least_loss, _loss),
         ],
     )
 
@@ -179,6 +188,10 @@ def _percent(rate: float) -> str:
 
 def _reward(reward: float) -> str:
     return "" if math.isnan(reward) else f"{reward:.3f}"
+
+
+def _loss(loss: float) -> str:
+    return "" if math.isnan(loss) else f"{loss:.4g}"
 
 
 def _interval(run: Run) -> str:

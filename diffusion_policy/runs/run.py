@@ -64,11 +64,17 @@ class Run:
         self.state = State.RUNNING if held else self._state_at_rest()
 
     def _state_at_rest(self) -> State:
-        last, n_epochs = self.log.last, self.settings.get("training.num_epochs")
-        if last is None or n_epochs is None or last.get("epoch") != n_epochs - 1:
-            return State.STOPPED
-        # The last thing that a run logs is a rollout. Only scores have a slash in their names.
-        return State.FINISHED if any("/" in key for key in last) else State.STOPPED
+        last = self.log.last or {}
+        max_steps = self.settings.get("training.max_steps")
+        if max_steps is None:
+            n_epochs = self.settings.get("training.num_epochs")
+            in_last_epoch = n_epochs is not None and last.get("epoch") == n_epochs - 1
+        else:
+            in_last_epoch = self.n_steps >= max_steps
+        # The record of a finished epoch holds scores (only their names have a slash) or, without a
+        # simulator, this error; the last epoch always does.
+        epoch_ended = any("/" in key or key == "train_action_mse_error" for key in last)
+        return State.FINISHED if in_last_epoch and epoch_ended else State.STOPPED
 
     @property
     def seed(self) -> Any:

@@ -76,9 +76,10 @@ def require_scores(runs: Sequence[Run], keys: Sequence[str]) -> None:
         if not counted(runs, key):
             logged = {key for run in runs for record in read_log(run.log.path) for key in record}
             scores = sorted(key for key in logged if "/" in key and "/sim_" not in key)
-            remedy = f"choose with -k from {', '.join(scores)}"
-            if not scores:
-                remedy = "they have no rollout yet: --watch them, or come back later"
+            choices = ", ".join([*scores, *(logged & {"val_loss"})])
+            remedy = f"choose with -k from {choices}"
+            if not choices:
+                remedy = "they have no evaluation yet: --watch them, or come back later"
             raise UserError(f"no run has logged {key}; {remedy}")
 
 

@@ -83,8 +83,11 @@ def test_experiments_are_not_averaged(sweep):
 @pytest.mark.parametrize(
     ("scores", "message"),
     [
-        ([0.5], r"no run has logged test/x; choose with -k from test/mean_score, test/success"),
-        ([], r"no run has logged test/x; they have no rollout yet"),
+        (
+            [0.5],
+            r"logged test/x; choose with -k from test/mean_score, test/success_rate, val_loss$",
+        ),
+        ([], r"no run has logged test/x; they have no evaluation yet"),
     ],
 )
 def test_an_unknown_score_is_told_with_the_known_ones(tmp_path, scores, message):

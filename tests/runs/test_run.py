@@ -6,7 +6,7 @@ import pytest
 from diffusion_policy.runs.run import Run, State, find_runs
 from diffusion_policy.util.errors import UserError
 from diffusion_policy.util.output_dir import OutputLock
-from tests.runs.fake_runs import N_EPOCHS, make_run
+from tests.runs.fake_runs import N_EPOCHS, lines, make_run
 
 SCORE = "test/mean_score"
 
@@ -95,6 +95,25 @@ def test_state(tmp_path, n_epochs, locked, expected):
     directory = make_run(tmp_path / "train_0", [0.5] * n_epochs)
     with OutputLock(directory) if locked else nullcontext():
         assert read(directory).state is expected
+
+
+@pytest.mark.parametrize(
+    ("settings", "steps", "expected"),
+    [
+        (["training.num_epochs=2"], 4, State.FINISHED),
+        (["training.num_epochs=3"], 4, State.STOPPED),
+        (["training.max_steps=4"], 4, State.FINISHED),
+        (["training.max_steps=5"], 4, State.STOPPED),
+    ],
+)
+def test_a_run_without_a_simulator_ends_with_its_last_epoch(tmp_path, settings, steps, expected):
+    directory = make_run(tmp_path / "train_0", settings=settings)
+    log = [{"global_step": i, "epoch": i // 2, "train_loss": 0.1} for i in range(steps)]
+    (directory / "logs.json.txt").write_text(lines(log))
+    assert read(directory).state is State.STOPPED  # the epoch has not ended
+    log[-1] |= {"val_loss": 0.2, "train_action_mse_error": 0.3}
+    (directory / "logs.json.txt").write_text(lines(log))
+    assert read(directory).state is expected
 
 
 def test_a_last_epoch_without_its_rollout_is_not_the_end(tmp_path):
