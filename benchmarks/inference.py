@@ -193,14 +193,15 @@ def images(options: Options) -> Iterator[Work]:
     ]
 
     def run() -> Tensor:
-        policy.eval().reset()  # drops the kept images and plans
+        policy.reset()  # drops the kept images and plans
         return [policy.predict_action(obs)["action"] for obs in observations][-1]
 
     def check(actions: Tensor) -> None:
         policy.reset()
         for obs in observations:
             few = {key: value[:_N_CHECKED] for key, value in obs.items()}
-            plain = policy.eval().predict_action(few)["action"]
+            policy.features.clear()
+            plain = policy.predict_action(few)["action"]
         torch.testing.assert_close(actions[:_N_CHECKED], plain, rtol=1e-4, atol=0.05)
 
     yield Work(run, check, n_steps)

@@ -10,7 +10,7 @@ from torch import Tensor
 from diffusion_policy.model.common.transformer import KeysValues
 from diffusion_policy.model.diffusion.transformer_for_diffusion import TransformerForDiffusion
 from diffusion_policy.policy.denoising_policy import DenoisingPolicy
-from diffusion_policy.util.errors import UserError
+from diffusion_policy.util.errors import require
 
 
 class DiffusionTransformerPolicy(DenoisingPolicy):
@@ -52,11 +52,13 @@ class DiffusionTransformerPolicy(DenoisingPolicy):
     ) -> None:
         super().__init__(shape_meta, **common)
         observed = self.conditioning == "global"
-        if causal_attn and self._first_executed != self.n_obs_steps - 1:
-            raise UserError(
-                "policy.causal_attn is True; use false with policy.pred_action_steps_only=true: "
-                "causal attention pairs rows with observations, and the past rows are left out"
-            )
+        require(
+            not causal_attn or self._first_executed == self.n_obs_steps - 1,
+            "policy.causal_attn",
+            causal_attn,
+            "use false with policy.pred_action_steps_only=true: causal attention pairs rows with "
+            "observations, and the past rows are left out",
+        )
         self.model = TransformerForDiffusion(
             input_dim=self.trajectory_dim,
             output_dim=self.trajectory_dim,

@@ -18,6 +18,7 @@ from diffusion_policy.model.common.inference import compiled
 from diffusion_policy.model.common.lora import LoRAConfig, merge_lora
 from diffusion_policy.model.common.normalizer import LinearNormalizer, RowNormalizer
 from diffusion_policy.model.dot.dot_network import DOTNetwork
+from diffusion_policy.model.vision.feature_cache import FeatureCache
 from diffusion_policy.model.vision.resnet import STRIDE, fold_frozen_norm, merge_conv_lora
 from diffusion_policy.policy.base_policy import Batch
 from diffusion_policy.policy.chunk_following import (
@@ -30,6 +31,11 @@ from diffusion_policy.policy.chunk_following import (
 from diffusion_policy.spec.window import Window
 from diffusion_policy.util.errors import require
 
+_IMAGES_REMEMBERED = 4096
+"""An image is encoded now, one step later and ``lookback_obs_steps`` later. In between, each
+environment shows less than 2 x lookback other images: room for 50 environments with 3 cameras and a
+lookback of 10. The features of an image take 512 bytes as one token of width 128, and 18 kB as nine
+tokens of width 512."""
 # Inputs of the network, and the modality of the observations that make up each of them.
 _LOW_DIM_INPUTS = {"state": "STATE", "environment_state": "ENV"}
 
@@ -155,6 +161,8 @@ class DOTPolicy(ChunkPolicy):
             decoder_lora=None if decoder_lora is None else LoRAConfig(**decoder_lora),
             **network,
         )
+        if self.image_keys:
+            self.features = FeatureCache(self.model.projections["images"], _IMAGES_REMEMBERED)
         # Training steps done; in the state_dict, since noise and crop depend on it.
         self.register_buffer("n_updates", torch.zeros((), dtype=torch.int64))
         weights = loss_weights(n_obs_steps, train_horizon, train_alpha)
@@ -203,6 +211,14 @@ class DOTPolicy(ChunkPolicy):
         return inputs
 
     # ------------------------------------------------------------------ inference
+
+    def reset(
+        self, env_ids: Sequence[int] | None = None, seeds: Sequence[int] | None = None
+    ) -> None:
+        """Forget the chunks of these environments, or when None all chunks and images."""
+        super().reset(env_ids)
+        if env_ids is None and self.image_keys:
+            self.features.clear()
 
     @torch.no_grad()
     def predict_action(

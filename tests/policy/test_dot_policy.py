@@ -264,7 +264,9 @@ def backbone_file(folder: Path, name: str) -> str:
 
 def test_adapters_do_not_leave_a_backbone_frozen(tmp_path):
     weights = backbone_file(tmp_path, "resnet18")
-    with pytest.raises(UserError, match=r"but policy.lora_rank is 2, .*; use 0"):
+    with pytest.raises(
+        UserError, match=r"policy.lora_rank is 2; use 0 with policy.freeze_backbone"
+    ):
         make_image_policy(backbone_weights=weights, freeze_backbone=True)
 
 
@@ -305,7 +307,7 @@ def test_cameras_are_resized_and_cropped_in_training_alone():
     assert all(height == width and 77 <= height <= 96 for height, width in sides)
 
 
-def test_pictures_are_ordered_by_time_then_camera():
+def test_images_are_ordered_by_time_then_camera():
     policy = make_image_policy().eval()
     obs = images(1)
     for camera, key in enumerate(policy.image_keys):
@@ -331,8 +333,8 @@ def films(n_envs: int, n_steps: int) -> list[dict[str, torch.Tensor]]:
 @pytest.mark.parametrize(
     "settings", [{}, {"lora_rank": 0, "image_tokens": "spatial"}, {"predict_every_n": 3}]
 )
-def test_inference_form_acts_like_the_plain_one_as_pictures_change(settings):
-    """Folded weights, their layout and remembered pictures round otherwise, and nothing more."""
+def test_inference_form_acts_like_the_plain_one_as_images_change(settings):
+    """Folded weights, their layout and remembered images change the rounding, nothing else."""
     plain = make_image_policy(**settings).eval()
     for module in plain.modules():
         if isinstance(module, FrozenBatchNorm2d):
@@ -344,24 +346,40 @@ def test_inference_form_acts_like_the_plain_one_as_pictures_change(settings):
         if step == 5:
             for policy in (plain, prepared):
                 policy.reset([1])
-        expected = plain.eval().predict_action(obs)["action"]  # eval forgets pictures
+        plain.features.clear()
+        expected = plain.predict_action(obs)["action"]
         found = prepared.predict_action(obs)["action"]
         torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
     assert not any("lora" in name or ".bn" in name for name in prepared.state_dict())
 
 
-def test_pictures_are_encoded_once_until_the_weights_change():
+def test_images_are_encoded_once_until_the_weights_change():
     policy = make_image_policy().eval()
     encoded = []
-    policy.model.projections["images"].register_forward_pre_hook(
+    policy.model.projections["images"].fc.register_forward_pre_hook(
         lambda _, inputs: encoded.append(len(inputs[0]))
     )
     for obs in films(n_envs=2, n_steps=12):
         policy.predict_action(obs)
     assert encoded == [4] * 12  # the newest frame of two cameras in two environments
-    policy.model.projections["images"].fc.bias.data.add_(1)
-    policy.eval().predict_action(obs)
-    assert encoded[12:] == [12]
+    with torch.no_grad():
+        policy.model.projections["images"].fc.bias.add_(1)
+    policy.predict_action(obs)
+    policy.reset()
+    policy.predict_action(obs)
+    assert encoded[12:] == [12, 12]
+
+
+def test_a_copy_of_a_policy_remembers_images_of_its_own():
+    policy = make_image_policy().eval()
+    obs = images(2)
+    before = policy.predict_action(obs)["action"]
+    other = copy.deepcopy(policy)
+    with torch.no_grad():
+        other.model.projections["images"].fc.bias.add_(1)
+    assert not torch.allclose(other.predict_action(obs)["action"], before)
+    policy.follower.reset()
+    assert torch.equal(policy.predict_action(obs)["action"], before)
 
 
 @pytest.mark.parametrize(
@@ -409,20 +427,26 @@ def test_settings_that_do_not_fit_are_refused(settings, message):
     [
         ({"backbone": "resnet17"}, "policy.backbone is 'resnet17'; use one of"),
         (
-            {"backbone": "keypoint_cnn", "backbone_weights": "IMAGENET1K_V1"},
+            {"backbone": "keypoint_cnn", "lora_rank": 0, "backbone_weights": "IMAGENET1K_V1"},
             "policy.backbone_weights is 'IMAGENET1K_V1'; for keypoint_cnn use null, or",
         ),
         (
             {"backbone": "keypoint_cnn", "image_tokens": "spatial", "lora_rank": 0},
-            "policy.image_tokens is 'spatial', .* use pooled, or one of resnet18",
+            "policy.image_tokens is 'spatial'; use pooled, .*, or policy.backbone=resnet18",
         ),
-        ({"backbone": "keypoint_cnn", "lora_rank": 4}, "policy.lora_rank is 4, .*; use 0"),
+        (
+            {"backbone": "keypoint_cnn", "lora_rank": 4},
+            "policy.lora_rank is 4; use 0, since keypoint_cnn",
+        ),
         ({"lora_rank": -1}, "policy.lora_rank is -1; use a whole number from 0"),
         ({"backbone_weights": 5}, "policy.backbone_weights is 5; for resnet18 use IMAGENET1K_V1, "),
         ({"freeze_backbone": "no"}, "policy.freeze_backbone is 'no'; use true or false"),
-        ({"freeze_backbone": True, "lora_rank": 0}, "freeze_backbone .* is null; give weights"),
         (
-            {"freeze_backbone": True, "lora_rank": 2, "backbone_weights": "x.safetensors"},
+            {"freeze_backbone": True, "lora_rank": 0},
+            "policy.freeze_backbone is True; give policy.backbone_weights",
+        ),
+        (
+            {"freeze_backbone": True, "lora_rank": 0, "backbone_weights": "x.safetensors"},
             "x.safetensors does not exist",
         ),
     ],

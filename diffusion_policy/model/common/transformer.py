@@ -1,9 +1,7 @@
-"""Pre-norm transformer stacks: the semantics of torch's own ones, without their overhead.
+"""Pre-norm transformer stacks that compute what torch's own stacks compute, at less cost.
 
 Parameter names and shapes equal those of ``torch.nn.TransformerEncoder`` and
-``TransformerDecoder`` with ``norm_first=True``, so weights move between the two. The forward pass
-differs in cost alone: keys and values of the memory are projected together, and attention goes
-through ``scaled_dot_product_attention``.
+``TransformerDecoder`` with ``norm_first=True``, so that weights move between the two.
 
 A mask (Q, M) tells what a query may attend to, in one of two forms: bool, True where it may; or
 float, added to the scores, 0 where it may and -inf where not. None allows everything.
@@ -18,14 +16,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from diffusion_policy.model.common.dropout import Dropout
+from diffusion_policy.model.common.cpu_kernels import Dropout, attention
 
 Activation = Callable[[Tensor], Tensor]
-_FEW_ROWS = 8  # below it, the fused CPU kernel is the faster
 
 
 class KeysValues(NamedTuple):
-    """What a memory is to one layer: keys and values, (B, heads, M, D / heads) each."""
+    """The projections of a memory by one layer: (B, heads, M, D / heads) each."""
 
     keys: Tensor
     values: Tensor
@@ -56,14 +53,14 @@ class Attention(nn.Module):
         """Attend from ``query`` (B, Q, D) to a memory, or to itself when None.
 
         Args:
-            memory: (B, M, D), or what :meth:`keys_values` made of it.
+            memory: (B, M, D), or the result of :meth:`keys_values` for it.
             mask: (Q, M), see the top of this file.
 
         Returns:
             (B, Q, D).
         """
         dim = query.shape[-1]
-        # Once, since adapters compute them anew at each access.
+        # Once, since adapters compute them at each access.
         weight, bias = self.in_proj_weight, self.in_proj_bias
         if memory is None:
             q, k, v = (self._split(x) for x in F.linear(query, weight, bias).chunk(3, dim=-1))
@@ -72,12 +69,7 @@ class Attention(nn.Module):
             if isinstance(memory, Tensor):
                 memory = self._keys_values(memory, weight[dim:], bias[dim:])
             k, v = memory
-        trains = torch.is_grad_enabled()
-        if query.device.type == "cpu" and (trains or len(k) >= _FEW_ROWS):
-            attended = self._attend_on_cpu(q, k, v, mask)
-        else:
-            p = self.dropout.p if self.training else 0.0
-            attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=p)
+        attended = attention(q, k, v, mask, self.dropout)
         return self.out_proj(attended.transpose(1, 2).flatten(2))
 
     def keys_values(self, memory: Tensor) -> KeysValues:
@@ -88,17 +80,6 @@ class Attention(nn.Module):
     def _keys_values(self, memory: Tensor, weight: Tensor, bias: Tensor) -> KeysValues:
         both = F.linear(memory, weight, bias).chunk(2, dim=-1)
         return KeysValues(*(self._split(x) for x in both))
-
-    def _attend_on_cpu(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
-        # The fused CPU kernel has no dropout and a slow backward pass (2.4 times the cost of a
-        # whole training step in bfloat16), and is slower for many short rows. torch's softmax over
-        # a last axis of a few keys is up to ten times slower than over any other, so keys come
-        # before queries: (B, H, M, Q).
-        scores = k @ q.transpose(-1, -2) * q.shape[-1] ** -0.5
-        if mask is not None:
-            mask, is_bool = mask.t(), mask.dtype == torch.bool
-            scores = scores.masked_fill(~mask, -torch.inf) if is_bool else scores + mask
-        return self.dropout(scores.softmax(-2)).transpose(-1, -2) @ v
 
     def _split(self, x: Tensor) -> Tensor:
         """(B, N, D) -> (B, heads, N, D / heads)."""
@@ -224,18 +205,19 @@ class TransformerDecoder(nn.Module):
 
         Args:
             x: (B, Q, D), or (1, Q, D) for every row of the memory alike.
-            memory: (B, M, D), or what :meth:`keys_values` made of it.
+            memory: (B, M, D), or the result of :meth:`keys_values` for it.
             mask, memory_mask: (Q, Q) and (Q, M), see the top of this file.
 
         Returns:
             (B, Q, D).
         """
-        # Each layer projects a memory itself: FSDP has its weights only while it is called.
+        # Each layer projects a memory itself, since FSDP gathers its weights only while it is
+        # called.
         every = [memory] * len(self.layers) if isinstance(memory, Tensor) else memory
         for layer, own in zip(self.layers, every, strict=True):
             x = layer(x, own, mask, memory_mask)
         return self.norm(x)
 
     def keys_values(self, memory: Tensor) -> list[KeysValues]:
-        """What a memory (B, M, D) is to each layer."""
+        """The projections of a memory (B, M, D) by each layer."""
         return [layer.multihead_attn.keys_values(memory) for layer in self.layers]

@@ -22,12 +22,16 @@ from diffusion_policy.model.diffusion.positional_embedding import (
     SinusoidalPosEmb,
     batch_of_timesteps,
 )
-from diffusion_policy.util.errors import UserError
+from diffusion_policy.util.errors import UserError, require
 
 
 class UnetCondition(NamedTuple):
-    """What the trajectory is denoised by: the condition of each residual block or its modulation,
-    in the order of their use, and the encoded local condition (B, C, T) if there is one."""
+    """Everything that the network computes without the trajectory.
+
+    Attributes:
+        conditions: the condition of each residual block, or its modulation, in the order of use.
+        local: (B, C, T) the encoded local condition, or None.
+    """
 
     conditions: list[Tensor | Modulation]
     local: Tensor | None
@@ -93,7 +97,7 @@ class ConditionalUnet1D(nn.Module):
         self.local_cond_encoder = None
         if local_cond_dim is not None:
             encoders = [residual(local_cond_dim, first) for _ in range(2)]
-            # Published weights hold a second encoder, meant for the way up, that takes no part.
+            # Published weights hold a second encoder, which the network does not use.
             encoders[1].requires_grad_(False)
             self.local_cond_encoder = nn.ModuleList(encoders)
 
@@ -118,7 +122,7 @@ class ConditionalUnet1D(nn.Module):
             self.up_modules.append(
                 nn.ModuleList(
                     [
-                        # Twice: what comes from below, and the skip connection.
+                        # Twice: from below, and from the skip connection.
                         residual(2 * in_channels, out_channels),
                         residual(out_channels, out_channels),
                         Upsample1d(out_channels),
@@ -136,12 +140,14 @@ class ConditionalUnet1D(nn.Module):
         return 2 ** (len(self.down_modules) - 1)
 
     def check_length(self, length: int) -> None:
-        """Raise a UserError for a trajectory of so many steps if the U-Net cannot take it."""
-        if length < 1 or length % self.stride:
-            raise UserError(
-                f"policy.horizon is {length}; use a multiple of {self.stride}, by which "
-                f"policy.down_dims with {len(self.down_modules)} numbers divides time"
-            )
+        """Refuse a trajectory of ``length`` steps if the U-Net cannot take it."""
+        require(
+            length >= 1 and length % self.stride == 0,
+            "policy.horizon",
+            length,
+            f"use a multiple of {self.stride}, by which policy.down_dims with "
+            f"{len(self.down_modules)} numbers divides time",
+        )
 
     def forward(
         self,
@@ -150,7 +156,7 @@ class ConditionalUnet1D(nn.Module):
         local_cond: Tensor | None = None,
         global_cond: Tensor | None = None,
     ) -> Tensor:
-        """What the process asks for (noise, say) for a noisy trajectory.
+        """The prediction for a noisy trajectory: noise, for example.
 
         Args:
             sample: (B, T, D), T a multiple of ``stride``.
@@ -165,7 +171,8 @@ class ConditionalUnet1D(nn.Module):
             UserError: T is not a multiple of ``stride``, or a condition is missing or not expected.
         """
         cond = self._join(batch_of_timesteps(timestep, sample), global_cond)
-        # Each block projects the condition itself: FSDP has its weights while it is called.
+        # Each block projects the condition itself, since FSDP gathers its weights only while it is
+        # called.
         encoded = UnetCondition([cond] * len(list(self._blocks())), self._local(local_cond, cond))
         return self.decode(sample, encoded)
 
@@ -196,7 +203,7 @@ class ConditionalUnet1D(nn.Module):
         return self.local_cond_encoder[0](local_cond.transpose(1, 2), cond)
 
     def decode(self, sample: Tensor, encoded: UnetCondition) -> Tensor:
-        """The answer to a noisy trajectory, given what :meth:`encode` made of all the rest."""
+        """The rest of :meth:`forward`, given the result of :meth:`encode`."""
         self.check_length(sample.shape[1])
         conditions = iter(encoded.conditions)
         x = sample.transpose(1, 2)
@@ -215,7 +222,7 @@ class ConditionalUnet1D(nn.Module):
             x = upsample(residual2(x, next(conditions)))
         block, head = self.final_conv
         x = block(x)
-        # Eight bits would round an action coarsely: the head works in full precision.
+        # bfloat16 would round an action coarsely.
         with torch.autocast(x.device.type, enabled=False):
             return head(x.to(head.weight.dtype)).transpose(1, 2)
 
@@ -226,14 +233,11 @@ class ConditionalUnet1D(nn.Module):
 
 
 def _check_sizes(down_dims: Sequence[int], kernel_size: int, n_groups: int) -> None:
-    if not down_dims:
-        raise UserError("policy.down_dims is empty; name at least one number of channels")
-    if n_groups < 1 or any(channels < 1 or channels % n_groups for channels in down_dims):
-        raise UserError(
-            f"policy.down_dims is {list(down_dims)}; use multiples of policy.n_groups ({n_groups})"
-        )
-    if kernel_size < 1 or kernel_size % 2 == 0:
-        raise UserError(f"policy.kernel_size is {kernel_size}; use an odd number")
+    remedy = f"use one or more multiples of policy.n_groups ({n_groups})"
+    fits = n_groups >= 1 and all(n >= 1 and n % n_groups == 0 for n in down_dims)
+    require(fits and len(down_dims) > 0, "policy.down_dims", list(down_dims), remedy)
+    is_odd = kernel_size >= 1 and kernel_size % 2 == 1
+    require(is_odd, "policy.kernel_size", kernel_size, "use an odd number")
 
 
 def _check_given(name: str, condition: Tensor | None, dim: int | None) -> None:

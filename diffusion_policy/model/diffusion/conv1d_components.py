@@ -4,53 +4,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-_FEW_ROWS = 16  # rows x time steps up to which a matrix product is the faster convolution
-
-
-class Conv1d(nn.Conv1d):
-    """``nn.Conv1d``, up to four times as fast where a CPU acts for one robot.
-
-    torch's convolution reorders its weights at every call. With hundreds of rows that is nothing;
-    with one it is most of the time, and the product of the weights with the columns of the input
-    (im2col) reads them once, as they are.
-    """
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C_in, T) -> (B, C_out, T / stride)."""
-        if not _is_small(x):
-            return super().forward(x)
-        padding = self.padding[0]
-        columns = F.pad(x, (padding, padding)).unfold(2, self.kernel_size[0], self.stride[0])
-        rows = columns.transpose(1, 2).flatten(2)  # (B, T, C_in * kernel)
-        return F.linear(rows, self.weight.flatten(1), self.bias).transpose(1, 2)
-
-
-class ConvTranspose1d(nn.ConvTranspose1d):
-    """``nn.ConvTranspose1d`` with the same short cut as :class:`Conv1d`."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C_in, T) -> (B, C_out, T * stride)."""
-        if not _is_small(x):
-            return super().forward(x)
-        columns = (x.transpose(1, 2) @ self.weight.flatten(1)).transpose(1, 2)
-        length = (x.shape[2] - 1) * self.stride[0] - 2 * self.padding[0] + self.kernel_size[0]
-        y = F.fold(
-            columns,
-            (1, length),
-            (1, self.kernel_size[0]),
-            padding=(0, self.padding[0]),
-            stride=(1, self.stride[0]),
-        )
-        return y.squeeze(2) + self.bias[:, None]
-
-
-def _is_small(x: Tensor) -> bool:
-    is_inference = not torch.is_grad_enabled()
-    return is_inference and x.device.type == "cpu" and x.shape[0] * x.shape[2] <= _FEW_ROWS
+from diffusion_policy.model.common.cpu_kernels import Conv1d, ConvTranspose1d
 
 
 class Downsample1d(nn.Module):
@@ -98,7 +54,11 @@ class Conv1dBlock(nn.Module):
 
 
 class Modulation(NamedTuple):
-    """What a condition does to the channels of a block: (B, C) shifts, behind C scales if any."""
+    """How a condition changes the channels of a block.
+
+    Attributes:
+        values: (B, C) shifts, or (B, 2 C) scales and then shifts.
+    """
 
     values: Tensor
 
@@ -106,8 +66,8 @@ class Modulation(NamedTuple):
 class ConditionalResidualBlock1D(nn.Module):
     """Two convolution blocks with a short cut, modulated between them by a condition.
 
-    Modulation is FiLM (Perez et al. 2018): each channel is shifted, and with
-    ``predict_scale`` first multiplied, by what a linear layer makes of the condition.
+    Modulation is FiLM (Perez et al. 2018): a linear layer turns the condition into a shift, and
+    with ``predict_scale`` also into a factor, for each channel.
 
     Args:
         cond_dim: numbers of the condition.
@@ -140,7 +100,7 @@ class ConditionalResidualBlock1D(nn.Module):
         )
 
     def modulation(self, cond: Tensor) -> Modulation:
-        """Of a condition (B, cond_dim), for many calls."""
+        """The modulation by a condition (B, cond_dim), to be used in many calls."""
         return Modulation(self.cond_encoder(cond))
 
     def forward(self, x: Tensor, cond: Tensor | Modulation) -> Tensor:

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from diffusion_policy.util.errors import UserError
+from diffusion_policy.util.errors import require
 
 LONGEST_PERIOD = 10_000.0
 """Ratio of the slowest to the fastest period (Vaswani et al. 2017, section 3.5)."""
@@ -33,12 +33,12 @@ class SinusoidalPosEmb(nn.Module):
 
     def __init__(self, dim: int, field: str) -> None:
         super().__init__()
-        if dim < 4 or dim % 2:
-            raise UserError(f"policy.{field} is {dim}; use an even number of at least 4")
+        fits = dim >= 4 and dim % 2 == 0
+        require(fits, f"policy.{field}", dim, "use an even number of at least 4")
         self.n_frequencies = dim // 2
 
     def forward(self, times: Tensor) -> Tensor:
-        # Computed here, not kept in a buffer: a cast of the network would cost angles their digits.
+        # Not a buffer, whose digits a cast of the network would cut off.
         exponent = torch.arange(self.n_frequencies, device=times.device)
         step = -math.log(LONGEST_PERIOD) / (self.n_frequencies - 1)
         angles = times[:, None] * torch.exp(exponent * step)

@@ -1,9 +1,9 @@
 """How noise becomes a trajectory: diffusion and flow matching behind one interface.
 
-A process knows nothing of networks, observations or robots. To train, a policy hands it
+A process knows nothing about networks, observations or robots. To train, a policy gives it
 ``predict(x, time)``, any function from a noisy trajectory (B, T, D) and a time (B,) to an output of
-the shape of ``x``. To act, it hands it ``prepare(times)``, which gives such a function of ``x`` for
-each time, so that a network can compute beforehand whatever does not depend on ``x``.
+the shape of ``x``. To act, the policy gives it ``prepare(times)``, which returns such a function of
+``x`` alone for each time, so that a network computes in advance what does not depend on ``x``.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
 from diffusion_policy.model.common import batch_random
-from diffusion_policy.util.errors import UserError
+from diffusion_policy.util.errors import UserError, require
 
 Predict = Callable[[Tensor, Tensor], Tensor]
 Prepare = Callable[[Sequence[Tensor]], Iterable[Callable[[Tensor], Tensor]]]
@@ -27,18 +27,21 @@ PREDICTION_TYPES = ("epsilon", "sample", "v_prediction")
 SPACINGS = ("whole", "inner")
 _INNER = (0.9, 0.05)
 """First and last level of the spacing ``inner``, as shares of all levels."""
+_FIELD = "policy.noise_scheduler"  # for errors
 
 
 class Process(ABC):
     """Turns clean trajectories into training pairs, and noise into clean trajectories.
 
     Args:
-        num_inference_steps: network passes a sample takes; free to change after training.
+        num_inference_steps: network passes per sample.
 
     Attributes:
         bounded: whether samples are kept in [-1, 1].
+        inference_settings: see :class:`~diffusion_policy.policy.base_policy.BasePolicy`.
     """
 
+    inference_settings: ClassVar[tuple[str, ...]] = ("num_inference_steps",)
     bounded: bool = False
 
     def __init__(self, num_inference_steps: int) -> None:
@@ -50,8 +53,8 @@ class Process(ABC):
         """Training pairs at random times.
 
         Returns:
-            The noisy trajectory (B, T, D), its time (B,) as the network sees it, and what the
-            network should answer (B, T, D).
+            The noisy trajectory (B, T, D), its time (B,) as the network sees it, and the target
+            of the network output (B, T, D).
         """
 
     @abstractmethod
@@ -65,12 +68,12 @@ class Process(ABC):
         """``x`` after pass number ``index``, whose network output is ``output``."""
 
     def loss(self, predict: Predict, clean: Tensor, known: Tensor | None = None) -> Tensor:
-        """Mean squared error of the network's answer.
+        """MSE of the network output; known entries are masked out.
 
         Args:
             clean: (B, T, D) normalised.
-            known: (B, T, D) bool, entries that sampling is given: clean in the input, and
-                without error. None: nothing.
+            known: (B, T, D) bool, entries that are given when sampling: they are clean in the input
+                and have no error. None: nothing is known.
         """
         noisy, time, target = self.corrupt(clean, batch_random.randn(clean.shape, clean.device))
         if known is None:
@@ -93,9 +96,9 @@ class Process(ABC):
 
         Args:
             prepare: from the scalar times of all passes to the passes, see the top of this file.
-            generators: B of them, on the CPU. Each row draws from its own alone, so that it comes
-                out the same in any batch.
-            clean, known: (B, T, D) values and whether they are given; these stay as they are.
+            generators: B of them, on the CPU. A row draws from its own generator alone, so that it
+                is the same in any batch.
+            clean, known: (B, T, D) values, and bool where they are given and stay as they are.
         """
         x = randn_tensor(shape, generator=list(generators), device=device)
         for index, predict in enumerate(prepare(self.times(device))):
@@ -114,14 +117,15 @@ class Diffusion(Process):
         sampler: ``ddpm`` (Ho et al. 2020), ``ddim`` (Song et al. 2021, deterministic) or
             ``dpm_solver`` (Lu et al. 2022, second order).
         num_train_timesteps: noise levels.
-        num_inference_steps: of these, how many sampling visits; None visits all.
+        num_inference_steps: how many of them a sample visits; None visits all.
         beta_start, beta_end, beta_schedule: see ``diffusers``; squaredcos_cap_v2 needs no ends.
-        prediction_type: what the network answers: ``epsilon`` (the noise), ``sample`` (the clean
+        prediction_type: what the network predicts: ``epsilon`` (the noise), ``sample`` (the clean
             trajectory) or ``v_prediction`` (Salimans & Ho 2022).
         clip_sample: keep the estimate of the clean trajectory in [-1, 1].
-        timestep_spacing: which levels sampling visits. ``whole``: all along the schedule, as
+        timestep_spacing: which levels a sample visits. ``whole``: all along the schedule, as
             ``diffusers`` spaces them for the sampler. ``inner``: evenly from 90 % of the levels
-            down to 5 %; with few passes, one at a level of next to no noise is a pass lost.
+            down to 5 %, since a pass at a level with hardly any noise is wasted when there are few
+            passes.
 
     Raises:
         UserError: a setting is unknown or out of range.
@@ -129,11 +133,17 @@ class Diffusion(Process):
 
     _SAMPLERS: ClassVar = {
         "ddpm": (DDPMScheduler, {"variance_type": "fixed_small"}),
-        "ddim": (DDPMScheduler, {}),  # whose levels these are; the step is our own
-        # The cosine schedule ends in noise alone, of which the clean trajectory cannot be computed:
-        # -5.1 keeps to the levels before, as diffusers says.
+        "ddim": (DDPMScheduler, {}),  # for its levels; the step is our own
+        # The cosine schedule ends in pure noise, from which no clean trajectory can be computed.
+        # -5.1 keeps to the levels before, as diffusers recommends.
         "dpm_solver": (DPMSolverMultistepScheduler, {"lambda_min_clipped": -5.1}),
     }
+
+    inference_settings: ClassVar[tuple[str, ...]] = (
+        *Process.inference_settings,
+        "sampler",
+        "timestep_spacing",
+    )
 
     def __init__(
         self,
@@ -151,49 +161,17 @@ class Diffusion(Process):
         _require_count("num_train_timesteps", num_train_timesteps)
         steps = num_train_timesteps if num_inference_steps is None else num_inference_steps
         super().__init__(steps)
-        _require(
-            sampler in self._SAMPLERS,
-            "sampler",
-            sampler,
-            f"use one of {', '.join(self._SAMPLERS)}",
-        )
-        _require(
-            prediction_type in PREDICTION_TYPES,
-            "prediction_type",
-            prediction_type,
-            f"use one of {', '.join(PREDICTION_TYPES)}",
-        )
-        _require(
-            steps <= num_train_timesteps,
-            "num_inference_steps",
-            steps,
-            f"use at most num_train_timesteps ({num_train_timesteps})",
-        )
-        # The solver divides by the difference of neighbouring levels, which must not coincide.
-        _require(
-            sampler != "dpm_solver" or steps < num_train_timesteps,
-            "num_inference_steps",
-            steps,
-            f"dpm_solver needs fewer than num_train_timesteps ({num_train_timesteps})",
-        )
-        _require(
-            timestep_spacing in SPACINGS,
-            "timestep_spacing",
-            timestep_spacing,
-            f"use one of {', '.join(SPACINGS)}",
-        )
+        _require_one_of("sampler", sampler, self._SAMPLERS)
+        _require_one_of("prediction_type", prediction_type, PREDICTION_TYPES)
+        _require_one_of("timestep_spacing", timestep_spacing, SPACINGS)
         first, last = (int(share * num_train_timesteps) for share in _INNER)
-        _require(
-            timestep_spacing == "whole" or steps <= first - last,
-            "num_inference_steps",
-            steps,
-            f"use at most {first - last}, or timestep_spacing=whole",
-        )
+        self._inner = (first, last) if timestep_spacing == "inner" else None
+        _check_steps(steps, num_train_timesteps, sampler, self._inner)
         scheduler, options = self._SAMPLERS[sampler]
         if sampler != "dpm_solver":
             options = {**options, "clip_sample": clip_sample}
         elif clip_sample:
-            # Its thresholds, meant to move with the sample, stand still at 1.
+            # Its thresholds, which may follow the sample, are kept at 1.
             options = {**options, "thresholding": True, "sample_max_value": 1.0}
         try:
             self._scheduler: Any = scheduler(
@@ -206,14 +184,13 @@ class Diffusion(Process):
             )
         except NotImplementedError as error:
             raise UserError(
-                f"policy.noise_scheduler.beta_schedule is {beta_schedule!r}; use linear, "
-                "scaled_linear or squaredcos_cap_v2"
+                f"{_FIELD}.beta_schedule is {beta_schedule!r}; use linear, scaled_linear or "
+                "squaredcos_cap_v2"
             ) from error
         self.num_train_timesteps = num_train_timesteps
         self.prediction_type = prediction_type
         self.bounded = clip_sample
         self.sampler = sampler
-        self._inner = (first, last) if timestep_spacing == "inner" else None
 
     def corrupt(self, clean: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         time = batch_random.randint(self.num_train_timesteps, (len(clean),), clean.device)
@@ -247,9 +224,9 @@ class Diffusion(Process):
         return self._scheduler.step(output, time, x, **options).prev_sample
 
     def _ddim_step(self, output: Tensor, index: int, x: Tensor) -> Tensor:
-        """The noise of ``x`` exchanged for as much of the same noise as the next level has.
+        """Replace the noise in ``x`` by the same noise at the strength of the next level.
 
-        Not the DDIM of ``diffusers``, which takes all levels to be equally far apart.
+        The DDIM of ``diffusers`` is not used, since it assumes equal distances between levels.
         """
         levels = self._scheduler.alphas_cumprod[self._scheduler.timesteps]
         abar, next_abar = [*levels, torch.ones(())][index : index + 2]
@@ -268,13 +245,13 @@ class Diffusion(Process):
 class FlowMatching(Process):
     """Rectified flow (Liu et al. 2022; Lipman et al. 2022), sampled by Euler steps.
 
-    At time s in [0, 1] a trajectory is ``s * clean + (1 - s) * noise``; the network answers the
+    At time s in [0, 1] a trajectory is ``s * clean + (1 - s) * noise``; the network predicts the
     velocity ``clean - noise``.
 
     Args:
         num_inference_steps: Euler steps.
-        time_scale: the network sees ``s * time_scale``, so that its embedding of time meets
-            numbers of the size that it was made for.
+        time_scale: the network sees ``s * time_scale``, since its embedding of time is made for
+            numbers of that size.
 
     Raises:
         UserError: a setting is out of range.
@@ -282,7 +259,7 @@ class FlowMatching(Process):
 
     def __init__(self, num_inference_steps: int = 10, *, time_scale: float = 100.0) -> None:
         super().__init__(num_inference_steps)
-        _require(time_scale > 0, "time_scale", time_scale, "use more than 0")
+        require(time_scale > 0, f"{_FIELD}.time_scale", time_scale, "use more than 0")
         self.time_scale = time_scale
 
     def corrupt(self, clean: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -300,12 +277,23 @@ class FlowMatching(Process):
         return x + output / self.num_inference_steps
 
 
-def _require_count(field: str, value: object) -> None:
+def _require_count(name: str, value: object) -> None:
     # Not isinstance: True is an int.
     fits = type(value) is int and value >= 1
-    _require(fits, field, value, "use a whole number, at least 1")
+    require(fits, f"{_FIELD}.{name}", value, "use a whole number, at least 1")
 
 
-def _require(fits: bool, field: str, value: object, remedy: str) -> None:
-    if not fits:
-        raise UserError(f"policy.noise_scheduler.{field} is {value!r}; {remedy}")
+def _require_one_of(name: str, value: str, known: Iterable[str]) -> None:
+    require(value in known, f"{_FIELD}.{name}", value, f"use one of {', '.join(known)}")
+
+
+def _check_steps(steps: int, n_levels: int, sampler: str, inner: tuple[int, int] | None) -> None:
+    field = f"{_FIELD}.num_inference_steps"
+    levels = f"num_train_timesteps ({n_levels})"
+    require(steps <= n_levels, field, steps, f"use at most {levels}")
+    # The solver divides by the difference of neighbouring levels, which must not coincide.
+    fits = sampler != "dpm_solver" or steps < n_levels
+    require(fits, field, steps, f"dpm_solver needs fewer than {levels}")
+    if inner is not None:
+        most = inner[0] - inner[1]
+        require(steps <= most, field, steps, f"use at most {most}, or timestep_spacing=whole")

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from diffusion_policy.model.common.dropout import Dropout
+from diffusion_policy.model.common.cpu_kernels import Dropout
 from diffusion_policy.model.common.transformer import (
     Attention,
     KeysValues,
@@ -23,7 +23,7 @@ from diffusion_policy.model.diffusion.positional_embedding import (
     SinusoidalPosEmb,
     batch_of_timesteps,
 )
-from diffusion_policy.util.errors import UserError
+from diffusion_policy.util.errors import UserError, require
 
 _INIT_STD = 0.02
 _WIDENING = 4  # of feed-forward blocks, against n_emb
@@ -32,7 +32,7 @@ _WIDENING = 4  # of feed-forward blocks, against n_emb
 def causal_mask(n_queries: int, n_keys: int, n_always_seen: int = 0) -> Tensor:
     """(Q, M) to add to attention scores: 0 where query t may see a key, else -inf.
 
-    It sees the first ``n_always_seen`` keys and, of those after them, number 0 to t.
+    Query t sees the first ``n_always_seen`` keys, and keys 0 to t of those after them.
     """
     newest = torch.arange(n_queries)[:, None] + n_always_seen
     return torch.zeros(n_queries, n_keys).masked_fill(torch.arange(n_keys) > newest, -torch.inf)
@@ -47,9 +47,9 @@ class TransformerForDiffusion(nn.Module):
                queries   sample 0 .. T-1                through a decoder
         False  queries   time, sample 0 .. T-1          through an encoder; there is no memory
 
-    With ``causal_attn``, step t of the sample sees the time, steps up to t and observation tokens
-    up to t (step 0 is the oldest of both). With ``n_cond_layers`` these tokens have mixed before:
-    each then holds something of all observations.
+    With ``causal_attn``, step t of the sample attends to the time, to steps up to t and to
+    observation tokens up to t (step 0 is the oldest of both). With ``n_cond_layers`` an encoder
+    mixes these tokens before, so that each depends on all observations.
 
     Args:
         input_dim: D, numbers of a step of the sample.
@@ -169,7 +169,7 @@ class TransformerForDiffusion(nn.Module):
     def forward(
         self, sample: Tensor, timestep: Tensor | float, cond: Tensor | None = None
     ) -> Tensor:
-        """What the process asks for (noise, say) for a noisy trajectory.
+        """The prediction for a noisy trajectory: noise, for example.
 
         Args:
             sample: (B, T, D), T at most ``horizon``.
@@ -206,7 +206,8 @@ class TransformerForDiffusion(nn.Module):
         """The second part of :meth:`forward`.
 
         Args:
-            encoded: of :meth:`encode`; of a memory also what ``decoder.keys_values`` made of it.
+            encoded: the result of :meth:`encode`, or for a memory that of
+                ``decoder.keys_values`` for it.
         """
         self._check_sample(sample)
         tokens = self.input_emb(sample)
@@ -219,7 +220,7 @@ class TransformerForDiffusion(nn.Module):
             x = self._embed(torch.cat([encoded, tokens], dim=1), self.pos_emb)
             x = self.encoder(x, _crop(self.mask, x, x.shape[1]))[:, 1:]
         x = self.ln_f(x)
-        # Eight bits would round an action coarsely: the head works in full precision.
+        # bfloat16 would round an action coarsely.
         with torch.autocast(x.device.type, enabled=False):
             return self.head(x.to(self.head.weight.dtype))
 
@@ -245,21 +246,18 @@ class TransformerForDiffusion(nn.Module):
 
 
 def _crop(mask: Tensor | None, queries: Tensor, n_keys: int) -> Tensor | None:
-    """The part of a mask for so many queries and keys as there are."""
+    """The part of a mask for these queries and ``n_keys`` keys."""
     return None if mask is None else mask[: queries.shape[1], :n_keys]
 
 
 def _check_width(n_emb: int, n_head: int) -> None:
-    if n_head < 1 or n_emb % n_head:
-        raise UserError(
-            f"policy.n_head is {n_head}; use a number that divides policy.n_emb ({n_emb})"
-        )
+    fits = n_head >= 1 and n_emb % n_head == 0
+    require(fits, "policy.n_head", n_head, f"use a number that divides policy.n_emb ({n_emb})")
 
 
 def _check_probabilities(**probabilities: float) -> None:
     for field, p in probabilities.items():
-        if not 0 <= p < 1:
-            raise UserError(f"policy.{field} is {p}; use at least 0 and less than 1")
+        require(0 <= p < 1, f"policy.{field}", p, "use at least 0 and less than 1")
 
 
 def _check_condition(
@@ -270,10 +268,9 @@ def _check_condition(
             f"cond_dim is {cond_dim} while obs_as_cond is {obs_as_cond}; "
             "use more than 0 exactly when observations are the condition"
         )
-    if obs_as_cond and not time_as_cond:
-        raise UserError(
-            "policy.time_as_cond is False, which leaves no memory for observations; "
-            "set it to true, or use policy.conditioning=inpaint"
-        )
-    if n_cond_layers < 0:
-        raise UserError(f"policy.n_cond_layers is {n_cond_layers}; use at least 0")
+    remedy = (
+        "use true, or policy.conditioning=inpaint, since there is no memory for observations "
+        "without it"
+    )
+    require(time_as_cond or not obs_as_cond, "policy.time_as_cond", time_as_cond, remedy)
+    require(n_cond_layers >= 0, "policy.n_cond_layers", n_cond_layers, "use at least 0")

@@ -1,6 +1,6 @@
-"""DOT: a decoder-only transformer that reads observations and writes an action chunk.
+"""DOT: a decoder-only transformer from observations to a chunk of actions.
 
-There is no encoder and no sampling: fixed sinusoidal queries, one a predicted action, attend to
+There is no encoder and no sampling. Fixed sinusoidal queries, one per predicted action, attend to
 each other and to the embedded observations, and a linear head turns each query into an action.
 
 Legend: B batch, S observation times, Q action queries, D width.
@@ -15,15 +15,9 @@ from torch import Tensor, nn
 
 from diffusion_policy.model.common.lora import LoRAConfig, add_lora
 from diffusion_policy.model.common.transformer import Attention, TransformerDecoder
-from diffusion_policy.model.vision.backbone import build_backbone
-from diffusion_policy.model.vision.feature_cache import FeatureCache
+from diffusion_policy.model.vision.backbone import build_backbone, check_backbone
 from diffusion_policy.model.vision.resnet import RESNETS, STRIDE, SpatialTokens, add_conv_lora
-from diffusion_policy.util.errors import UserError
-
-_PICTURES_REMEMBERED = 4096
-"""A picture is looked at now, one step later and ``lookback`` steps later. In between, each
-environment shows less than 2 x lookback others: room for 50 of them with 3 cameras and a lookback
-of 10. A picture takes 512 bytes as one token of width 128, 18 kB as nine of width 512."""
+from diffusion_policy.util.errors import require
 
 
 def sinusoidal_positions(n: int, dim: int) -> Tensor:
@@ -39,8 +33,8 @@ def sinusoidal_positions(n: int, dim: int) -> Tensor:
 def horizon_mask(n_queries: int, n_hidden: int) -> Tensor:
     """(Q, Q) bool, True where query row may attend to column.
 
-    The last ``n_hidden`` queries exist in training alone, so no other row may look at them:
-    then the rows shared by training and inference predict the same.
+    The last ``n_hidden`` queries exist in training alone. No other row may attend to them, so that
+    the other rows predict the same in training and at inference.
     """
     mask = torch.ones(n_queries, n_queries, dtype=torch.bool)
     if n_hidden > 0:
@@ -60,38 +54,14 @@ class ScalarTokens(nn.Module):
         return x[..., None] * self.weight + self.bias
 
 
-def _refuse_what_resnets_take(backbone: str, lora_rank: int, image_tokens: str) -> None:
-    """Refuse what is for ResNets alone."""
-    if lora_rank:
-        raise UserError(f"policy.lora_rank is {lora_rank}, but {backbone} takes no adapters; use 0")
-    if image_tokens == "spatial":
-        raise UserError(
-            f"policy.image_tokens is 'spatial', which {backbone} has no cells for; use pooled, or "
-            f"one of {', '.join(RESNETS)} as policy.backbone"
-        )
-
-
-def _require_worth_freezing(weights: str | None, lora_rank: int) -> None:
-    if weights is None:
-        raise UserError(
-            "policy.freeze_backbone is true, but policy.backbone_weights is null; give weights, or "
-            "use false to train random ones"
-        )
-    if lora_rank:
-        raise UserError(
-            f"policy.freeze_backbone is true, but policy.lora_rank is {lora_rank}, and adapters "
-            "change a backbone; use 0 to leave it as it is"
-        )
-
-
 class DOTNetwork(nn.Module):
-    """Observations of S times in, Q actions out, everything normalised.
+    """From observations at S times to Q actions, all normalised.
 
     Args:
-        state_dim: numbers in ``state`` (robot), 0 when there is none.
-        environment_state_dim: numbers in ``environment_state``, 0 when there is none.
-        n_cameras: images a time step; all cameras share one backbone.
-        action_dim: numbers of an action.
+        state_dim: numbers in ``state`` (of the robot), or 0.
+        environment_state_dim: numbers in ``environment_state``, or 0.
+        n_cameras: images per time step; all cameras share one backbone.
+        action_dim: numbers in an action.
         n_obs_steps: S.
         lookback: steps between now and the oldest observation.
         train_horizon: predicted actions from now on, in training.
@@ -99,13 +69,16 @@ class DOTNetwork(nn.Module):
         dim, n_heads, dim_feedforward, n_layers, dropout: size of the decoder.
         backbone, backbone_weights: name and weights, see :func:`build_backbone`.
         lora_rank: rank of the backbone's adapters; 0 trains the backbone itself.
-        freeze_backbone: train nothing of the backbone but its last layer.
-        image_tokens: ``pooled`` (one token an image) or ``spatial`` (one a feature-map cell, and
-            one a scalar of each low-dim input).
+        freeze_backbone: train only the last layer of the backbone.
+        image_tokens: ``pooled`` (one token per image) or ``spatial`` (one token per cell of the
+            feature map, and one per number of each low-dim input).
         image_size: (height, width) of the images, for the number of spatial tokens.
         use_prefix: prepend one learned token to the memory.
         decoder_lora: adapters on the attention queries and values and on the input projections,
             with all their base weights frozen; None trains everything.
+
+    Raises:
+        UserError: a setting is out of range, or does not fit the others.
     """
 
     def __init__(
@@ -134,15 +107,7 @@ class DOTNetwork(nn.Module):
         decoder_lora: LoRAConfig | None = None,
     ) -> None:
         super().__init__()
-        self._seen = FeatureCache(_PICTURES_REMEMBERED)
-        if dim % n_heads != 0:
-            raise UserError(
-                f"policy.n_heads is {n_heads}; use a number that divides policy.dim ({dim})"
-            )
-        if not 0 <= dropout < 1:
-            raise UserError(f"policy.dropout is {dropout}; use at least 0 and less than 1")
-        if image_tokens not in ("pooled", "spatial"):
-            raise UserError(f"policy.image_tokens is {image_tokens!r}; use pooled or spatial")
+        _check_decoder(dim, n_heads, dropout, image_tokens)
         spatial = image_tokens == "spatial"
         self.projections = nn.ModuleDict()
         tokens_per_step = {}
@@ -153,36 +118,27 @@ class DOTNetwork(nn.Module):
                 )
                 tokens_per_step[name] = size if spatial else 1
         if n_cameras:
+            _check_backbone(backbone, backbone_weights, lora_rank, freeze_backbone, spatial)
             encoder = build_backbone(
                 "policy.backbone", "policy.backbone_weights", backbone, backbone_weights
             )
-            # Not isinstance: True is an int.
-            if type(lora_rank) is not int or lora_rank < 0:
-                raise UserError(f"policy.lora_rank is {lora_rank!r}; use a whole number from 0")
-            if backbone not in RESNETS:
-                _refuse_what_resnets_take(backbone, lora_rank, image_tokens)
-            if not isinstance(freeze_backbone, bool):
-                raise UserError(f"policy.freeze_backbone is {freeze_backbone!r}; use true or false")
-            if freeze_backbone:
-                _require_worth_freezing(backbone_weights, lora_rank)
-                encoder.requires_grad_(False)
+            encoder.requires_grad_(not freeze_backbone)
             if spatial:
                 encoder = SpatialTokens(encoder, dim)
-                cells = math.prod(math.ceil(side / STRIDE) for side in image_size)
             else:
                 encoder.fc = nn.Linear(encoder.fc.in_features, dim)
-                cells = 1
             if lora_rank:
                 add_conv_lora(encoder, lora_rank)
             self.projections["images"] = encoder
-            tokens_per_step["images"] = n_cameras * cells
+            cells = math.prod(math.ceil(side / STRIDE) for side in image_size)
+            tokens_per_step["images"] = n_cameras * (cells if spatial else 1)
 
         n_tokens = n_obs_steps * sum(tokens_per_step.values())
         self.prefix_input = nn.Parameter(torch.randn(1, 1, dim)) if use_prefix else None
         bound = 1 / math.sqrt(dim)
         self.inputs_pos_emb = nn.Parameter(torch.empty(1, n_tokens, dim).uniform_(-bound, bound))
-        # One query for the oldest observation's action, then one for each action from the second
-        # oldest observation on: rows of a table over lookback + train_horizon steps.
+        # Rows of a table over lookback + train_horizon steps: one query for the action at the
+        # oldest observation, then one for each action from the second oldest observation on.
         positions = sinusoidal_positions(lookback + train_horizon, dim)
         n_recent = train_horizon + n_obs_steps - 2
         if n_obs_steps == 1:
@@ -212,23 +168,17 @@ class DOTNetwork(nn.Module):
             target.bias.requires_grad_(False)
             add_lora(target, "weight", config, None)
 
-    def train(self, mode: bool = True) -> DOTNetwork:
-        """As of any module; the next evaluation remembers no picture of the last one."""
-        self._seen.clear()
-        return super().train(mode)
-
     def embed(self, inputs: dict[str, Tensor]) -> Tensor:
         """Memory of the decoder, (B, 1 + tokens, D).
 
         Args:
-            inputs: ``state`` (B, S, K), ``environment_state`` (B, S, K) and ``images``
-                (B, S * cameras, 3, H, W), time-major, those that the network was built for.
+            inputs: those of ``state`` (B, S, K), ``environment_state`` (B, S, K) and ``images``
+                (B, S * cameras, 3, H, W) that the network was built for; images time by time.
         """
         tokens = []
         for name in sorted(self.projections):
-            project, x = self.projections[name], inputs[name]
-            rows = x.flatten(0, 1)
-            embedded = self._seen(project, rows) if name == "images" else project(rows)
+            x = inputs[name]
+            embedded = self.projections[name](x.flatten(0, 1))
             tokens.append(embedded.reshape(len(x), -1, embedded.shape[-1]))
         memory = torch.cat(tokens, dim=1) + self.inputs_pos_emb
         if self.prefix_input is None:
@@ -244,9 +194,37 @@ class DOTNetwork(nn.Module):
             queries, mask = queries[: -self.n_training_only], None
         queries = queries[None]
         if self.training and self.dropout:
-            # Each row drops elements of its own from the first layer on.
+            # Dropout differs by row from the first layer on.
             queries = queries.expand(len(memory), -1, -1)
         features = self.decoder(queries, memory, mask)
-        # Eight bits would round an action to a pixel: the head works in full precision.
+        # bfloat16 would round an action to a pixel.
         with torch.autocast(features.device.type, enabled=False):
             return self.action_head(features.float())
+
+
+def _check_decoder(dim: int, n_heads: int, dropout: float, image_tokens: str) -> None:
+    remedy = f"use a number that divides policy.dim ({dim})"
+    require(dim % n_heads == 0, "policy.n_heads", n_heads, remedy)
+    require(0 <= dropout < 1, "policy.dropout", dropout, "use at least 0 and less than 1")
+    known = image_tokens in ("pooled", "spatial")
+    require(known, "policy.image_tokens", image_tokens, "use pooled or spatial")
+
+
+def _check_backbone(
+    name: str, weights: str | None, lora_rank: int, freeze: bool, spatial: bool
+) -> None:
+    check_backbone("policy.backbone", name)
+    # Not isinstance: True is an int.
+    is_rank = type(lora_rank) is int and lora_rank >= 0
+    require(is_rank, "policy.lora_rank", lora_rank, "use a whole number from 0")
+    require(isinstance(freeze, bool), "policy.freeze_backbone", freeze, "use true or false")
+    if name not in RESNETS:
+        remedy = f"use 0, since {name} takes no adapters"
+        require(lora_rank == 0, "policy.lora_rank", lora_rank, remedy)
+        remedy = f"use pooled, since {name} has no cells, or policy.backbone={' or '.join(RESNETS)}"
+        require(not spatial, "policy.image_tokens", "spatial", remedy)
+    if freeze:
+        remedy = "give policy.backbone_weights, or use false to train random ones"
+        require(weights is not None, "policy.freeze_backbone", freeze, remedy)
+        remedy = "use 0 with policy.freeze_backbone=true, since adapters change the backbone"
+        require(lora_rank == 0, "policy.lora_rank", lora_rank, remedy)

@@ -1,4 +1,4 @@
-"""The networks that turn a picture into a vector, by name."""
+"""The networks that turn an image into a vector, by name."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torchvision.ops.misc import FrozenBatchNorm2d
 from diffusion_policy.model.vision.group_norm import replace_batch_norm
 from diffusion_policy.model.vision.keypoint_cnn import KeypointCNN
 from diffusion_policy.model.vision.resnet import RESNETS, build_resnet
-from diffusion_policy.util.errors import UserError
+from diffusion_policy.util.errors import UserError, require
 from diffusion_policy.util.output_dir import write_atomically
 from diffusion_policy.util.weights_file import WEIGHTS_SUFFIX, read_weights, weights_bytes
 
@@ -34,26 +34,23 @@ def build_backbone(
     Args:
         field, weights_field: settings that name it and its weights, for errors.
         name: ``resnet18``, ``resnet34``, ``resnet50`` or ``keypoint_cnn``.
-        weights: path of a ``.safetensors`` file of its state_dict, in which ``fc`` may lack;
-            ``IMAGENET1K_V1`` for a ResNet, see :func:`build_resnet`; None for random ones.
+        weights: path of a ``.safetensors`` file of its state_dict, with or without ``fc``;
+            ``IMAGENET1K_V1`` for a ResNet, see :func:`build_resnet`; None for random weights.
         norm_layer: of a ResNet; the keypoint CNN always has group norms.
-        group_norm: put fresh group norms in place of a ResNet's batch norms. Those of a file are
-            its own: it is to be of such a network.
+        group_norm: replace the batch norms of a ResNet by new group norms. A weights file must come
+            from a network that already has group norms.
 
     Raises:
-        UserError: ``name`` is unknown, or ``weights`` are not there or another network's.
+        UserError: ``name`` is unknown, ``weights`` do not exist, or they are of another network.
     """
-    if name not in BACKBONES:
-        raise UserError(f"{field} is {name!r}; use one of {', '.join(BACKBONES)}")
+    check_backbone(field, name)
     is_file = isinstance(weights, str) and weights.endswith(WEIGHTS_SUFFIX)
     file = weights if is_file else None
     named = weights if file is None else None
-    known = tuple(get_model_weights(name).__members__) if name in RESNETS else ()
-    if named is not None and named not in known:
-        choice = ", ".join((*known, "null"))
-        raise UserError(
-            f"{weights_field} is {named!r}; for {name} use {choice}, or a {WEIGHTS_SUFFIX} file"
-        )
+    known = (None, *get_model_weights(name).__members__) if name in RESNETS else (None,)
+    choice = ", ".join((*known[1:], "null"))
+    remedy = f"for {name} use {choice}, or a {WEIGHTS_SUFFIX} file"
+    require(named in known, weights_field, named, remedy)
     backbone = build_resnet(name, named, norm_layer) if name in RESNETS else KeypointCNN()
     if group_norm:
         replace_batch_norm(backbone)
@@ -62,11 +59,16 @@ def build_backbone(
     return backbone
 
 
+def check_backbone(field: str, name: str) -> None:
+    """Refuse a backbone that does not exist; ``field`` is the setting that names it."""
+    require(name in BACKBONES, field, name, f"use one of {', '.join(BACKBONES)}")
+
+
 def save_backbone(backbone: nn.Module, path: Path, facts: Mapping[str, str]) -> None:
-    """Write the weights, without the last layer's, as :func:`build_backbone` reads them.
+    """Write the weights below the last layer in the format that :func:`build_backbone` reads.
 
     Args:
-        path: of a ``.safetensors`` file, replaced as a whole.
+        path: of the ``.safetensors`` file; an existing one is replaced.
         facts: about the weights, kept in the file.
 
     Raises:
@@ -82,14 +84,14 @@ def _load(backbone: nn.Module, path: Path, setting: str) -> None:
         raise UserError(f"{setting}: {error}") from None
     if _shapes(weights) != _shapes(_body(backbone.state_dict())):
         raise UserError(
-            f"{setting}, the weights of another network; give those of this backbone, with the "
-            "same norms"
+            f"{setting}, which holds weights of another network; give weights of this backbone, "
+            "with the same norms"
         )
     backbone.load_state_dict(weights, strict=False)
 
 
 def _body(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Those below the last layer. FrozenBatchNorm keeps no count of batches."""
+    """The weights below the last layer, without counts of batches, which FrozenBatchNorm lacks."""
     return {
         key: value
         for key, value in weights.items()

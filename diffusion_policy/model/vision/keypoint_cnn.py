@@ -1,4 +1,4 @@
-"""A small convolutional network that tells where things are."""
+"""A small convolutional network that finds points in an image."""
 
 from __future__ import annotations
 
@@ -6,15 +6,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from diffusion_policy.model.common.cpu_kernels import image_layout
 from diffusion_policy.model.vision.group_norm import CHANNELS_PER_GROUP
 
 
 class SpatialSoftmax(nn.Module):
-    """The mean place of each channel's activation (Levine et al. 2016, section 5.1).
+    """The mean position of each channel's activation (Levine et al. 2016, section 5.1).
 
     Attributes:
-        inverse_temperature: learned. From 1 a fresh network's softmax is almost flat over the
-            whole picture and learning sets in late.
+        inverse_temperature: learned. With 1 the softmax of a new network is almost flat over the
+            whole image, and learning starts late.
     """
 
     def __init__(self, inverse_temperature: float = 4.0) -> None:
@@ -23,9 +24,9 @@ class SpatialSoftmax(nn.Module):
         self.inverse_temperature = nn.Parameter(torch.tensor([inverse_temperature]))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, K, H, W) -> (N, 2 K) float32: K abscissas, then K ordinates, -1..1 over the map."""
+        """(N, K, H, W) -> (N, 2 K) float32: K columns, then K rows, -1..1 over the map."""
         height, width = x.shape[-2:]
-        # Eight bits of a coordinate, or of their sum, lose a fraction of a pixel.
+        # bfloat16 would round a coordinate to a fraction of a pixel.
         with torch.autocast(x.device.type, enabled=False):
             logits = x.float().flatten(2) * self.inverse_temperature
             share = logits.softmax(-1).unflatten(2, x.shape[-2:])
@@ -35,13 +36,13 @@ class SpatialSoftmax(nn.Module):
 
 
 class KeypointCNN(nn.Module):
-    """Convolutions, then the places of ``n_keypoints`` points: 0.12 M parameters before ``fc``.
+    """Convolutions, then the positions of ``n_keypoints`` points: 0.12 M parameters before ``fc``.
 
-    28 M multiplications for a picture of 96 x 96 pixels, a twelfth of a ResNet-18's. Like
-    torchvision's networks it ends in a linear layer ``fc``, there to be replaced.
+    An image of 96 x 96 pixels takes 28 M multiplications, a twelfth of a ResNet-18's. Like
+    torchvision's networks it ends in a linear layer ``fc``, which users replace.
 
     Args:
-        n_keypoints: points to find in a picture.
+        n_keypoints: points to find in an image.
     """
 
     def __init__(self, n_keypoints: int = 64) -> None:
@@ -53,16 +54,14 @@ class KeypointCNN(nn.Module):
             _convolution(32, 64, kernel=3, stride=2),
             nn.ReLU(),
             Residual(64),
-            nn.Conv2d(64, n_keypoints, 1, bias=False),  # which a softmax would cancel
+            nn.Conv2d(64, n_keypoints, 1, bias=False),  # a softmax cancels a bias
         )
         self.softmax = SpatialSoftmax()
         self.fc: nn.Module = nn.Linear(2 * n_keypoints, 2 * n_keypoints)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, 3, H, W) normalised images -> what ``fc`` makes of 2 n_keypoints numbers."""
-        if x.device.type == "cpu":  # the faster layout there
-            x = x.contiguous(memory_format=torch.channels_last)
-        points = self.softmax(self.convolutions(x))
+        """(N, 3, H, W) normalised images -> (N, 2 n_keypoints) positions, through ``fc``."""
+        points = self.softmax(self.convolutions(image_layout(x)))
         with torch.autocast(x.device.type, enabled=False):
             return self.fc(points)
 

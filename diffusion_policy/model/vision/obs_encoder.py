@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -15,7 +14,7 @@ from diffusion_policy.model.vision.backbone import build_backbone
 from diffusion_policy.model.vision.crop import Crop
 from diffusion_policy.model.vision.resnet import IMAGENET_MEAN, IMAGENET_STD
 from diffusion_policy.spec.task_spec import TaskSpec
-from diffusion_policy.util.errors import UserError
+from diffusion_policy.util.errors import UserError, require
 
 _FIELD = "policy.obs_encoder"  # for errors
 
@@ -29,21 +28,32 @@ class ObsEncoder(nn.Module, ABC):
     Attributes:
         output_dim: numbers of a feature vector.
         image_keys, low_dim_keys: what is encoded, in the order of the config.
+        inference_settings, weight_settings: see
+            :class:`~diffusion_policy.policy.base_policy.BasePolicy`.
+
+    Raises:
+        UserError: an observation is neither an image nor low-dim.
     """
 
+    inference_settings: ClassVar[tuple[str, ...]] = ()
+    weight_settings: ClassVar[Mapping[str, Any]] = {}
     output_dim: int
 
     def __init__(self, shape_meta: Mapping[str, Any]) -> None:
         super().__init__()
         self.shape_meta = TaskSpec.parse(shape_meta)
         obs = self.shape_meta.obs
+        for key, field in obs.items():
+            remedy = f"{type(self).__name__} encodes rgb and low_dim: remove the observation"
+            known = field.type in ("rgb", "low_dim")
+            require(known, f"shape_meta.obs.{key}.type", field.type, remedy)
         self.image_keys = [key for key, field in obs.items() if field.type == "rgb"]
         self.low_dim_keys = [key for key, field in obs.items() if field.type == "low_dim"]
 
     @property
     def low_dim_size(self) -> int:
         """Numbers of all low-dim observations of one time step."""
-        return sum(math.prod(self.shape_meta.obs[key].shape) for key in self.low_dim_keys)
+        return sum(self.shape_meta.obs[key].size for key in self.low_dim_keys)
 
     @abstractmethod
     def forward(self, obs: Mapping[str, Tensor]) -> Tensor:
@@ -59,11 +69,9 @@ class LowDimEncoder(ObsEncoder):
 
     def __init__(self, shape_meta: Mapping[str, Any]) -> None:
         super().__init__(shape_meta)
-        if self.image_keys:
-            raise UserError(
-                f"shape_meta.obs.{self.image_keys[0]}.type is 'rgb'; "
-                "the low-dim encoder takes low_dim alone: use policy/obs_encoder=plain"
-            )
+        for key in self.image_keys:
+            remedy = "the low-dim encoder takes low_dim alone: use policy/obs_encoder=plain"
+            require(False, f"shape_meta.obs.{key}.type", "rgb", remedy)
         self.output_dim = self.low_dim_size
 
     def forward(self, obs: Mapping[str, Tensor]) -> Tensor:
@@ -74,9 +82,9 @@ class LowDimEncoder(ObsEncoder):
 class ImageObsEncoder(ObsEncoder):
     """A backbone for each camera, its features before the low-dim observations.
 
-    An image is resized, cropped, normalised and encoded, in this order. Features: camera by
-    camera, then low-dim keys, both in the order of the config; 512 numbers a camera with
-    ResNet-18 and 34, 2048 with 50.
+    An image is resized, cropped, normalised and encoded, in this order. Features are those of the
+    cameras, then the low-dim observations, both in the order of the config. A camera has 512
+    features with ResNet-18 and 34, 2048 with ResNet-50.
 
     Args:
         shape_meta: observations of the task, at least one of them rgb.
@@ -91,6 +99,9 @@ class ImageObsEncoder(ObsEncoder):
     Raises:
         UserError: there is no image, the backbone is unknown, or a size is impossible.
     """
+
+    inference_settings: ClassVar[tuple[str, ...]] = ("weights",)
+    weight_settings: ClassVar[Mapping[str, Any]] = {"weights": None}
 
     def __init__(
         self,
@@ -134,7 +145,7 @@ class ImageObsEncoder(ObsEncoder):
         return torch.cat(features, dim=-1)
 
     def _prepare(self, images: Tensor) -> Tensor:
-        """(N, 3, H, W) in [-1, 1] -> (N, 3, h, w) as the network wants them."""
+        """(N, 3, H, W) in [-1, 1] -> (N, 3, h, w) inputs of the network."""
         if self.resize is not None and images.shape[-2:] != self.resize:
             images = F.interpolate(images, self.resize, mode="bilinear", antialias=True)
         return self.crop(images) * self.scale + self.shift
@@ -149,21 +160,19 @@ def require_images(encoder: ObsEncoder) -> None:
         )
 
 
-def check_size(field: str, size: Sequence[int]) -> tuple[int, int]:
-    """(h, w) from a config, or a UserError about ``policy.obs_encoder.<field>``."""
-    is_pair = isinstance(size, Sequence) and not isinstance(size, str) and len(size) == 2
-    if not is_pair or not all(isinstance(side, int) and side >= 1 for side in size):
-        shown = list(size) if isinstance(size, Sequence) and not isinstance(size, str) else size
-        raise UserError(f"{_FIELD}.{field} is {shown!r}; use [height, width], whole numbers from 1")
+def check_size(name: str, size: Sequence[int]) -> tuple[int, int]:
+    """(h, w) from a config, or a UserError about ``policy.obs_encoder.<name>``."""
+    is_list = isinstance(size, Sequence) and not isinstance(size, str)
+    fits = is_list and len(size) == 2 and all(isinstance(n, int) and n >= 1 for n in size)
+    shown = list(size) if is_list else size
+    require(fits, f"{_FIELD}.{name}", shown, "use [height, width], whole numbers from 1")
     return int(size[0]), int(size[1])
 
 
 def check_crop(crop: tuple[int, int], image: Sequence[int]) -> None:
     """Refuse a crop (h, w) larger than the image (H, W)."""
-    if crop[0] > image[0] or crop[1] > image[1]:
-        raise UserError(
-            f"{_FIELD}.crop is {list(crop)}; use at most {list(image)}, the size of the image"
-        )
+    fits = crop[0] <= image[0] and crop[1] <= image[1]
+    require(fits, f"{_FIELD}.crop", list(crop), f"use at most {list(image)}, the size of the image")
 
 
 def _backbone(name: str, weights: str | None, group_norm: bool) -> nn.Module:

@@ -14,7 +14,7 @@ from torch import Tensor
 from diffusion_policy.model.vision.crop import Crop
 from diffusion_policy.model.vision.group_norm import replace_batch_norm
 from diffusion_policy.model.vision.obs_encoder import ObsEncoder, check_size, require_images
-from diffusion_policy.util.errors import UserError
+from diffusion_policy.util.errors import UserError, require
 
 N_KEYPOINTS = 32
 FEATURES_PER_IMAGE = 64
@@ -116,9 +116,10 @@ def _import_robomimic() -> ModuleType:
 
 
 def _check_smaller(crop: tuple[int, int], image: Sequence[int]) -> None:
-    """robomimic draws the place of a crop from at least one free row and column."""
-    if crop[0] >= image[0] or crop[1] >= image[1]:
-        raise UserError(
-            f"policy.obs_encoder.crop is {list(crop)}; use less than {list(image)}, the size of "
-            "the image, or null for no crop"
-        )
+    """robomimic draws the position of a crop from at least one free row and column."""
+    require(
+        crop[0] < image[0] and crop[1] < image[1],
+        "policy.obs_encoder.crop",
+        list(crop),
+        f"use less than {list(image)}, the size of the image, or null for no crop",
+    )

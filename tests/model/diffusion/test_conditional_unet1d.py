@@ -81,8 +81,8 @@ def test_other_lengths_are_refused(length):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"down_dims": ()}, "down_dims is empty"),
-        ({"down_dims": (8, 18)}, r"down_dims is \[8, 18\]; use multiples of .* \(4\)"),
+        ({"down_dims": ()}, "policy.down_dims is \\[\\]; use one or more"),
+        ({"down_dims": (8, 18)}, r"down_dims is \[8, 18\]; use one or more multiples of .* \(4\)"),
         ({"n_groups": 0}, r"n_groups \(0\)"),
         ({"kernel_size": 4}, "kernel_size is 4; use an odd"),
         ({"diffusion_step_embed_dim": 7}, "diffusion_step_embed_dim is 7; use an even"),

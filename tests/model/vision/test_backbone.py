@@ -47,11 +47,11 @@ def test_files_that_do_not_fit_are_refused(tmp_path):
     other, damaged = tmp_path / "other.safetensors", tmp_path / "damaged.safetensors"
     save_backbone(build("resnet18"), other, {})
     damaged.write_bytes(other.read_bytes()[:100])
-    with pytest.raises(UserError, match=r"backbone_weights is '.*', the weights of another netw"):
+    with pytest.raises(UserError, match=r"backbone_weights is '.*', which holds weights of anoth"):
         build("keypoint_cnn", str(other))
     with pytest.raises(UserError, match=r"backbone_weights is '.*': .* is damaged"):
         build("resnet18", str(damaged))
-    with pytest.raises(UserError, match=r"backbone_weights is '.*', the weights of .* same norms"):
+    with pytest.raises(UserError, match=r"backbone_weights is '.*', which .* with the same norms"):
         build("resnet18", str(other), **GROUP_NORM)
     with pytest.raises(UserError, match=r"backbone_weights is 'none.*': none.* does not exist"):
         build("resnet18", "none.safetensors")

@@ -10,20 +10,20 @@ from torch import Tensor, nn
 
 from diffusion_policy.model.vision.feature_cache import FeatureCache
 
-PICTURES = torch.rand(8, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+IMAGES = torch.rand(8, 3, 4, 4, generator=torch.Generator().manual_seed(0))
 
 
 class CountingEncoder(nn.Module):
-    """Sums up a picture with weights, and counts the pictures."""
+    """Sums up a image with weights, and counts the images."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.linear = nn.Linear(PICTURES[0].numel(), 5)
+        self.linear = nn.Linear(IMAGES[0].numel(), 5)
         self.n_encoded = 0
 
-    def forward(self, pictures: Tensor) -> Tensor:
-        self.n_encoded += len(pictures)
-        return self.linear(pictures.flatten(1))
+    def forward(self, images: Tensor) -> Tensor:
+        self.n_encoded += len(images)
+        return self.linear(images.flatten(1))
 
 
 @pytest.fixture
@@ -33,12 +33,12 @@ def encoder() -> CountingEncoder:
 
 
 @torch.no_grad()
-def show(cache: FeatureCache, encoder: CountingEncoder, *numbers: int) -> int:
-    """How many pictures are encoded when these are shown; the features must be right."""
+def show(encoder: CountingEncoder, *numbers: int) -> int:
+    """How many images are encoded when these are shown; the features must be right."""
     before = encoder.n_encoded
-    found = cache(encoder, PICTURES[list(numbers)])
+    found = encoder(IMAGES[list(numbers)])
     encoded = encoder.n_encoded - before
-    torch.testing.assert_close(found, encoder(PICTURES[list(numbers)]))
+    torch.testing.assert_close(found, CountingEncoder.forward(encoder, IMAGES[list(numbers)]))
     return encoded
 
 
@@ -46,19 +46,20 @@ calls = st.lists(st.lists(st.integers(0, 7), min_size=1, max_size=12), max_size=
 
 
 @given(calls=calls, capacity=st.integers(1, 10))
-def test_features_are_those_of_the_pictures_in_any_order(calls, capacity):
-    encoder, cache = CountingEncoder().eval(), FeatureCache(capacity)
-    n_encoded = sum(show(cache, encoder, *call) for call in calls)
+def test_features_are_those_of_the_images_in_any_order(calls, capacity):
+    encoder = CountingEncoder().eval()
+    FeatureCache(encoder, capacity)
+    n_encoded = sum(show(encoder, *call) for call in calls)
     if capacity >= 8:
         assert n_encoded == len({number for call in calls for number in call})
 
 
-def test_the_picture_unused_for_longest_is_forgotten(encoder):
-    cache = FeatureCache(capacity=2)
-    assert show(cache, encoder, 0, 1, 0) == 2
-    assert show(cache, encoder, 2) == 1  # forgets 1, since 0 came after it
-    assert show(cache, encoder, 0) == 0
-    assert show(cache, encoder, 1) == 1
+def test_the_image_unused_for_longest_is_forgotten(encoder):
+    FeatureCache(encoder, capacity=2)
+    assert show(encoder, 0, 1, 0) == 2
+    assert show(encoder, 2) == 1  # forgets 1, since 0 came after it
+    assert show(encoder, 0) == 0
+    assert show(encoder, 1) == 1
 
 
 def write(encoder: CountingEncoder) -> None:
@@ -75,36 +76,38 @@ def load(encoder: CountingEncoder) -> None:
 
 
 def replace(encoder: CountingEncoder) -> None:
-    encoder.linear = nn.Linear(PICTURES[0].numel(), 5)
+    encoder.linear = nn.Linear(IMAGES[0].numel(), 5)
 
 
 @pytest.mark.parametrize("change", [write, average, load, replace])
 def test_features_of_other_weights_are_not_served(encoder, change):
-    cache = FeatureCache(8)
-    assert show(cache, encoder, 0) == 1
+    FeatureCache(encoder, 8)
+    assert show(encoder, 0) == 1
     change(encoder)
-    assert show(cache, encoder, 0) == 1
-    assert show(cache, copy.deepcopy(encoder), 0) == 1
+    assert show(encoder, 0) == 1
+    assert show(copy.deepcopy(encoder), 0) == 1
 
 
 def test_features_of_another_precision_are_not_served(encoder):
-    cache = FeatureCache(8)
-    show(cache, encoder, 0)
+    FeatureCache(encoder, 8)
+    show(encoder, 0)
     with torch.autocast("cpu", torch.bfloat16):
-        assert show(cache, encoder, 0) == 1
-    assert show(cache, encoder, 0) == 1
+        assert show(encoder, 0) == 1
+    assert show(encoder, 0) == 1
 
 
-def test_nothing_is_remembered_with_gradients_or_in_training(encoder):
-    cache = FeatureCache(8)
-    show(cache, encoder, 0)
-    cache(encoder, PICTURES[:1]).sum().backward()
+def test_training_and_gradients_remember_nothing_and_forget_the_rest(encoder):
+    FeatureCache(encoder, 8)
+    show(encoder, 0)
+    encoder(IMAGES[:1]).sum().backward()
     assert encoder.linear.weight.grad.abs().sum() > 0
-    assert show(cache, encoder.train(), 0) == 1
+    assert show(encoder, 0) == 1
+    assert show(encoder.train(), 0) == 1
+    assert show(encoder.eval(), 0) == 1
 
 
 def test_weights_made_in_inference_mode_are_never_remembered():
-    cache = FeatureCache(8)
     with torch.inference_mode():
         encoder = CountingEncoder().eval()
-        assert [show(cache, encoder, 0) for _ in range(2)] == [1, 1]
+        FeatureCache(encoder, 8)
+        assert [show(encoder, 0) for _ in range(2)] == [1, 1]
