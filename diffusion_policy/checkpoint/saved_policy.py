@@ -19,6 +19,7 @@ from diffusion_policy.model.diffusion.ema_model import merged_state
 from diffusion_policy.policy.base_policy import BasePolicy
 from diffusion_policy.policy.build_policy import build_policy
 from diffusion_policy.transforms.pipeline import Pipeline
+from diffusion_policy.util.config import declared
 from diffusion_policy.util.errors import UserError
 
 
@@ -69,17 +70,12 @@ class SavedPolicy:
         """
         if not trust:
             check_trusted(self.cfg, "policy")
-        # The weights are about to be loaded: none need to be fetched, nor kept from training.
-        policy_cfg = copy.deepcopy(self.cfg.policy)
-        for key, value in (
-            ("backbone_weights", None),
-            ("obs_encoder.weights", None),
-            ("freeze_backbone", False),
-        ):
-            if OmegaConf.select(policy_cfg, key) is not None:
-                OmegaConf.update(policy_cfg, key, value)
+        # The file brings the weights, so that none need to be fetched.
+        cfg = copy.deepcopy(self.cfg)
+        for section, values in declared(cfg, "policy", "weight_settings"):
+            OmegaConf.update(cfg, section, dict(values), force_add=True)
         pipeline = self.pipeline(trust=trust)
-        policy = build_policy(policy_cfg, pipeline and pipeline.spec)
+        policy = build_policy(cfg.policy, pipeline and pipeline.spec)
         try:
             policy.load_state_dict(self.weights)
         except RuntimeError as error:

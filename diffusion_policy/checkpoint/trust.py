@@ -7,13 +7,12 @@ user's own word; what a checkpoint brings along is not.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from diffusion_policy.util.config import plain
+from diffusion_policy.util.config import plain, targets
 from diffusion_policy.util.errors import UserError
 
 
@@ -70,24 +69,15 @@ def check_trusted(cfg: DictConfig, section: str) -> None:
 def _check_classes(content: Any, name: str, rule: _Section) -> None:
     if not isinstance(content, dict) or "_target_" not in content:
         raise UserError(f"the checkpoint's config names no class at {name}._target_")
-    for key, target in _targets(content, name):
-        is_top = key == f"{name}._target_"
+    for key, target in targets(content, name):
+        is_top = key == name
         base, packages = (rule.base, rule.packages) if is_top else ("object", rule.parts)
         if not _is_own_class(target, base, packages):
             kind = "class" if base == "object" else base
             raise UserError(
-                f"the checkpoint's {key} is {target!r}, no {kind} of diffusion_policy; {_REMEDY}"
+                f"the checkpoint's {key}._target_ is {target!r}, no {kind} of diffusion_policy; "
+                f"{_REMEDY}"
             )
-
-
-def _targets(node: Any, key: str) -> Iterator[tuple[str, Any]]:
-    """Every ``_target_`` in ``node``, however deep, with its full key."""
-    items = node.items() if isinstance(node, dict) else enumerate(node)
-    for name, value in items:
-        if name == "_target_":
-            yield f"{key}._target_", value
-        elif isinstance(value, dict | list):
-            yield from _targets(value, f"{key}.{name}")
 
 
 def _is_own_class(target: Any, base: str, packages: tuple[str, ...]) -> bool:

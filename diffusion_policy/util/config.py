@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -52,3 +52,36 @@ def require_known(section: str, content: Mapping[str, Any], known: Sequence[str]
         if key not in known:
             name = f"{section}.{key}" if section else key
             raise UserError(f"config key {name} is unknown; known keys are {', '.join(known)}")
+
+
+def targets(node: Any, key: str) -> Iterator[tuple[str, Any]]:
+    """Every section of a config that names a class: its full key, and its ``_target_``.
+
+    Args:
+        node: in dicts, lists and scalars, see :func:`plain`.
+        key: full key of ``node``.
+    """
+    if isinstance(node, dict) and "_target_" in node:
+        yield key, node["_target_"]
+    items = node.items() if isinstance(node, dict) else enumerate(node)
+    for name, value in items:
+        if isinstance(value, dict | list):
+            yield from targets(value, f"{key}.{name}")
+
+
+def declared(cfg: DictConfig, section: str, attribute: str) -> Iterator[tuple[str, Any]]:
+    """What the classes that a section names declare in ``attribute``, with the keys of their
+    sections.
+
+    The classes are imported. One that does not exist is left to whoever builds it.
+    """
+    from hydra.utils import get_object
+
+    content = plain(OmegaConf.select(cfg, section))
+    for key, target in targets(content, section) if isinstance(content, dict) else ():
+        try:
+            found = get_object(target)
+        except (ImportError, AttributeError, ValueError, TypeError):
+            continue
+        if hasattr(found, attribute):
+            yield key, getattr(found, attribute)

@@ -6,11 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar
 
-from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from diffusion_policy.util.config import require_known
+from diffusion_policy.util.config import declared, require_known
 from diffusion_policy.util.errors import UserError
 
 LR_SCHEDULERS = (
@@ -177,15 +176,5 @@ def apply_debug(cfg: DictConfig) -> None:
     """
     OmegaConf.update(cfg, "training", dict(TrainingConfig.debug_settings), force_add=True)
     for section in ("policy", "task.dataset", "task.env_runner"):
-        target = OmegaConf.select(cfg, f"{section}._target_")
-        if target is not None:
-            settings = dict(getattr(_found(target), "debug_settings", {}))
-            OmegaConf.update(cfg, section, settings, force_add=True)
-
-
-def _found(target: str) -> Any:
-    """The class of that name; None if there is none, which is told when it is to be built."""
-    try:
-        return get_object(target)
-    except (ImportError, AttributeError, ValueError):
-        return None
+        for key, settings in declared(cfg, section, "debug_settings"):
+            OmegaConf.update(cfg, key, dict(settings), force_add=True)
