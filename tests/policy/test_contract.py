@@ -1,22 +1,26 @@
-"""What every policy of every named config promises."""
+"""What every policy promises. A new policy joins by its named config, or by an entry of TOYS."""
 
 from __future__ import annotations
 
 import copy
+import inspect
 import shutil
 from pathlib import Path
+from typing import Any
 
 import hydra
 import pytest
 import torch
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from diffusion_policy.model.common.normalizer import (
     LinearNormalizer,
     SingleFieldLinearNormalizer,
 )
 from diffusion_policy.policy.base_policy import BasePolicy, Batch
+from diffusion_policy.util.config import declared
 from tests.configs import compose_config, tiny_policy
+from tests.toys.toy_language_policy import SHAPE_META as LANGUAGE_META
 
 CONFIGS = sorted(
     path.stem
@@ -50,15 +54,40 @@ VARIANTS = {
 }
 
 
-def make_policy(name: str, *overrides: str) -> BasePolicy:
+# Policies without a named config: the section that builds each.
+TOYS = {
+    "toy-language": {
+        "_target_": "tests.toys.toy_language_policy.LanguagePolicy",
+        "shape_meta": LANGUAGE_META,
+    },
+    "toy-language-faster": {
+        "_target_": "tests.toys.toy_language_policy.LanguagePolicy",
+        "shape_meta": LANGUAGE_META,
+        "predict_every_n": 2,
+        "return_every_n": 2,
+    },
+}
+TEXTS = ("push the T to the goal", "wait", "go back to the start")
+
+
+def policy_section(name: str, *overrides: str) -> DictConfig:
+    """The section ``policy`` of a named config, shrunk, or that of a toy."""
+    if name in TOYS:
+        return OmegaConf.create(TOYS[name])
     if "hybrid" in name:
         pytest.importorskip("robomimic")
     cfg = compose_config(name, *tiny_policy(name), *overrides)
     OmegaConf.resolve(cfg)
+    return cfg.policy
+
+
+def make_policy(name: str, *overrides: str) -> BasePolicy:
     torch.manual_seed(0)
-    policy = hydra.utils.instantiate(cfg.policy)
+    policy = hydra.utils.instantiate(policy_section(name, *overrides))
     normalizer = LinearNormalizer()
-    for key, field in {**policy.shape_meta.obs, "action": policy.shape_meta.action}.items():
+    for key, field in policy.shape_meta.fields.items():
+        if field.type == "text":
+            continue
         shape = (3, 1, 1) if field.type == "rgb" else field.shape
         scale = torch.full(shape, 1 / 256)
         statistics = {
@@ -74,14 +103,14 @@ def make_policy(name: str, *overrides: str) -> BasePolicy:
     return policy
 
 
-def make_obs(
-    policy: BasePolicy, n: int, seed: int = 0, steps: int | None = None
-) -> dict[str, torch.Tensor]:
+def make_obs(policy: BasePolicy, n: int, seed: int = 0, steps: int | None = None) -> dict[str, Any]:
     generator = torch.Generator().manual_seed(seed)
     obs = {}
     for key, field in policy.shape_meta.obs.items():
         shape = (n, steps or len(policy.obs_offsets), *field.shape)
-        if field.type == "rgb":
+        if field.type == "text":
+            obs[key] = [TEXTS[(row + seed) % len(TEXTS)] for row in range(n)]
+        elif field.type == "rgb":
             obs[key] = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
         else:
             obs[key] = torch.rand(shape, generator=generator) * 512
@@ -99,7 +128,7 @@ def make_batch(policy: BasePolicy, n: int = 3) -> Batch:
     }
 
 
-@pytest.fixture(params=[*CONFIGS, *VARIANTS])
+@pytest.fixture(params=[*CONFIGS, *VARIANTS, *TOYS])
 def policy(request) -> BasePolicy:
     return make_policy(*VARIANTS.get(request.param, (request.param,)))
 
@@ -109,6 +138,8 @@ def assert_same(left: dict, right: dict) -> None:
     for key, value in left.items():
         if isinstance(value, dict):
             assert_same(value, right[key])
+        elif isinstance(value, list):
+            assert value == right[key], key
         else:
             assert torch.equal(value, right[key]), key
 
@@ -118,7 +149,8 @@ def test_loss_reaches_every_trainable_parameter_and_leaves_the_batch(policy):
     before = copy.deepcopy(batch)
     loss, values = policy.train().compute_loss(batch)
     assert loss.ndim == 0
-    assert all(isinstance(value, float) for value in values.values())
+    assert all(torch.as_tensor(value).ndim == 0 for value in values.values())
+    assert not any(torch.as_tensor(value).requires_grad for value in values.values())
     loss.backward()
     for name, parameter in policy.named_parameters():
         if parameter.requires_grad:
@@ -158,6 +190,20 @@ def test_state_dict_holds_everything_that_prediction_needs(policy):
     other.load_state_dict(policy.state_dict())
     obs = make_obs(policy, 2)
     assert_same(policy.eval().predict_action(obs), other.eval().predict_action(obs))
+
+
+@pytest.mark.parametrize("name", [*CONFIGS, *TOYS])
+@pytest.mark.parametrize("attribute", ["inference_settings", "weight_settings", "debug_settings"])
+def test_declared_settings_are_arguments_of_the_constructor(name, attribute):
+    cfg = OmegaConf.create({"policy": policy_section(name)})
+    found = list(declared(cfg, "policy", attribute))
+    if attribute == "inference_settings":
+        assert found[0][0] == "policy"
+    for section, names in found:
+        given = OmegaConf.select(cfg, section)
+        cls = hydra.utils.get_object(given._target_)
+        arguments = {a for base in cls.__mro__ for a in inspect.signature(base).parameters}
+        assert set(names) <= {*arguments, *given}, section
 
 
 def test_training_is_deterministic(policy):
