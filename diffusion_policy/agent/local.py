@@ -16,6 +16,7 @@ from diffusion_policy.checkpoint.saved_policy import SavedPolicy, change_setting
 from diffusion_policy.model.common.inference import undisturbed
 from diffusion_policy.policy.base_policy import BasePolicy
 from diffusion_policy.transforms.pipeline import Pipeline
+from diffusion_policy.util.errors import UserError
 from diffusion_policy.util.pytorch_util import AUTOCAST_DTYPES, resolve_device, resolve_precision
 
 
@@ -27,6 +28,10 @@ class LocalAgent(Agent):
         pipeline: transforms between the raw data and the policy; None is none.
         precision: of the policy's matrix products: fp32, bf16 or fp16.
         n_latency_steps: see :class:`Agent`.
+
+    Raises:
+        UserError: the pipeline gives actions that mean something only together with what the
+            policy observed for them, and the policy mixes actions of several calls.
     """
 
     def __init__(
@@ -37,6 +42,8 @@ class LocalAgent(Agent):
         precision: str = "fp32",
         n_latency_steps: int = 0,
     ) -> None:
+        if pipeline is not None:
+            require_one_meaning(policy, pipeline)
         self.policy = policy
         self.pipeline = pipeline or Pipeline.of((), policy.shape_meta)
         self.dtype = AUTOCAST_DTYPES[precision]
@@ -66,6 +73,21 @@ class LocalAgent(Agent):
     def undisturbed(self, seed: int) -> AbstractContextManager[None]:
         """Evaluation mode and no gradients; afterwards modes and random numbers are as before."""
         return undisturbed(self.policy, self.policy.device, seed)
+
+
+def require_one_meaning(policy: BasePolicy, pipeline: Pipeline) -> None:
+    """Refuse a policy that mixes actions of several calls where each call has its own frame.
+
+    Raises:
+        UserError: names the settings of the policy.
+    """
+    if pipeline.reads_obs and policy.mixes_actions:
+        settings = " and ".join(f"policy.{name}" for name in policy.mixes_actions)
+        raise UserError(
+            f"task.transforms makes actions relative to the current observation, but {settings} "
+            "mixes actions of several observations; switch that off (alpha=0, predict_every_n=1, "
+            "past_action_visible=false), or use absolute actions"
+        )
 
 
 def load_agent(

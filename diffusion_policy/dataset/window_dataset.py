@@ -22,19 +22,25 @@ from diffusion_policy.model.common.normalizer import LinearNormalizer
 from diffusion_policy.spec.batch import Batch
 from diffusion_policy.spec.task_spec import TaskSpec
 from diffusion_policy.spec.window import Window
+from diffusion_policy.transforms.pipeline import Pipeline
+from diffusion_policy.transforms.transform import Transform
 from diffusion_policy.util.errors import UserError
 
 StoreClass = Callable[..., EpisodeStore]
-Symmetry = Callable[[str, np.ndarray], np.ndarray]
+Symmetry = Callable[[str, Any], Any]
 
 _MOST_DEPTH_IMAGES = 1000
 """Depth images whose pixels the normaliser is fitted on: 77 million of them at 240 x 320."""
 
 
+_MOST_ROWS = 4096
+"""Steps that are transformed at once to fit the normaliser: chunks of poses take 10 kB each."""
+
+
 class WindowDataset(BaseDataset):
     """Training samples from recorded episodes.
 
-    Sample i belongs to step t of some episode and holds, in raw units::
+    Sample i belongs to step t of some episode and holds, in raw units and then transformed::
 
         obs               {key: (To, ...)}  at t + window.obs_offsets; float32, images uint8 CHW;
                                             window.future_obs_offsets behind them, if any;
@@ -48,8 +54,9 @@ class WindowDataset(BaseDataset):
 
     Args:
         path: of the episodes, or a store of them.
-        shape_meta: observations and action of the task.
+        shape_meta: observations and action of the task, as recorded.
         window: the time steps of a sample.
+        transforms: of the task, to what the policy sees; see :class:`Pipeline`.
         store: called with the path and ``cache_dir``, opens the episodes; None recognises them by
             their content.
         cache_dir: where what is decoded once is kept.
@@ -72,6 +79,7 @@ class WindowDataset(BaseDataset):
         shape_meta: Mapping[str, Any] | TaskSpec,
         window: Window,
         *,
+        transforms: Sequence[Transform] | None = None,
         store: StoreClass | None = None,
         cache_dir: str | Path = "data/cache",
         embodiment: str | None = None,
@@ -93,7 +101,9 @@ class WindowDataset(BaseDataset):
                 "task.dataset.mirrored is true, but task.dataset.symmetry is null; "
                 "leave it false, or name the symmetry of the task"
             )
-        self.spec = TaskSpec.parse(shape_meta, embodiment=embodiment)
+        spec = TaskSpec.parse(shape_meta, embodiment=embodiment)
+        self.pipeline = Pipeline.of(transforms, spec)
+        self.spec = self.pipeline.spec
         self.embodiments = (self.spec.embodiment or "default",)
         self.window = window
         self.symmetry = symmetry if mirrored else None
@@ -114,14 +124,15 @@ class WindowDataset(BaseDataset):
                 f"{self.path or 'the store'} holds no episode; record some or choose another data "
                 "set"
             )
-        if self.spec.fps and self.store.fps and self.spec.fps != self.store.fps:
+        spec = self.pipeline.raw_spec
+        if spec.fps and self.store.fps and spec.fps != self.store.fps:
             raise UserError(
-                f"task.fps is {self.spec.fps} but the data set has {self.store.fps} steps per "
+                f"task.fps is {spec.fps} but the data set has {self.store.fps} steps per "
                 "second; correct task.fps"
             )
         # The action first, so that data of another task is named as such.
-        self.store.prepare({"action": self.spec.action, **self.spec.obs})
-        for key, field in self.spec.fields.items():
+        self.store.prepare({"action": spec.action, **spec.obs})
+        for key, field in spec.fields.items():
             if self.symmetry is not None:
                 self.symmetry(key, self._read(key, np.arange(1)))
             if field.type == "low_dim":
@@ -155,15 +166,33 @@ class WindowDataset(BaseDataset):
         return fit_normalizer(self.spec, modes, self.training_values)
 
     def training_values(self, key: str) -> np.ndarray:
-        """(n, *shape) of an observation or the action at all steps of the training episodes.
+        """(n, *shape) of an observation or the action, transformed, to fit a normaliser on.
 
-        Depth images are a thousand at most, evenly spaced.
+        They are those at all steps of the training episodes; depth images are a thousand at most,
+        evenly spaced. If an action depends on the observation of its chunk, they are those of the
+        chunks of all these steps, without the steps outside the episode.
         """
         lengths = np.diff(self.episode_ends, prepend=0)
         steps = np.flatnonzero(np.repeat(self.train_mask, lengths))
         if self.spec.fields[key].type == "depth":
             steps = steps[:: -(-len(steps) // _MOST_DEPTH_IMAGES)]
-        return self._read(key, steps)
+        if not self.pipeline.transforms:
+            return self._read(key, steps)
+        rows = range(0, len(steps), _MOST_ROWS)
+        return np.concatenate([self._to_fit(key, steps[i : i + _MOST_ROWS]) for i in rows])
+
+    def _to_fit(self, key: str, steps: np.ndarray) -> np.ndarray:
+        """:meth:`training_values` of these steps."""
+        is_action = key == "action"
+        in_chunks = is_action and self.pipeline.reads_obs
+        offsets = self.window.action_offsets if in_chunks else (0,)
+        episodes = np.searchsorted(self.episode_ends, steps, side="right")
+        batch = self._recorded(steps, episodes, (0,), offsets, images=False)
+        if not is_action:
+            del batch["action"]
+        batch["action_now"] = _first_from_now(offsets)
+        batch = self.pipeline.forward(batch)
+        return batch["action"][~batch["action_is_pad"]] if is_action else batch["obs"][key][:, 0]
 
     @property
     def n_episodes(self) -> int:
@@ -202,34 +231,62 @@ class WindowDataset(BaseDataset):
         mirrored = np.flatnonzero(samples >= len(self._steps))
         samples = samples % len(self._steps)
         steps, episodes = self._steps[samples], self._episodes[samples]
-        starts, ends = self._starts[episodes], self._ends[episodes]
         obs_offsets = np.array(self.window.sample_obs_offsets)
         action_offsets = np.array(self.window.action_offsets)
         if self.window.jitter:
             shift = rng.integers(-self.window.jitter, self.window.jitter, endpoint=True)
             obs_offsets[0] += shift
             action_offsets[0] += shift
-        obs_steps, _ = clamp_to_episode(steps, obs_offsets, starts, ends)
-        action_steps, is_pad = clamp_to_episode(steps, action_offsets, starts, ends)
+        batch = self._recorded(steps, episodes, obs_offsets, action_offsets)
+        if len(mirrored):
+            self._mirror(batch, mirrored)
+        batch["embodiment"] = np.zeros(len(samples), np.int64)
+        batch["obs_now"] = len(self.window.obs_offsets) - 1
+        batch["action_now"] = _first_from_now(self.window.action_offsets)
+        batch = self.pipeline.forward(batch)
+        del batch["obs_now"], batch["action_now"]
+        return to_tensors(batch)
+
+    def _recorded(
+        self,
+        steps: np.ndarray,
+        episodes: np.ndarray,
+        obs_offsets: Sequence[int],
+        action_offsets: Sequence[int],
+        images: bool = True,
+    ) -> Batch:
+        """The batch of these steps, not transformed; ``images=False`` leaves rgb images out."""
+        starts, ends = self._starts[episodes], self._ends[episodes]
+        obs_steps, _ = clamp_to_episode(steps, np.asarray(obs_offsets), starts, ends)
+        action_steps, is_pad = clamp_to_episode(steps, np.asarray(action_offsets), starts, ends)
         obs = {
             key: self._read(key, steps if field.type == "text" else obs_steps)
-            for key, field in self.spec.obs.items()
+            for key, field in self.pipeline.raw_spec.obs.items()
+            if images or field.type != "rgb"
         }
-        action = self._read("action", action_steps)
-        if len(mirrored):
-            for key, values in [("action", action), *obs.items()]:
-                values[mirrored] = self.symmetry(key, values[mirrored])
-        embodiment = np.zeros(len(samples), np.int64)
-        return to_tensors(
-            {"obs": obs, "action": action, "action_is_pad": is_pad, "embodiment": embodiment}
-        )
+        return {"obs": obs, "action": self._read("action", action_steps), "action_is_pad": is_pad}
+
+    def _mirror(self, batch: Batch, rows: np.ndarray) -> None:
+        """Put the mirrored samples in the place of these rows."""
+        for key, values in [("action", batch["action"]), *batch["obs"].items()]:
+            if isinstance(values, list):
+                texts = self.symmetry(key, [values[row] for row in rows])
+                for row, text in zip(rows, texts, strict=True):
+                    values[row] = text
+            else:
+                values[rows] = self.symmetry(key, values[rows])
 
     def _read(self, key: str, steps: np.ndarray) -> Any:
         """Values (*steps.shape, *shape) in the shape of the task, or a list of texts."""
         values = self.store.read(key, steps)
         if isinstance(values, list):
             return values
-        return values.reshape(*steps.shape, *self.spec.fields[key].shape)
+        return values.reshape(*steps.shape, *self.pipeline.raw_spec.fields[key].shape)
+
+
+def _first_from_now(offsets: Sequence[int]) -> int:
+    """Index of the first offset that is not in the past."""
+    return int(np.searchsorted(offsets, 0))
 
 
 def to_tensors(batch: Batch) -> Batch:

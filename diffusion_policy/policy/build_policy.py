@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import hydra
 from omegaconf import DictConfig
 
@@ -14,8 +16,12 @@ def build_policy(config: DictConfig, spec: TaskSpec | None) -> BasePolicy:
 
     Args:
         config: the section.
-        spec: what the policy sees, in place of the section's ``shape_meta``: that is the task's,
-            and transforms may lie between. None leaves it as it is.
+        spec: what the policy sees. It takes the place of the section's ``shape_meta``, which is the
+            task's: transforms may lie between. None leaves that as it is.
     """
-    seen = {"shape_meta": spec} if spec is not None and "shape_meta" in config else {}
-    return hydra.utils.instantiate(config, **seen, _convert_="object")  # or a spec would be a dict
+    if spec is None or "shape_meta" not in config:
+        return hydra.utils.instantiate(config)
+    config = copy.deepcopy(config)
+    config.shape_meta = None  # Hydra would merge the two
+    # A dataclass arrives as itself only if told so.
+    return hydra.utils.instantiate(config, shape_meta=spec, _convert_="object")

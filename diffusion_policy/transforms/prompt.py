@@ -40,7 +40,8 @@ class Prompt(Transform):
     def forward(self, batch: Batch, spec: TaskSpec) -> Batch:
         obs = batch["obs"]
         columns = [obs[name] for name in self._names]
-        n_rows = len(next(iter(obs.values())))
+        # Where there are no observations, as without images, the action tells how many rows.
+        n_rows = len(next(iter(obs.values()), batch.get("action_is_pad", ())))
         rows = zip(*columns, strict=True) if columns else [()] * n_rows
         prompts = [self.text.format_map(dict(zip(self._names, row, strict=True))) for row in rows]
         return {**batch, "obs": {**obs, self.key: prompts}}

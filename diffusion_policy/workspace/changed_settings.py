@@ -50,6 +50,7 @@ where and how fast a run computes, how often it looks, what it keeps and where i
 ABSENT = "absent"
 # Settings that came later, and the values at which nothing changes.
 _SINCE = {
+    "task.transforms": [],
     "task.dataset.mirrored": False,
     "policy.freeze_backbone": False,
     "policy.alpha": 0,

@@ -29,7 +29,7 @@ _SECTIONS: dict[str, tuple[str, ...]] = {
         "logging",
     ),
     "workspace": ("_target_",),
-    "task": ("name", "fps", "embodiment", "shape_meta", "dataset", "env_runner"),
+    "task": ("name", "fps", "embodiment", "shape_meta", "transforms", "dataset", "env_runner"),
     "checkpoint": ("topk",),
     "checkpoint.topk": tuple(inspect.signature(TopKCheckpoints).parameters)[1:],
     "logging": LOGGING_KEYS,

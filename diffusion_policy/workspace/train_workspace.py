@@ -20,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from diffusion_policy.agent.local import LocalAgent
+from diffusion_policy.agent.local import LocalAgent, require_one_meaning
 from diffusion_policy.checkpoint.checkpoint_file import load_checkpoint
 from diffusion_policy.checkpoint.topk import TopKCheckpoints, monitored
 from diffusion_policy.dataset.base_dataset import BaseDataset
@@ -31,8 +31,9 @@ from diffusion_policy.model.diffusion.ema_model import (
     merged_state,
 )
 from diffusion_policy.policy.base_policy import BasePolicy
+from diffusion_policy.policy.build_policy import build_policy
 from diffusion_policy.spec.batch import Batch
-from diffusion_policy.spec.task_spec import TaskSpec
+from diffusion_policy.transforms.pipeline import Pipeline
 from diffusion_policy.util import distributed
 from diffusion_policy.util.errors import UserError
 from diffusion_policy.util.output_dir import OutputLock
@@ -222,7 +223,7 @@ class TrainWorkspace(BaseWorkspace):
         rolled_out = runner is not None and self._is_due(training.rollout_every)
         if rolled_out:
             self._save()  # a rollout can take longer than a scheduler waits before it kills
-            record.update(runner.run(LocalAgent(policy), label=f"epoch={self.epoch:04d}"))
+            record.update(runner.run(LocalAgent(policy, self.pipeline), label=f"epoch={self.epoch:04d}"))
         self._log(logger, record)
         if logger is not None and self._is_due(training.rollout_every):
             plot_curves(logger.path, self.output_dir / "curves.png")
@@ -270,14 +271,16 @@ class TrainWorkspace(BaseWorkspace):
 
     def _build_policy_and_data(self) -> None:
         cfg = self.cfg
+        self.pipeline = Pipeline.of_task(cfg.task)
         with distributed.main_first():  # it downloads weights and fills caches, if need be
-            self.model: BasePolicy = hydra.utils.instantiate(cfg.policy)
+            self.model = build_policy(cfg.policy, self.pipeline.spec)
+            require_one_meaning(self.model, self.pipeline)
             self.dataset: BaseDataset = hydra.utils.instantiate(
                 cfg.task.dataset,
-                shape_meta=TaskSpec.parse(
-                    self.model.shape_meta, cfg.task.get("fps"), cfg.task.get("embodiment")
-                ),
+                shape_meta=self.pipeline.raw_spec,
                 window=self.model.window,
+                # A dataset of the user's own need not know transforms.
+                **({"transforms": cfg.task.transforms} if self.pipeline.transforms else {}),
                 _convert_="object",  # or dataclasses would arrive as configs
             )
         self.val_dataset = self.dataset.get_validation_dataset()

@@ -53,6 +53,9 @@ def arm(action_rotation="axis_angle", pose_rotation="quaternion"):
 JOINTS = TaskSpec.parse(
     {"obs": {"joints": {"shape": [5], "limits": [-3, 3]}}, "action": {"shape": [5]}}
 )
+IMAGES = TaskSpec.parse(
+    {"obs": {"image": {"shape": [3, 8, 8], "type": "rgb"}}, "action": {"shape": [2]}}
+)
 PUSHT = TaskSpec.parse(
     {
         "obs": {"agent_pos": {"shape": [2]}, "image": {"shape": [3, 8, 8], "type": "rgb"}},
@@ -74,6 +77,7 @@ CASES = {
     "Clip part": (Clip("action", (-3.0,) * 3, (3.0,) * 3, part="position"), arm()),
     "Clip observation": (Clip("joints", -1.0, 1.0), JOINTS),
     "Prompt": (Prompt("Please {task}."), arm()),
+    "Prompt alone": (Prompt("Push."), IMAGES),
     "Mirror": (Mirror(), PUSHT),
     "joints": (VectorFrame(now="joints", target="delta"), JOINTS),
     "of an observation": (RotationRepresentation("pose", "rotation"), arm()),
