@@ -94,6 +94,15 @@ class BasePolicy(nn.Module, ABC):
         return self.window.action_offsets
 
     @property
+    def mixes_actions(self) -> tuple[str, ...]:
+        """Settings through which a prediction depends on actions of earlier calls; () is none.
+
+        Such actions must mean the same at both calls, so they cannot be relative to what the robot
+        observes.
+        """
+        return ()
+
+    @property
     def device(self) -> torch.device:
         return next(self.parameters()).device
 

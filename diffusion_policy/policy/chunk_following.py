@@ -208,6 +208,15 @@ class ChunkPolicy(BasePolicy):
         past = tuple(offset for offset in self.window.action_offsets if offset < 0)
         return past + self.follower.offsets
 
+    @property
+    def mixes_actions(self) -> tuple[str, ...]:
+        """See :class:`BasePolicy`."""
+        settings = {
+            "alpha": self.follower.n_kept > 1,
+            "predict_every_n": self.follower.predict_every_n > 1,
+        }
+        return tuple(name for name, mixes in settings.items() if mixes)
+
     def reset(
         self, env_ids: Sequence[int] | None = None, seeds: Sequence[int] | None = None
     ) -> None:

@@ -232,6 +232,12 @@ class DenoisingPolicy(ChunkPolicy):
 
     # ------------------------------------------------------------------ inference
 
+    @property
+    def mixes_actions(self) -> tuple[str, ...]:
+        """See :class:`BasePolicy`."""
+        visible = ("past_action_visible",) if self.n_past_actions else ()
+        return super().mixes_actions + visible
+
     def reset(
         self, env_ids: Sequence[int] | None = None, seeds: Sequence[int] | None = None
     ) -> None:
