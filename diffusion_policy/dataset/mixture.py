@@ -17,6 +17,7 @@ from diffusion_policy.model.common.normalizer import LinearNormalizer
 from diffusion_policy.spec.batch import Batch
 from diffusion_policy.spec.task_spec import TaskSpec
 from diffusion_policy.spec.window import Window
+from diffusion_policy.transforms.transform import Transform
 from diffusion_policy.util.errors import UserError
 
 
@@ -34,7 +35,9 @@ class Mixture(BaseDataset):
     Args:
         shape_meta: observations and action, the same for all datasets.
         window: the time steps of a sample.
-        datasets: by name, WindowDataset with all arguments but ``shape_meta`` and ``window``.
+        datasets: by name, WindowDataset with all arguments but ``shape_meta``, ``window`` and
+            ``transforms``.
+        transforms: of the task, applied in every dataset.
         weights: by name, the relative share of an epoch's samples; 1 where one is missing.
 
     Raises:
@@ -48,11 +51,13 @@ class Mixture(BaseDataset):
         window: Window,
         *,
         datasets: Mapping[str, Callable[..., WindowDataset]],
+        transforms: Sequence[Transform] | None = None,
         weights: Mapping[str, float] | None = None,
     ) -> None:
-        members = {
-            name: make(shape_meta=shape_meta, window=window) for name, make in datasets.items()
-        }
+        common = {"shape_meta": shape_meta, "window": window}
+        if transforms:  # a dataset of the user's own need not know them
+            common["transforms"] = transforms
+        members = {name: make(**common) for name, make in datasets.items()}
         weights = dict(weights or {})
         _check(members, weights)
         self.weights = np.array([float(weights.get(name, 1)) for name in members])

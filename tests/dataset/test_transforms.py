@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
 
 from diffusion_policy.dataset.batch_order import BatchIndex
+from diffusion_policy.dataset.mixture import Mixture
 from diffusion_policy.dataset.stores.memory_store import MemoryStore
 from diffusion_policy.dataset.window_dataset import WindowDataset
 from diffusion_policy.spec.window import Window
@@ -14,6 +17,8 @@ from diffusion_policy.transforms.action_frame import VectorFrame
 from diffusion_policy.transforms.images import CenterCrop
 from diffusion_policy.transforms.keys import Rename, SelectKeys
 from diffusion_policy.transforms.prompt import Prompt
+from tests.toys.toy_mixture import META as MIXED
+from tests.toys.toy_mixture import UNITS, toy_store
 
 ENDS = [4, 10]
 META = {
@@ -112,3 +117,19 @@ def test_samples_are_mirrored_as_recorded_and_then_transformed(store):
     batch = whole_batch(dataset)
     assert torch.equal(batch["action"][10:], -batch["action"][:10])
     assert batch["obs"]["task"][10:] == ["tfil"] * 4 + ["ruop"] * 6
+
+
+def test_a_mixture_transforms_what_each_dataset_gathers():
+    datasets = {name: partial(WindowDataset, toy_store(name), embodiment=name) for name in UNITS}
+    mixture = Mixture(
+        MIXED, Window((0,), (0, 1)), datasets=datasets, transforms=[VectorFrame(now="position")]
+    )
+    batch = whole_batch(mixture)
+    ahead = ~batch["action_is_pad"][:, 1]
+    units = torch.tensor([UNITS[mixture.embodiments[i]] for i in batch["embodiment"]])
+    assert batch["action"][:, 0].abs().max() == 0
+    assert torch.equal(batch["action"][ahead, 1, 0], units[ahead])
+    normalizer = mixture.get_normalizer({})
+    normalized = normalizer.of(batch["embodiment"])["action"].normalize(batch["action"])
+    # Both robots move one of their units a step.
+    torch.testing.assert_close(normalized[ahead, 1, 0], torch.ones(int(ahead.sum())))
