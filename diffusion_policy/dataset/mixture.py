@@ -54,7 +54,7 @@ class Mixture(BaseDataset):
         transforms: Sequence[Transform] | None = None,
         weights: Mapping[str, float] | None = None,
     ) -> None:
-        common = {"shape_meta": shape_meta, "window": window}
+        common: dict[str, Any] = {"shape_meta": shape_meta, "window": window}
         if transforms:  # a dataset of the user's own need not know them
             common["transforms"] = transforms
         members = {name: make(**common) for name, make in datasets.items()}

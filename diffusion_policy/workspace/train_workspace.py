@@ -223,7 +223,8 @@ class TrainWorkspace(BaseWorkspace):
         rolled_out = runner is not None and self._is_due(training.rollout_every)
         if rolled_out:
             self._save()  # a rollout can take longer than a scheduler waits before it kills
-            record.update(runner.run(LocalAgent(policy, self.pipeline), label=f"epoch={self.epoch:04d}"))
+            agent = LocalAgent(policy, self.pipeline)
+            record.update(runner.run(agent, label=f"epoch={self.epoch:04d}"))
         self._log(logger, record)
         if logger is not None and self._is_due(training.rollout_every):
             plot_curves(logger.path, self.output_dir / "curves.png")
