@@ -285,6 +285,15 @@ def test_a_checkpoint_cannot_bring_its_own_environment(tmp_path, monkeypatch, en
     assert not (tmp_path / "made").exists()
 
 
+def test_a_task_without_a_simulator_cannot_be_evaluated(tmp_path):
+    config = OmegaConf.create(CONFIG)
+    config.task.env_runner = None
+    path = tmp_path / "latest.ckpt"
+    save_checkpoint(path, OmegaConf.to_yaml(config), {"model": GoalPolicy().state_dict()})
+    with pytest.raises(UserError, match=r"latest\.ckpt has no env_runner, so nothing can play it"):
+        evaluate(path, tmp_path / "eval")
+
+
 def test_a_folder_that_cannot_be_is_a_user_error(checkpoint, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="choose another output directory"):
