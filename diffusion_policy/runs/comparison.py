@@ -34,6 +34,7 @@ _TITLES = {
     SCORE: "Mean max reward, test episodes",
 }
 _LOGARITHMIC = (LOSS, VALIDATION)
+_SCORES = ("Success rate", "Mean max reward", "Best reward", "Least validation loss")
 
 
 @dataclass(frozen=True)
@@ -52,8 +53,7 @@ class Row:
 
     Attributes:
         kind: ``mean``, ``member`` (of a group with a mean) or ``alone``.
-        scores: pairs of value and 95 % interval: success rate, mean max reward, best reward, least
-            validation loss.
+        scores: value and 95 % interval of each of :data:`_SCORES`.
     """
 
     kind: str
@@ -79,6 +79,7 @@ def comparison(runs: Sequence[Run], source: str, videos_per_run: int) -> str:
         title=f"{len(runs)} run{'s' if len(runs) > 1 else ''} side by side",
         source=source,
         scores=[(group, list(_rows(group))) for group in groups],
+        shown=_shown_scores(runs),
         groups=groups,
         means=any(len(group.runs) > 1 for group in groups),
         curves=list(_curves(groups)),
@@ -156,6 +157,14 @@ def _rows(group: Group) -> Iterator[Row]:
                 (_loss(_least_loss(run)), ""),
             ],
         )
+
+
+def _shown_scores(runs: Sequence[Run]) -> list[tuple[int, str]]:
+    """Index and title of the scores to show: the loss stands in where a run has no rollout."""
+    n = len(_SCORES)
+    rolled_out = [bool(_rollout(run)) for run in runs]
+    shown = range(n - 1) if all(rolled_out) else range(n) if any(rolled_out) else [n - 1]
+    return [(i, _SCORES[i]) for i in shown]
 
 
 def _mean_row(group: Group) -> Row:

@@ -5,7 +5,7 @@ import pytest
 
 from diffusion_policy.scripts.compare import write_comparison
 from diffusion_policy.util.errors import UserError
-from tests.runs.fake_runs import make_run
+from tests.runs.fake_runs import lines, make_run
 
 INTERVAL = {"test/success_ci_low": 0.101, "test/success_ci_high": 0.799}
 EPISODES = {"test/sim_max_reward_100000": 1.0, "my_group/sim_max_reward_left": 0.5}
@@ -72,9 +72,9 @@ def test_scores_are_grouped_by_experiment_the_best_first(tmp_path, sweep):
     mean, best, second, other = page(tmp_path, sweep).tables[0][1:]
     assert mean[:4] == ["A optimizer.lr=0.2", "mean of 2", "", "2 to 8"]
     assert mean[4:8] == ["35.0 %", "± 63.5 %", "0.700", "± 1.271"]
-    assert mean[8:] == ["0.750", "± 1.906", "0.5", "± 19.06"]
+    assert mean[8:] == ["0.750", "± 1.906"]
     assert best[:4] == ["train_1", "finished", "42", "8"]
-    assert best[4:] == ["40.0 %", "[10.1, 79.9]", "0.800", "", "0.900", "", "-1", ""]
+    assert best[4:] == ["40.0 %", "[10.1, 79.9]", "0.800", "", "0.900", ""]
     assert second[:5] == ["train_2", "stopped", "43", "2", "30.0 %"]
     assert other[:5] == ["B train_0optimizer.lr=0.1", "finished", "42", "8", "5.0 %"]
 
@@ -107,11 +107,22 @@ def test_methods_and_tasks_are_named_where_they_differ(tmp_path):
     ]
 
 
+def test_runs_without_rollouts_are_compared_by_their_validation_loss(tmp_path):
+    losses = {"a": [0.3, 0.4], "b": [0.2, 0.5]}
+    for name, values in losses.items():
+        directory = make_run(tmp_path / name, settings=[f"optimizer.lr={values[0]}"])
+        log = [{"global_step": i, "val_loss": loss} for i, loss in enumerate(values)]
+        (directory / "logs.json.txt").write_text(lines(log))
+    header, best, other = page(tmp_path).tables[0]
+    assert header[4:] == ["Least validation loss", ""]
+    assert (best[0][:3], best[4], other[0][:3], other[4]) == ("A b", "0.2", "B a", "0.3")
+
+
 def test_a_run_without_scores_is_shown(tmp_path):
     make_run(tmp_path / "train_0")
     found = page(tmp_path)
     label = "A train_0train_dot_pusht on pusht_keypoints"
-    assert found.tables[0][1] == [label, "stopped", "42", "0", *[""] * 8]
+    assert found.tables[0][1] == [label, "stopped", "42", "0", "", ""]
     assert found.references == []
     assert "All settings are equal." in found.text
 
