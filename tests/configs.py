@@ -1,4 +1,4 @@
-"""Configs composed as train.py does, shrunk to run in a second."""
+"""Compose configs as train.py does, with small settings that run in a second."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ _TINY = {  # the first whose name the config's begins with
 
 
 def tiny_policy(config_name: str) -> list[str]:
-    """Overrides that shrink the policy of that config to run in milliseconds."""
+    """Return overrides that make the config's policy run in milliseconds."""
     return next(tiny for prefix, tiny in _TINY.items() if config_name.startswith(prefix))
 
 
 def compose_config(name: str, *overrides: str) -> DictConfig:
-    """The config of that name with these overrides."""
+    """Compose the named config with overrides."""
     with initialize_config_module("diffusion_policy.config", version_base="1.3"):
         return compose(name, overrides=list(overrides))
 
 
 def tiny_overrides(demos: Path, cache: Path, policy: Sequence[str] = tuple(TINY_DOT)) -> list[str]:
-    """Three short epochs of a tiny policy on these demonstrations, with one short rollout."""
+    """Return overrides for three short epochs of a tiny policy with one short rollout."""
     return [
         *policy,
         f"task.dataset.path={demos}",

@@ -1,4 +1,4 @@
-"""Shared fixtures: tiny tasks made on the spot."""
+"""Settings shared by all tests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Small PushT demonstrations, made on the spot by pushing at random."""
+"""Make small PushT demonstrations by random pushes."""
 
 from __future__ import annotations
 

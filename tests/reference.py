@@ -1,4 +1,4 @@
-"""The deterministic weights and inputs under which the reference outputs in golden/ were made."""
+"""Deterministic weights and inputs of the reference outputs in golden/."""
 
 from __future__ import annotations
 

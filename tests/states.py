@@ -1,4 +1,4 @@
-"""Compare what runs leave: states and logs."""
+"""Compare the states and logs of runs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from diffusion_policy.util.json_logger import read_log
 
 
 def assert_equal_states(left: object, right: object, path: str = "state") -> None:
-    """Bit for bit, through nested dicts and lists."""
+    """Assert that nested dicts and lists are equal bit for bit."""
     if isinstance(left, torch.Tensor):
         assert torch.equal(left, right), path
     elif isinstance(left, dict):
@@ -31,7 +31,7 @@ def final_state(output_dir: Path) -> dict:
 
 
 def comparable_log(output_dir: Path) -> list[dict]:
-    """The log without paths, which hold the output directory."""
+    """Return the log without paths, because they name the output directory."""
     return [
         {key: value for key, value in record.items() if not isinstance(value, str)}
         for record in read_log(output_dir / "logs.json.txt")

@@ -25,7 +25,7 @@ KEYS = {"state": (5,), "action": (2,), "n_contacts": (1,), "keypoint": (9, 2)}
 
 @pytest.fixture
 def teleoperation(monkeypatch):
-    """A factory of teleoperations on SDL's dummy driver, each operated by a script."""
+    """Return a factory of teleoperations on SDL's dummy driver that a script operates."""
     monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
     opened = []
 

@@ -1,4 +1,4 @@
-"""Commands and programs that the documentation shows do exist and parse."""
+"""The commands and programs in the documentation exist and parse."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ PAGES = [ROOT / "README.md", ROOT / "RESULTS.md", *sorted((ROOT / "docs").rglob(
 
 
 def commands(pages: Sequence[Path] = PAGES) -> list[str]:
-    """Every ``python``, ``torchrun`` and ``make`` line or inline command of the pages."""
+    """Return every ``python``, ``torchrun`` and ``make`` command of the pages."""
     found = set()
     for page in pages:
         text = page.read_text()

@@ -24,7 +24,7 @@ def mapped(tmp_path_factory) -> np.ndarray:
 
 
 class Watched:
-    """Passes on what is advised about a map, and remembers its pages."""
+    """Forward advice about a map and record its pages."""
 
     def __init__(self, mapping: mmap.mmap) -> None:
         self.mapping = mapping

@@ -27,7 +27,7 @@ WINDOW = Window(obs_offsets=(-1, 0), action_offsets=(-1, 0, 1, 2))
 
 
 def write(path: Path, lengths: list[int], **arrays) -> Path:
-    """Episodes whose action counts the steps of the whole store."""
+    """Make episodes whose action is the step number in the store."""
     buffer = ReplayBuffer.create_from_path(path, mode="a")
     start = 0
     for length in lengths:
@@ -64,7 +64,7 @@ def test_a_sample_is_the_window_with_repeated_edges(store):
     spare=st.integers(0, 4),
 )
 def test_samples_are_those_of_create_indices(tmp_path_factory, lengths, n_obs, n_action, spare):
-    """Our windows, named by their current step, equal the classic ones, named by their first."""
+    """Windows indexed by their current step equal classic windows indexed by their first."""
     horizon = n_obs - 1 + n_action + spare
     store = write(tmp_path_factory.mktemp("store") / "store.zarr", lengths)
     window = Window(

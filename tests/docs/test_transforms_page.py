@@ -1,4 +1,4 @@
-"""The examples of docs/transforms.md work as they stand."""
+"""The examples of docs/transforms.md run unchanged."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ TOY = {"factory": "toy_env:make"}
 
 
 class RecordingPolicy(GoalPolicy):
-    """Remembers what it was asked."""
+    """Record every call."""
 
     def __init__(self, **options):
         super().__init__(**options)
@@ -267,7 +267,7 @@ def test_two_groups_of_one_name_are_refused():
 
 
 class ObedientPolicy(BasePolicy):
-    """Walks left or right, as it is told."""
+    """Walk left or right, as the instruction says."""
 
     obs_types = ("low_dim", "text")
 
@@ -440,7 +440,7 @@ def test_pusht_runs(tmp_path, name, shape_meta):
 
 
 class ClockPolicy(GoalPolicy):
-    """Action k says k, the number of steps after its observation."""
+    """Action k has the value k, the number of steps after its observation."""
 
     def __init__(self):
         super().__init__(n_action_steps=2, obs_offsets=(0,))

@@ -227,9 +227,9 @@ while {forever}:
 
 
 def start_script(tmp_path, spec, announces=True, forever=True):
-    """A parent in a process of its own. Its workers hold its standard error open.
+    """Start a script whose workers inherit its standard error.
 
-    Announced by the script, or by the environment in its worker, it is ready for a signal.
+    The script, or the environment in its worker, announces when the script is ready for a signal.
     """
     script = tmp_path / "parent.py"
     script.write_text(SCRIPT.format(spec=spec, announces=announces, forever=forever))

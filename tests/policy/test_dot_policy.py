@@ -114,7 +114,7 @@ class CountingNetwork(torch.nn.Module):
 def test_plans_are_followed_like_the_published_implementation(
     predict_every_n, return_every_n, expected
 ):
-    """Numbers worked out from the reference's loop: horizon 6, one unit of action a step."""
+    """The expected numbers follow from the reference's loop: horizon 6, one unit per step."""
     policy = make_policy(
         train_horizon=6,
         inference_horizon=6,
@@ -133,7 +133,7 @@ def test_plans_are_followed_like_the_published_implementation(
 
 
 def follow_counting(steps: int, moves, **settings) -> tuple[DOTPolicy, torch.Tensor]:
-    """Actions (steps, 3) of three environments whose plans say to be at t + k in k steps.
+    """Actions (steps, 3) of three environments; a plan made at t gives t + k for k steps ahead.
 
     ``moves(step, env)`` is how far an environment has come since the oldest observation. Alpha
     is 0, so the newest plan decides.
@@ -318,7 +318,7 @@ def test_images_are_ordered_by_time_then_camera():
 
 
 def films(n_envs: int, n_steps: int) -> list[dict[str, torch.Tensor]]:
-    """Observations as time goes on: at step t frames t - 10, t - 1 and t of each camera."""
+    """Return the observations at step t: frames t - 10, t - 1 and t of each camera."""
     generator = torch.Generator().manual_seed(0)
     frames = {
         key: torch.randint(
@@ -334,7 +334,7 @@ def films(n_envs: int, n_steps: int) -> list[dict[str, torch.Tensor]]:
     "settings", [{}, {"lora_rank": 0, "image_tokens": "spatial"}, {"predict_every_n": 3}]
 )
 def test_inference_form_acts_like_the_plain_one_as_images_change(settings):
-    """Folded weights, their layout and remembered images change the rounding, nothing else."""
+    """Folded weights, their layout and cached images change only the rounding."""
     plain = make_image_policy(**settings).eval()
     for module in plain.modules():
         if isinstance(module, FrozenBatchNorm2d):

@@ -142,7 +142,7 @@ def test_watching_follows_runs_that_come_grow_and_are_resumed(tmp_path, monkeypa
 
 
 def test_watching_ends_a_while_after_all_have_finished(sweep, monkeypatch):
-    """Not at once: the next run of a sweep may just be starting."""
+    """The command must wait, because the next run of a sweep may just be starting."""
     seconds = itertools.count(step=aggregate.GRACE_S / 4)
     monkeypatch.setattr(time, "monotonic", lambda: next(seconds))
     late = sweep / "train_2"

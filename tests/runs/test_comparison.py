@@ -17,7 +17,7 @@ def _one_line(text):
 
 
 class Page(HTMLParser):
-    """What a page shows: its tables as rows of texts, and what its elements refer to."""
+    """The contents of a page: its tables as rows of texts, and the files it links."""
 
     def __init__(self, text):
         super().__init__()

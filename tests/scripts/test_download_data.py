@@ -1,4 +1,4 @@
-"""The download survives cuts and kills, and never passes off something else as the data set."""
+"""The download survives cuts and kills, and never accepts other data as the data set."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PUSHT = download_data.DATA["pusht"]
 
 
 class Server(http.server.ThreadingHTTPServer):
-    """Serves ``content`` at every path; ``cut_after`` bytes the connection is closed."""
+    """Serve ``content`` at every path; close the connection after ``cut_after`` bytes."""
 
     def __init__(self, content: bytes) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
@@ -65,7 +65,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture(scope="module")
 def archive(tmp_path_factory) -> bytes:
-    """An archive of PushT's name, shape and number of steps, with a folder at its top."""
+    """Make an archive with PushT's name, shape and number of steps and a folder at its top."""
     folder = tmp_path_factory.mktemp("archive")
     buffer = ReplayBuffer.create_empty_numpy()
     lengths = np.full(PUSHT.n_episodes, PUSHT.n_steps // PUSHT.n_episodes)

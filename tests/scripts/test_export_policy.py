@@ -1,4 +1,4 @@
-"""A policy as a folder acts as the checkpoint that it came from."""
+"""An exported policy acts as its checkpoint does."""
 
 from pathlib import Path
 
@@ -24,7 +24,7 @@ from tests.demos import make_demos
 
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory) -> TrainWorkspace:
-    """A run of a few steps, whose averaged weights are not its latest."""
+    """A run of a few steps; its averaged weights differ from its latest weights."""
     folder = tmp_path_factory.mktemp("run")
     overrides = tiny_overrides(make_demos(folder / "demos.zarr"), folder / "cache")
     workspace = TrainWorkspace(compose_config("train_dot_pusht", *overrides), folder)
@@ -96,7 +96,7 @@ def test_a_foreign_policy_is_built_on_request_alone(workspace, tmp_path, capsys)
 
 
 class MyPolicy(DOTPolicy):
-    """A method of one's own."""
+    """A policy class from outside diffusion_policy."""
 
 
 def test_replaces_a_policy_on_request_and_keeps_its_readme(workspace, tmp_path, capsys):

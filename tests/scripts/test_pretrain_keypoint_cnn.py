@@ -56,7 +56,7 @@ def test_impossible_options_are_refused(option, message, tmp_path, capsys):
 
 
 def test_the_weights_in_the_repository_tell_places():
-    """A linear map from their features, fitted to 300 scenes, finds those of 100 others."""
+    """A linear map of the features, fitted to 300 scenes, finds the positions in 100 others."""
     backbone = build_backbone("", "", "keypoint_cnn", str(PRETRAINED))
     locator = Locator(backbone, 20)
     locator.backbone.fc = torch.nn.Identity()

@@ -79,7 +79,7 @@ def test_a_section_that_cannot_be_built_is_named(section, message):
 
 
 def within_the_program(function) -> None:
-    """Call it as train.py calls the workspace: through Hydra, but from no section of a config."""
+    """Call a function through Hydra but not from a config section, as train.py does."""
     hydra.utils.instantiate({"_target_": f"{__name__}.call"}, function)
 
 

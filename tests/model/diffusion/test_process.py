@@ -35,7 +35,7 @@ def generators(*seeds: int) -> list[torch.Generator]:
 
 
 def perfect(process, clean):
-    """The answers of a network that knows the clean trajectory."""
+    """Return the outputs of a network that knows the clean trajectory."""
 
     def predict(x, time):
         if isinstance(process, FlowMatching):
@@ -197,7 +197,7 @@ def test_inner_levels_reach_from_90_to_5_percent_evenly():
 @pytest.mark.parametrize("spacing", SPACINGS)
 @pytest.mark.parametrize("n_steps", [5, 10])
 def test_a_small_error_at_the_noisiest_level_is_not_amplified(sampler, spacing, n_steps):
-    """There the noise is all but everything: dividing by the rest turns 5 % into hundreds."""
+    """Almost all of the input is noise: dividing by the small rest turns 5 % into hundreds."""
     process = Diffusion(sampler, num_inference_steps=n_steps, timestep_spacing=spacing)
     sample = process.sample(
         at_each(lambda x, time: 0.95 * x), SHAPE, generators(0, 1, 2), torch.device("cpu")

@@ -14,7 +14,7 @@ IMAGES = torch.rand(8, 3, 4, 4, generator=torch.Generator().manual_seed(0))
 
 
 class CountingEncoder(nn.Module):
-    """Sums up a image with weights, and counts the images."""
+    """Return a weighted sum of each image, and count the images."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -34,7 +34,7 @@ def encoder() -> CountingEncoder:
 
 @torch.no_grad()
 def show(encoder: CountingEncoder, *numbers: int) -> int:
-    """How many images are encoded when these are shown; the features must be right."""
+    """Check the features of some images and return how many images were encoded."""
     before = encoder.n_encoded
     found = encoder(IMAGES[list(numbers)])
     encoded = encoder.n_encoded - before
