@@ -32,7 +32,6 @@ Symmetry = Callable[[str, Any], Any]
 _MOST_DEPTH_IMAGES = 1000
 """Depth images whose pixels the normaliser is fitted on: 77 million of them at 240 x 320."""
 
-
 _MOST_ROWS = 4096
 """Steps that are transformed at once to fit the normaliser: chunks of poses take 10 kB each."""
 
@@ -105,6 +104,7 @@ class WindowDataset(BaseDataset):
         self.pipeline = Pipeline.of(transforms, spec)
         self.spec = self.pipeline.spec
         self.embodiments = (self.spec.embodiment or "default",)
+        self._shapes = {key: field.shape for key, field in spec.fields.items()}  # as recorded
         self.window = window
         self.symmetry = symmetry if mirrored else None
         is_store = isinstance(path, EpisodeStore)
@@ -187,7 +187,9 @@ class WindowDataset(BaseDataset):
         in_chunks = is_action and self.pipeline.reads_obs
         offsets = self.window.action_offsets if in_chunks else (0,)
         episodes = np.searchsorted(self.episode_ends, steps, side="right")
-        batch = self._recorded(steps, episodes, (0,), offsets, images=False)
+        is_depth = self.spec.fields[key].type == "depth"
+        left_out = ("rgb",) if is_depth else ("rgb", "depth")
+        batch = self._recorded(steps, episodes, (0,), offsets, left_out)
         if not is_action:
             del batch["action"]
         batch["action_now"] = _first_from_now(offsets)
@@ -253,16 +255,16 @@ class WindowDataset(BaseDataset):
         episodes: np.ndarray,
         obs_offsets: Sequence[int],
         action_offsets: Sequence[int],
-        images: bool = True,
+        left_out: Sequence[str] = (),
     ) -> Batch:
-        """The batch of these steps, not transformed; ``images=False`` leaves rgb images out."""
+        """The batch of these steps, not transformed, without the types that are left out."""
         starts, ends = self._starts[episodes], self._ends[episodes]
         obs_steps, _ = clamp_to_episode(steps, np.asarray(obs_offsets), starts, ends)
         action_steps, is_pad = clamp_to_episode(steps, np.asarray(action_offsets), starts, ends)
         obs = {
             key: self._read(key, steps if field.type == "text" else obs_steps)
             for key, field in self.pipeline.raw_spec.obs.items()
-            if images or field.type != "rgb"
+            if field.type not in left_out
         }
         return {"obs": obs, "action": self._read("action", action_steps), "action_is_pad": is_pad}
 
@@ -281,7 +283,7 @@ class WindowDataset(BaseDataset):
         values = self.store.read(key, steps)
         if isinstance(values, list):
             return values
-        return values.reshape(*steps.shape, *self.pipeline.raw_spec.fields[key].shape)
+        return values.reshape(*steps.shape, *self._shapes[key])
 
 
 def _first_from_now(offsets: Sequence[int]) -> int:

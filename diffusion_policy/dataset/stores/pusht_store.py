@@ -88,12 +88,13 @@ class PushTStore(EpisodeStore):
 
     def read(self, key: str, steps: np.ndarray) -> np.ndarray | list[str]:
         """See :class:`EpisodeStore`; a key that was not prepared is prepared first."""
+        if key in self._computed:
+            return read_rows(self._computed[key], steps)
         if self._is_recorded(key):
             return self.recorded.read(_STORED_IMAGE if key == "image" else key, steps)
-        if key not in self._computed:
-            require_key(self.features, key)
-            self.prepare({key: self.features[key]})
-        return read_rows(self._computed[key], steps)
+        require_key(self.features, key)
+        self.prepare({key: self.features[key]})
+        return self.read(key, steps)
 
     def episode(self, i: int) -> EpisodeInfo:
         """See :class:`EpisodeStore`; the initial state is the first one if none was recorded."""
