@@ -12,6 +12,7 @@ import yaml
 
 from diffusion_policy.dataset.stores.replay_buffer import ReplayBuffer
 from diffusion_policy.spec.task_spec import TaskSpec
+from diffusion_policy.workspace.measures import action_error
 from diffusion_policy.workspace.train_workspace import TrainWorkspace
 from tests.configs import compose_config, tiny_overrides, tiny_policy
 from tests.states import assert_equal_states
@@ -57,10 +58,11 @@ def test_the_mixture_of_the_example_trains(tmp_path, name):
     cfg = compose_config(name, *tiny_overrides(tmp_path, tmp_path / "cache", tiny_policy(name)))
     cfg.task.dataset = section
     workspace = TrainWorkspace(cfg, tmp_path / "run")
-    loader = iter(workspace.loader)
-    losses = [workspace.train_step([(workspace.order.part(i), next(loader))]) for i in range(2)]
+    loader, order = iter(workspace.loader), workspace.order
+    losses = [workspace.train_step([(order.part(i), next(loader))]) for i in range(2)]
     assert all(map(math.isfinite, losses))
-    assert math.isfinite(workspace._sample(workspace.policy))
+    error = action_error(workspace.policy, workspace.dataset, order, workspace.device, seed=0)
+    assert math.isfinite(error)
     workspace.save_checkpoint()
 
     resumed = TrainWorkspace(cfg, tmp_path / "run")
