@@ -79,6 +79,7 @@ def test_other_commands_exist_and_know_their_options(module):
     ("page", "setting", "name"),
     [
         ("diffusion_policy.md", "noise_scheduler.sampler", "train_diffusion_unet_pusht"),
+        ("diffusion_policy.md", "alpha", "train_diffusion_unet_pusht"),
         ("dot.md", "stall_skip", "train_dot_pusht"),
     ],
 )

@@ -18,8 +18,8 @@ class LoRAConfig:
     Attributes:
         rank: inner dimension of the update.
         alpha: the update is scaled by ``alpha / rank``.
-        dropout: probability of dropping a column of the update in training. Dropping an input
-            feature of the adapter, as the paper does, drops that column of A.
+        dropout: probability of dropping a column of the update in training. The paper drops an
+            input feature of the adapter, which drops the same column of A.
     """
 
     rank: int
@@ -32,8 +32,8 @@ class LowRankUpdate(nn.Module):
 
     Args:
         weight: (out, in) base weight.
-        row_blocks: (start, stop) row ranges to adapt, each with adapters of its own: the query
-            and value rows of a packed projection, or all rows of a linear layer.
+        row_blocks: (start, stop) ranges of rows, each of which gets its own adapters: the query and
+            value rows of a packed projection, or all rows of a linear layer.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class LowRankUpdate(nn.Module):
 def add_lora(
     module: nn.Module, name: str, config: LoRAConfig, row_blocks: Iterable[tuple[int, int]] | None
 ) -> None:
-    """Freeze ``module.<name>`` and train a low-rank update of its rows (all when None)."""
+    """Freeze ``module.<name>`` and train a low-rank update of its rows; None is all rows."""
     weight = getattr(module, name)
     weight.requires_grad_(False)
     blocks = [(0, weight.shape[0])] if row_blocks is None else row_blocks
@@ -74,7 +74,7 @@ def add_lora(
 
 
 def merge_lora(model: nn.Module) -> None:
-    """Fold every low-rank update below ``model`` into its weight, in place: same output."""
+    """Fold every low-rank update below ``model`` into its weight, in place; outputs stay equal."""
     for module in model.modules():
         if parametrize.is_parametrized(module):
             for name in list(module.parametrizations):

@@ -11,8 +11,8 @@ from diffusion_policy.model.common import batch_random
 class Crop(nn.Module):
     """(N, C, H, W) -> (N, C, h, w).
 
-    In training mode each image of the batch has a place of its own, uniform over all places where
-    the crop fits, drawn on the CPU by :mod:`batch_random`; in evaluation mode the crop is centred.
+    In training mode each image has its own crop, at a position drawn uniformly from all that fit,
+    by :mod:`batch_random` on the CPU. In evaluation mode the crop is centred.
 
     Args:
         size: (h, w) of the crop, at most (H, W).
@@ -29,7 +29,7 @@ class Crop(nn.Module):
             top, left = free_rows // 2, free_columns // 2
             return images[..., top : top + height, left : left + width]
         n, channels = images.shape[:2]
-        # Drawn on the CPU, so that a seed means the same crops on every device.
+        # On the CPU, so that a seed gives the same crops on every device.
         top = batch_random.randint(free_rows + 1, (n, 1, 1, 1)).to(images.device)
         left = batch_random.randint(free_columns + 1, (n, 1, 1, 1)).to(images.device)
         rows = top + torch.arange(height, device=images.device)[:, None]

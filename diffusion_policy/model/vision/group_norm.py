@@ -1,7 +1,7 @@
 """Group normalisation in place of batch normalisation.
 
-Running statistics of batch norm lag behind weights that are averaged over training; group norm
-keeps none.
+The running statistics of batch norm do not fit weights that are averaged over training. Group norm
+has no such statistics.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ CHANNELS_PER_GROUP = 16
 
 
 def replace_batch_norm(module: nn.Module) -> None:
-    """Replace every BatchNorm2d below ``module`` by a fresh GroupNorm, in place.
+    """Replace every BatchNorm2d below ``module`` by a new GroupNorm, in place.
 
     A layer of C channels gets C // 16 groups; C is a multiple of 16 in every ResNet.
     """

@@ -1,4 +1,4 @@
-"""ResNet backbones: one feature vector an image, or one token a cell."""
+"""ResNet backbones: one feature vector per image, or one token per cell of the feature map."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 _TIMEOUT_S = 10.0  # of a download, without a single byte
 STRIDE = 32
-"""Pixels a side of a cell of the last feature map."""
+"""Pixels per side of a cell of the last feature map."""
 RESNETS = ("resnet18", "resnet34", "resnet50")
 
 
@@ -53,7 +53,7 @@ def build_resnet(
 
 
 def _cached_weights(name: str, weights: str) -> Path | None:
-    """The file of pretrained weights from the torch hub cache or the network, None without."""
+    """The file of pretrained weights from torch's cache or the network; None if neither has it."""
     entry = torchvision.models.get_model_weights(name)[weights]
     path = Path(torch.hub.get_dir()) / "checkpoints" / Path(entry.url).name
     if path.is_file():
@@ -78,7 +78,7 @@ def _cached_weights(name: str, weights: str) -> Path | None:
 
 @contextmanager
 def _socket_timeout(seconds: float) -> Iterator[None]:
-    """For downloads that take no timeout of their own and would wait for ever."""
+    """A timeout for downloads, which have none of their own and would wait for ever."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(seconds)
     try:

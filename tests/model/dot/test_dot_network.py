@@ -116,7 +116,7 @@ def spatial_inputs(batch: int = 2) -> dict[str, torch.Tensor]:
     }
 
 
-def test_spatial_memory_has_nine_tokens_a_picture_and_one_a_number():
+def test_spatial_memory_has_nine_tokens_per_image_and_one_per_number():
     network = DOTNetwork(**SPATIAL)
     assert network.embed(spatial_inputs()).shape == (2, 13, 32)
     assert network(spatial_inputs()).shape == (2, 20, 2)

@@ -23,7 +23,7 @@ def test_softmax_gives_the_place_of_a_peak_whatever_autocast_says():
 
 
 @pytest.mark.parametrize("size", [(96, 96), (64, 48)])
-def test_pictures_of_any_size(size):
+def test_images_of_any_size(size):
     network = KeypointCNN(n_keypoints=10)
     features = network(torch.randn(3, 3, *size))
     assert features.shape == (3, 20)
