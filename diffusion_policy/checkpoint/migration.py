@@ -37,7 +37,7 @@ def migrate_config(cfg: DictConfig) -> DictConfig:
 
 def migrate_config_text(text: str) -> str:
     """:func:`migrate_config` of a config as YAML; text in today's form stays as it is."""
-    cfg = OmegaConf.create(text)
+    cfg: Any = OmegaConf.create(text)
     migrated = migrate_config(cfg)
     return text if migrated == cfg else OmegaConf.to_yaml(migrated)
 

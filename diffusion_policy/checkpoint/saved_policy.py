@@ -75,7 +75,7 @@ class SavedPolicy:
         for section, values in declared(cfg, "policy", "weight_settings"):
             OmegaConf.update(cfg, section, dict(values), force_add=True)
         pipeline = self.pipeline(trust=trust)
-        policy = build_policy(cfg.policy, pipeline and pipeline.spec)
+        policy = build_policy(cfg.policy, None if pipeline is None else pipeline.spec)
         try:
             policy.load_state_dict(self.weights)
         except RuntimeError as error:

@@ -107,9 +107,11 @@ class WindowDataset(BaseDataset):
         self._shapes = {key: field.shape for key, field in spec.fields.items()}  # as recorded
         self.window = window
         self.symmetry = symmetry if mirrored else None
-        is_store = isinstance(path, EpisodeStore)
-        self.store = path if is_store else (store or open_store)(path, cache_dir=cache_dir)
-        self.path = "" if is_store else str(path)
+        if isinstance(path, EpisodeStore):
+            self.path, self.store = "", path
+        else:
+            self.path = str(path)
+            self.store = (store or open_store)(path, cache_dir=cache_dir)
         self.episode_ends = self.store.episode_ends
         self._check_store()
         n_episodes = len(self.episode_ends)
@@ -240,8 +242,8 @@ class WindowDataset(BaseDataset):
             obs_offsets[0] += shift
             action_offsets[0] += shift
         batch = self._recorded(steps, episodes, obs_offsets, action_offsets)
-        if len(mirrored):
-            self._mirror(batch, mirrored)
+        if self.symmetry is not None and len(mirrored):
+            _mirror(self.symmetry, batch, mirrored)
         batch["embodiment"] = np.zeros(len(samples), np.int64)
         batch["obs_now"] = len(self.window.obs_offsets) - 1
         batch["action_now"] = _first_from_now(self.window.action_offsets)
@@ -253,8 +255,8 @@ class WindowDataset(BaseDataset):
         self,
         steps: np.ndarray,
         episodes: np.ndarray,
-        obs_offsets: Sequence[int],
-        action_offsets: Sequence[int],
+        obs_offsets: Sequence[int] | np.ndarray,
+        action_offsets: Sequence[int] | np.ndarray,
         left_out: Sequence[str] = (),
     ) -> Batch:
         """The batch of these steps, not transformed, without the types that are left out."""
@@ -268,16 +270,6 @@ class WindowDataset(BaseDataset):
         }
         return {"obs": obs, "action": self._read("action", action_steps), "action_is_pad": is_pad}
 
-    def _mirror(self, batch: Batch, rows: np.ndarray) -> None:
-        """Put the mirrored samples in the place of these rows."""
-        for key, values in [("action", batch["action"]), *batch["obs"].items()]:
-            if isinstance(values, list):
-                texts = self.symmetry(key, [values[row] for row in rows])
-                for row, text in zip(rows, texts, strict=True):
-                    values[row] = text
-            else:
-                values[rows] = self.symmetry(key, values[rows])
-
     def _read(self, key: str, steps: np.ndarray) -> Any:
         """Values (*steps.shape, *shape) in the shape of the task, or a list of texts."""
         values = self.store.read(key, steps)
@@ -289,6 +281,17 @@ class WindowDataset(BaseDataset):
 def _first_from_now(offsets: Sequence[int]) -> int:
     """Index of the first offset that is not in the past."""
     return int(np.searchsorted(offsets, 0))
+
+
+def _mirror(symmetry: Symmetry, batch: Batch, rows: np.ndarray) -> None:
+    """Put the mirrored samples in the place of these rows."""
+    for key, values in [("action", batch["action"]), *batch["obs"].items()]:
+        if isinstance(values, list):
+            texts = symmetry(key, [values[row] for row in rows])
+            for row, text in zip(rows, texts, strict=True):
+                values[row] = text
+        else:
+            values[rows] = symmetry(key, values[rows])
 
 
 def to_tensors(batch: Batch) -> Batch:

@@ -110,7 +110,7 @@ class ChunkFollower:
         if ids is None:
             self._n_calls = torch.empty(0, dtype=torch.int64)  # since the episode began
             self._n_steps = torch.empty(0, dtype=torch.int64)  # along the plan since then
-            self._newest = self._kept = None
+            self._newest = self._kept = torch.empty(0)  # sized by the first chunk
         else:
             known = [i for i in ids if i < len(self._n_calls)]
             self._n_calls[known] = 0
@@ -129,7 +129,7 @@ class ChunkFollower:
 
     def take(self, ids: Tensor, chunks: Tensor) -> None:
         """Follow ``chunks`` (n, P + H, D) from now on; row P is for now."""
-        if self._newest is None:
+        if self._newest.ndim == 1:
             n_dims = chunks.shape[-1]
             self._newest = chunks.new_zeros(0, *chunks.shape[1:])
             self._kept = chunks.new_zeros(0, self.n_kept, self.n_ahead, n_dims)

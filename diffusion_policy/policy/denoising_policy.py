@@ -11,10 +11,10 @@ from functools import partial
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from diffusion_policy.model.common.inference import compiled
-from diffusion_policy.model.common.normalizer import LinearNormalizer, RowNormalizer
+from diffusion_policy.model.common.normalizer import Normalizer
 from diffusion_policy.model.diffusion.process import Process
 from diffusion_policy.model.vision.obs_encoder import ObsEncoder
 from diffusion_policy.policy.base_policy import Batch
@@ -70,6 +70,7 @@ class DenoisingPolicy(ChunkPolicy):
         UserError: a setting is unknown, or the horizons do not fit each other.
     """
 
+    model: nn.Module
     CONDITIONINGS: ClassVar[tuple[str, ...]]
 
     def __init__(
@@ -176,7 +177,7 @@ class DenoisingPolicy(ChunkPolicy):
 
     # ------------------------------------------------------------------ training
 
-    def compute_loss(self, batch: Batch) -> tuple[Tensor, dict[str, float]]:
+    def compute_loss(self, batch: Batch) -> tuple[Tensor, dict[str, float | Tensor]]:
         """MSE of the network output; known entries are masked out."""
         normalizer = self.normalizer.of(batch.get("embodiment"))
         features = self._features(batch["obs"], normalizer)
@@ -196,9 +197,7 @@ class DenoisingPolicy(ChunkPolicy):
         )
         return loss, {}
 
-    def _features(
-        self, obs: Mapping[str, Tensor], normalizer: LinearNormalizer | RowNormalizer
-    ) -> Tensor:
+    def _features(self, obs: Mapping[str, Tensor], normalizer: Normalizer) -> Tensor:
         """Features (B, times, F) of raw observations (B, times, ...)."""
         normalized = {}
         for key, field in self.shape_meta.obs.items():
@@ -286,7 +285,7 @@ class DenoisingPolicy(ChunkPolicy):
         actions = trajectory[..., : self.action_dim]
         self._remember(ids.tolist(), actions[:, executed])
         predicted = normalizer["action"].unnormalize(actions)
-        result = {"action": predicted[:, executed], "action_pred": predicted}
+        result: dict[str, Any] = {"action": predicted[:, executed], "action_pred": predicted}
         if self.conditioning == "inpaint":
             result["obs_pred"] = self._decode(trajectory[..., self.action_dim :], normalizer)
         return result
@@ -296,7 +295,7 @@ class DenoisingPolicy(ChunkPolicy):
         obs: Mapping[str, Tensor],
         ids: list[int],
         generators: Sequence[torch.Generator],
-        normalizer: LinearNormalizer,
+        normalizer: Normalizer,
     ) -> Tensor:
         """Normalised trajectories (B, T, D) of these environments."""
         features = self._features({k: v[:, : self.n_obs_steps] for k, v in obs.items()}, normalizer)
@@ -312,7 +311,7 @@ class DenoisingPolicy(ChunkPolicy):
 
     def compile_for_inference(self) -> None:
         """See :class:`BasePolicy`; compiles :meth:`decode`, which runs in every denoising step."""
-        self.decode = compiled(self.decode, self.device)
+        self.decode = compiled(self.decode, self.device)  # type: ignore[method-assign]
 
     def _generator(self, env_id: int) -> torch.Generator:
         if env_id not in self._generators:
@@ -344,7 +343,7 @@ class DenoisingPolicy(ChunkPolicy):
             every = actions if before is None else torch.cat([before, actions])
             self._past[env_id] = every[-self.n_past_actions :]
 
-    def _decode(self, features: Tensor, normalizer: LinearNormalizer) -> dict[str, Tensor]:
+    def _decode(self, features: Tensor, normalizer: Normalizer) -> dict[str, Tensor]:
         """Raw observations (B, T, ...) from concatenated normalised ones (B, T, F)."""
         fields = self.shape_meta.obs
         parts = features.split([field.size for field in fields.values()], dim=-1)

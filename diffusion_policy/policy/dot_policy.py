@@ -16,7 +16,7 @@ from torch import Tensor
 from diffusion_policy.model.common import batch_random
 from diffusion_policy.model.common.inference import compiled
 from diffusion_policy.model.common.lora import LoRAConfig, merge_lora
-from diffusion_policy.model.common.normalizer import LinearNormalizer, RowNormalizer
+from diffusion_policy.model.common.normalizer import Normalizer
 from diffusion_policy.model.dot.dot_network import DOTNetwork
 from diffusion_policy.model.vision.feature_cache import FeatureCache
 from diffusion_policy.model.vision.resnet import STRIDE, fold_frozen_norm, merge_conv_lora
@@ -83,6 +83,9 @@ class DOTPolicy(ChunkPolicy):
         UserError: a setting is out of range, or the horizons do not fit each other.
     """
 
+    n_updates: Tensor
+    loss_weights: Tensor
+
     inference_settings: ClassVar[tuple[str, ...]] = (
         *ChunkPolicy.inference_settings,
         "stall_skip",
@@ -145,7 +148,7 @@ class DOTPolicy(ChunkPolicy):
         }
         self.image_keys = sorted(self.shape_meta.keys_of("VISUAL"))
         _check_stall(stall_skip, stall_tolerance, n_obs_steps > 1 and bool(self.inputs))
-        sizes = {
+        sizes: dict[str, Any] = {
             f"{name}_dim": sum(self.shape_meta.obs[key].size for key in self.inputs.get(name, []))
             for name in _LOW_DIM_INPUTS
         }
@@ -170,7 +173,7 @@ class DOTPolicy(ChunkPolicy):
 
     # ------------------------------------------------------------------ training
 
-    def compute_loss(self, batch: Batch) -> tuple[Tensor, dict[str, float]]:
+    def compute_loss(self, batch: Batch) -> tuple[Tensor, dict[str, float | Tensor]]:
         """Mean over all targets of L1 error x weight of its step; padded targets count as 0."""
         normalizer = self.normalizer.of(batch.get("embodiment"))
         target = normalizer["action"].normalize(batch["action"])
@@ -186,7 +189,7 @@ class DOTPolicy(ChunkPolicy):
         self.n_updates += 1
 
     def _network_inputs(
-        self, obs: Mapping[str, Tensor], normalizer: LinearNormalizer | RowNormalizer
+        self, obs: Mapping[str, Tensor], normalizer: Normalizer
     ) -> dict[str, Tensor]:
         """Inputs of the network, normalised and in training augmented, from raw (B, To, ...)."""
         fade = self.noise_decay ** int(self.n_updates) if self.training else 0.0
@@ -236,9 +239,7 @@ class DOTPolicy(ChunkPolicy):
         now = self.window.action_offsets.index(0)
         return {"action": predicted[:, now : now + 1], "action_pred": predicted}
 
-    def _stalled(
-        self, ids: Tensor, obs: Mapping[str, Tensor], normalizer: LinearNormalizer
-    ) -> Tensor:
+    def _stalled(self, ids: Tensor, obs: Mapping[str, Tensor], normalizer: Normalizer) -> Tensor:
         """(B,) bool: the low-dim inputs are those of the oldest observation of this episode."""
         changes = [
             (normalized[:, -1] - normalized[:, 0]).abs().amax(-1)
@@ -261,7 +262,7 @@ class DOTPolicy(ChunkPolicy):
 
     def compile_for_inference(self) -> None:
         """See :class:`BasePolicy`."""
-        self.model.forward = compiled(self.model.forward, self.device)
+        self.model.forward = compiled(self.model.forward, self.device)  # type: ignore[method-assign]
 
 
 def loss_weights(n_obs_steps: int, train_horizon: int, alpha: float) -> Tensor:

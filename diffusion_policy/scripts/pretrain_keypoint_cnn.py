@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -59,7 +60,8 @@ class Locator(nn.Module):
     def __init__(self, backbone: KeypointCNN, n_numbers: int) -> None:
         super().__init__()
         self.backbone = backbone
-        self.backbone.fc = nn.Linear(backbone.fc.in_features, n_numbers)
+        n_features: Any = backbone.fc.in_features
+        self.backbone.fc = nn.Linear(n_features, n_numbers)
         self.normalizer = image_normalizer("MEAN_STD")
 
     def forward(self, images: Tensor) -> Tensor:

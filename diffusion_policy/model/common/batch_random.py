@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -74,7 +75,7 @@ def rand(shape: Sequence[int], device: torch.device | str = "cpu") -> Tensor:
 def randint(high: int, shape: Sequence[int], device: torch.device | str = "cpu") -> Tensor:
     """Draw uniform int64 numbers in [0, high); shape as in :func:`randn`."""
 
-    def function(size: Sequence[int], **options: object) -> Tensor:
+    def function(size: Sequence[int], **options: Any) -> Tensor:
         return torch.randint(high, size, **options)
 
     return _draw(function, shape, device)

@@ -43,6 +43,6 @@ def compiled(function: Callable[..., Any], device: torch.device) -> Callable[...
     wrapper is C++, too. On a GPU the code would run as one CUDA graph; this was not tried.
     """
     if device.type == "cpu":
-        options = {"freezing": True, "cpp_wrapper": True}
+        options: dict[str, Any] = {"freezing": True, "cpp_wrapper": True}
         return torch.compile(function, dynamic=False, options=options)
     return torch.compile(function, dynamic=False, mode="reduce-overhead")

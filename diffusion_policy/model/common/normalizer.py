@@ -371,3 +371,7 @@ class RowField:
         values = values.repeat_interleave(len(x) // len(values), dim=0).to(x.device)
         features = values.shape[1:]
         return values.reshape(len(x), *[1] * (x.ndim - values.ndim), *features)
+
+
+Normalizer = LinearNormalizer | RowNormalizer
+"""What :meth:`LinearNormalizer.of` gives."""
