@@ -34,6 +34,7 @@ class DiffusionTransformerPolicy(DenoisingPolicy):
         UserError: a setting is unknown or does not fit the others.
     """
 
+    model: TransformerForDiffusion
     CONDITIONINGS = ("global", "inpaint")
 
     def __init__(

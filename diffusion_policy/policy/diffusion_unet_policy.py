@@ -31,6 +31,7 @@ class DiffusionUnetPolicy(DenoisingPolicy):
         UserError: a setting is unknown or does not fit the others.
     """
 
+    model: ConditionalUnet1D
     CONDITIONINGS = ("global", "local", "inpaint")
 
     def __init__(
