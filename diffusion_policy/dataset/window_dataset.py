@@ -32,6 +32,7 @@ Symmetry = Callable[[str, Any], Any]
 _MOST_DEPTH_IMAGES = 1000
 """Depth images whose pixels the normaliser is fitted on: 77 million of them at 240 x 320."""
 
+_TASK = "task"
 _MOST_ROWS = 4096
 """Steps that are transformed at once to fit the normaliser: chunks of poses take 10 kB each."""
 
@@ -43,7 +44,8 @@ class WindowDataset(BaseDataset):
 
         obs               {key: (To, ...)}  at t + window.obs_offsets; float32, images uint8 CHW;
                                             window.future_obs_offsets behind them, if any;
-                                            a text is the str at t
+                                            a text is the str at t; ``task``, where nothing of
+                                            that name is recorded, is the task of the episode
         action            (T, Da) float32   at t + window.action_offsets
         action_is_pad     (T,) bool         True where that lies outside the episode
         embodiment        int64             0, the only one
@@ -132,14 +134,32 @@ class WindowDataset(BaseDataset):
                 f"task.fps is {spec.fps} but the data set has {self.store.fps} steps per "
                 "second; correct task.fps"
             )
+        self._tasks = self._episode_tasks()
         # The action first, so that data of another task is named as such.
-        self.store.prepare({"action": spec.action, **spec.obs})
+        fields = {"action": spec.action, **spec.obs}
+        if self._tasks is not None:
+            del fields[_TASK]
+        self.store.prepare(fields)
         for key, field in spec.fields.items():
             if self.symmetry is not None:
                 self.symmetry(key, self._read(key, np.arange(1)))
             if field.type == "low_dim":
                 steps = np.arange(self.store.n_steps)
                 check_finite(self._read(key, steps), key, self.episode_ends)
+
+    def _episode_tasks(self) -> list[str] | None:
+        """The task of each episode; None unless one is observed and none is recorded by step."""
+        field = self.pipeline.raw_spec.obs.get(_TASK)
+        if field is None or field.type != "text" or _TASK in self.store.features:
+            return None
+        tasks = [self.store.episode(i).task for i in range(len(self.episode_ends))]
+        for i, task in enumerate(tasks):
+            if task is None:
+                raise UserError(
+                    f"shape_meta.obs.{_TASK} is a text but episode {i} has no task; record one for "
+                    "each episode, or remove the observation"
+                )
+        return tasks
 
     def _select(self, episode_mask: np.ndarray) -> None:
         """Make every step of the chosen episodes a sample, as far as the window's padding goes."""
@@ -272,6 +292,9 @@ class WindowDataset(BaseDataset):
 
     def _read(self, key: str, steps: np.ndarray) -> Any:
         """Values (*steps.shape, *shape) in the shape of the task, or a list of texts."""
+        if key == _TASK and self._tasks is not None:
+            episodes = np.searchsorted(self.episode_ends, steps, side="right")
+            return [self._tasks[episode] for episode in episodes]
         values = self.store.read(key, steps)
         if isinstance(values, list):
             return values

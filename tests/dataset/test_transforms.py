@@ -10,6 +10,7 @@ import torch
 
 from diffusion_policy.dataset.batch_order import BatchIndex
 from diffusion_policy.dataset.mixture import Mixture
+from diffusion_policy.dataset.stores.episode_store import EpisodeInfo
 from diffusion_policy.dataset.stores.memory_store import MemoryStore
 from diffusion_policy.dataset.window_dataset import WindowDataset
 from diffusion_policy.spec.window import Window
@@ -17,6 +18,7 @@ from diffusion_policy.transforms.action_frame import VectorFrame
 from diffusion_policy.transforms.images import CenterCrop
 from diffusion_policy.transforms.keys import Rename, SelectKeys
 from diffusion_policy.transforms.prompt import Prompt
+from diffusion_policy.util.errors import UserError
 from tests.toys.toy_mixture import META as MIXED
 from tests.toys.toy_mixture import UNITS, toy_store
 
@@ -107,6 +109,16 @@ def test_relative_actions_are_normalised_over_chunks_without_padding(store, pad_
     stats = dataset.get_normalizer({})["action"].get_input_stats()
     np.testing.assert_allclose(stats["min"], np.min(expected, 0), atol=1e-6)
     np.testing.assert_allclose(stats["max"], np.max(expected, 0), atol=1e-6)
+
+
+def test_a_prompt_may_be_the_task_of_the_episode(store):
+    arrays = {key: store.read(key, np.arange(10)) for key in ("joints", "action", "wrist")}
+    episodes = [EpisodeInfo(task="lift"), EpisodeInfo(task="pour")]
+    dataset = make(MemoryStore(arrays, ENDS, episodes=episodes), Prompt("Please {task}."))
+    expected = ["Please lift."] * 4 + ["Please pour."] * 6
+    assert whole_batch(dataset)["obs"]["prompt"] == expected
+    with pytest.raises(UserError, match=r"obs\.task is a text but episode 1 has no task"):
+        make(MemoryStore(arrays, ENDS, episodes=[episodes[0], EpisodeInfo()]))
 
 
 def test_samples_are_mirrored_as_recorded_and_then_transformed(store):
