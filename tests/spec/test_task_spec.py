@@ -109,7 +109,7 @@ def test_a_vector_has_parts_with_modes_of_their_own():
         ({"representation": "quaternion"}, r"size is 3; quaternion has 4 numbers"),
         ({"normalization": "ZSCORE"}, "normalization is 'ZSCORE'; use one of MIN_MAX"),
         ({"limits": [1, 0]}, r"parts\[0\]\.limits are \[1, 0\]"),
-        ({"sise": 3}, r"parts\[0\] has unknown key 'sise'; known are name, size"),
+        ({"length": 3}, r"parts\[0\] has unknown key 'length'; known are name, size"),
     ],
 )
 def test_mistakes_in_parts_are_named(change, message):
