@@ -28,6 +28,7 @@ lint: .venv/installed-dev ## check style and formatting
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/typos
+	$(BIN)/mypy
 
 clean: ## remove .venv, caches and build leftovers; runs and data stay
 	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache .hypothesis

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -181,12 +181,13 @@ class Learner:
 
     def _update(self, is_bad: Tensor | None) -> None:
         """Update weights, schedule and average, unless ``is_bad`` says 1 on the device."""
-        skips = is_bad is not None and getattr(self.optimizer, "_step_supports_amp_scaling", False)
+        optimizer: Any = self.optimizer
+        skips = is_bad is not None and getattr(optimizer, "_step_supports_amp_scaling", False)
         if skips:
-            self.optimizer.found_inf = is_bad  # where fused optimisers look, as for a GradScaler
-        self.scaler.step(self.optimizer)
+            optimizer.found_inf = is_bad  # where fused optimisers look, as for a GradScaler
+        self.scaler.step(optimizer)
         if skips:
-            del self.optimizer.found_inf
+            del optimizer.found_inf
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
         self.lr_scheduler.step()

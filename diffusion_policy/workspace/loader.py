@@ -56,10 +56,12 @@ class LoaderConfig:
     ) -> DataLoader:
         """Batches of ``dataset`` in ``order``."""
         pins = device.type == "cuda" if self.pin_memory is None else self.pin_memory
+        # A dataset here gives whole batches, which torch's types do not know.
+        whole_batches: dict[str, Any] = {"batch_sampler": order, "collate_fn": as_is}
+        samples: Any = dataset
         return DataLoader(
-            dataset,
-            batch_sampler=order,
-            collate_fn=as_is,
+            samples,
+            **whole_batches,
             # Each pass draws a seed; from the global generator that would tell a resumed epoch
             # from an uninterrupted one.
             generator=torch.Generator().manual_seed(seed),

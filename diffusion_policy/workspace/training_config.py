@@ -135,7 +135,7 @@ class TrainingConfig:
         """
         require_known("training", section, sorted(f.name for f in fields(cls)))
         try:
-            config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(cls), section))
+            config: Any = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(cls), section))
         except OmegaConfBaseException as error:
             raise UserError(f"training.{error.full_key}: {str(error).splitlines()[0]}") from None
         config._check_ranges()

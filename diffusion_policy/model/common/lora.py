@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -77,5 +78,6 @@ def merge_lora(model: nn.Module) -> None:
     """Fold every low-rank update below ``model`` into its weight, in place; outputs stay equal."""
     for module in model.modules():
         if parametrize.is_parametrized(module):
-            for name in list(module.parametrizations):
+            parametrized: Any = module.parametrizations
+            for name in list(parametrized):
                 parametrize.remove_parametrizations(module, name, leave_parametrized=True)

@@ -53,10 +53,10 @@ class EMAModel:
     def step(self, new_model: nn.Module) -> None:
         """Move the average towards ``new_model``; buffers and frozen parameters are copied."""
         self.decay = self.get_decay(self.optimization_step)
-        averages, values = [], []
-        for average, value in zip(
-            self.averaged_model.parameters(), new_model.parameters(), strict=True
-        ):
+        averages: list[Tensor] = []
+        values: list[Tensor] = []
+        parameters = self.averaged_model.parameters(), new_model.parameters()
+        for average, value in zip(*parameters, strict=True):
             if value.requires_grad:
                 averages.append(average)
                 values.append(value)
@@ -64,8 +64,9 @@ class EMAModel:
                 average.copy_(value)
         # average = decay * average + (1 - decay) * value
         torch._foreach_lerp_(averages, values, 1 - self.decay)
-        for average, value in zip(self.averaged_model.buffers(), new_model.buffers(), strict=True):
-            average.copy_(value)
+        buffers = self.averaged_model.buffers(), new_model.buffers()
+        for averaged, newest in zip(*buffers, strict=True):
+            averaged.copy_(newest)
         self.optimization_step += 1
 
     def state_dict(self) -> dict[str, int | float]:

@@ -102,10 +102,10 @@ class Process(ABC):
         """
         x = randn_tensor(shape, generator=list(generators), device=device)
         for index, predict in enumerate(prepare(self.times(device))):
-            if known is not None:
+            if clean is not None and known is not None:
                 x = torch.where(known, clean, x)
             x = self.step(predict(x).float(), index, x, generators)
-        return x if known is None else torch.where(known, clean, x)
+        return x if clean is None or known is None else torch.where(known, clean, x)
 
 
 class Diffusion(Process):
@@ -131,7 +131,7 @@ class Diffusion(Process):
         UserError: a setting is unknown or out of range.
     """
 
-    _SAMPLERS: ClassVar = {
+    _SAMPLERS: ClassVar[dict[str, tuple[Any, dict[str, Any]]]] = {
         "ddpm": (DDPMScheduler, {"variance_type": "fixed_small"}),
         "ddim": (DDPMScheduler, {}),  # for its levels; the step is our own
         # The cosine schedule ends in pure noise, from which no clean trajectory can be computed.

@@ -30,10 +30,10 @@ class Crop(nn.Module):
             return images[..., top : top + height, left : left + width]
         n, channels = images.shape[:2]
         # On the CPU, so that a seed gives the same crops on every device.
-        top = batch_random.randint(free_rows + 1, (n, 1, 1, 1)).to(images.device)
-        left = batch_random.randint(free_columns + 1, (n, 1, 1, 1)).to(images.device)
-        rows = top + torch.arange(height, device=images.device)[:, None]
-        columns = left + torch.arange(width, device=images.device)
+        tops = batch_random.randint(free_rows + 1, (n, 1, 1, 1)).to(images.device)
+        lefts = batch_random.randint(free_columns + 1, (n, 1, 1, 1)).to(images.device)
+        rows = tops + torch.arange(height, device=images.device)[:, None]
+        columns = lefts + torch.arange(width, device=images.device)
         batch = torch.arange(n, device=images.device).view(n, 1, 1, 1)
         channel = torch.arange(channels, device=images.device).view(1, channels, 1, 1)
         return images[batch, channel, rows, columns]

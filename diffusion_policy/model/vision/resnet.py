@@ -40,11 +40,10 @@ def build_resnet(
         norm_layer: ``FrozenBatchNorm2d``, or ``BatchNorm2d`` to train it.
     """
     build = getattr(torchvision.models, name)
-    if weights is not None:
-        weights = _cached_weights(name, weights)
+    path = None if weights is None else _cached_weights(name, weights)
     resnet = build(weights=None, norm_layer=norm_layer)
-    if weights is not None:
-        state = torch.load(weights, map_location="cpu", weights_only=True)
+    if path is not None:
+        state = torch.load(path, map_location="cpu", weights_only=True)
         # FrozenBatchNorm keeps no count of batches.
         if norm_layer is FrozenBatchNorm2d:
             state = {k: v for k, v in state.items() if not k.endswith("num_batches_tracked")}
