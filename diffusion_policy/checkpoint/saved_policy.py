@@ -70,10 +70,7 @@ class SavedPolicy:
         """
         if not trust:
             check_trusted(self.cfg, "policy")
-        # The file brings the weights, so that none need to be fetched.
-        cfg = copy.deepcopy(self.cfg)
-        for section, values in declared(cfg, "policy", "weight_settings"):
-            OmegaConf.update(cfg, section, dict(values), force_add=True)
+        cfg = without_weights(self.cfg)
         pipeline = self.pipeline(trust=trust)
         policy = build_policy(cfg.policy, None if pipeline is None else pipeline.spec)
         try:
@@ -103,6 +100,14 @@ class SavedPolicy:
         if not trust:
             check_trusted(self.cfg, "task.transforms")
         return Pipeline.of_task(task)
+
+
+def without_weights(cfg: DictConfig) -> DictConfig:
+    """A copy of a run's config whose policy fetches no weights, because a file brings them."""
+    cfg = copy.deepcopy(cfg)
+    for section, values in declared(cfg, "policy", "weight_settings"):
+        OmegaConf.update(cfg, section, dict(values), force_add=True)
+    return cfg
 
 
 def load_policy(

@@ -14,6 +14,7 @@ import hydra
 import torch
 from torch import Tensor
 
+from diffusion_policy.checkpoint.saved_policy import without_weights
 from diffusion_policy.interop.imported_policy import ImportedPolicy, require_same_shapes, shapes
 from diffusion_policy.model.common.normalizer import SingleFieldLinearNormalizer
 from diffusion_policy.policy.dot_policy import DOTPolicy
@@ -39,9 +40,7 @@ def import_dot(source: Path, config_name: str, overrides: Sequence[str] = ()) ->
         UserError: as :func:`load_dot_checkpoint`.
     """
     with hydra.initialize_config_module("diffusion_policy.config", version_base="1.3"):
-        cfg = hydra.compose(config_name, overrides=list(overrides))
-    if "backbone_weights" in cfg.policy:
-        cfg.policy.backbone_weights = None  # the file brings its own
+        cfg = without_weights(hydra.compose(config_name, overrides=list(overrides)))
     policy = hydra.utils.instantiate(cfg.policy)
     load_dot_checkpoint(policy, source)
     return ImportedPolicy(cfg, policy)

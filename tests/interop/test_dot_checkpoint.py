@@ -64,7 +64,8 @@ def test_imported_policy_predicts_like_the_reference(tmp_path, case, meta):
         torch.testing.assert_close(predicted, expected, atol=256e-5, rtol=0)
     else:
         white = torch.full((2, 3, 3, 96, 96), 255, dtype=torch.uint8)
-        normalised = policy._network_inputs({**obs, "image": white})["images"][0, 0, :, 0, 0]
+        inputs = policy._network_inputs({**obs, "image": white}, policy.normalizer)
+        normalised = inputs["images"][0, 0, :, 0, 0]
         expected = (1 - torch.tensor([0.485, 0.456, 0.406])) / torch.tensor([0.229, 0.224, 0.225])
         torch.testing.assert_close(normalised, expected)
 
@@ -75,7 +76,8 @@ def test_script_writes_a_checkpoint_that_deploys(tmp_path, capsys):
     main([str(source), str(tmp_path / "dot.ckpt"), *name, "policy.predict_every_n=2"])
     policy, cfg = load_policy(tmp_path / "dot.ckpt")
     # As published, but for what was asked for.
-    assert (cfg.policy.alpha, policy.stall_skip, policy.predict_every_n) == (0.75, 0, 2)
+    follower = policy.follower
+    assert (cfg.policy.alpha, follower.stall_skip, follower.predict_every_n) == (0.75, 0, 2)
     assert cfg.task.name == "pusht_lerobot"
     weight = reference_weights("dot/keypoints")["action_head.weight"]
     assert torch.equal(policy.model.action_head.weight, weight)

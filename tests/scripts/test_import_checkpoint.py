@@ -93,8 +93,9 @@ def test_image_policy(tmp_path):
     assert (cfg.policy.obs_encoder.crop, cfg.policy.obs_encoder.group_norm) == ([84, 84], True)
     images = torch.randint(256, (2, 3, 96, 96), dtype=torch.uint8)
     pos = torch.full((2, 2), 256.0)
-    features = policy._features({"image": images[None], "agent_pos": pos[None]})[0]
-    # theirs: pixels in [0, 1], then 2 x - 1
+    obs = {"image": images[None], "agent_pos": pos[None]}
+    features = policy._features(obs, policy.normalizer)[0]
+    # The published policy maps pixels in [0, 1] by 2 x - 1.
     normalised = {"image": images / 255 * 2 - 1, "agent_pos": torch.zeros(2, 2)}
     torch.testing.assert_close(features, policy.obs_encoder(normalised))
     assert features.shape == (2, 66)
