@@ -24,7 +24,7 @@ test: .venv/installed-dev ## run the tests in two processes; ARGS goes to pytest
 quick: .venv/installed-dev ## run the tests that take no more than a few seconds each
 	$(BIN)/python -m pytest -n 2 -m "not slow" $(ARGS)
 
-lint: .venv/installed-dev ## check style and formatting
+lint: .venv/installed-dev ## check style, formatting, spelling and types
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/typos
