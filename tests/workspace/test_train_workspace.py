@@ -171,6 +171,55 @@ def test_signal_saves_and_resumes_exactly(tmp_path, overrides, number):
     assert comparable_log(tmp_path / "whole") == comparable_log(tmp_path / "stopped")
 
 
+# 4 steps an epoch: the third one ends after 2 of them.
+LENGTHS = {
+    "max_steps": ["training.max_steps=10", "training.num_epochs=1"],
+    "log_every": ["training.log_every=3"],
+    "no_runner": ["task.env_runner=null"],
+}
+
+
+@pytest.mark.parametrize("name", LENGTHS)
+def test_runs_of_any_length_and_look_resume_exactly(tmp_path, overrides, monkeypatch, name):
+    # Save within epochs too: that is where resuming is hardest.
+    overrides = [*overrides, *LENGTHS[name], "training.checkpoint_minutes=0"]
+    train(tmp_path / "whole", overrides)
+    whole_step = TrainWorkspace.train_step
+
+    def interrupted(self, batches):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return whole_step(self, batches)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TrainWorkspace, "train_step", interrupted)
+        for step in range(1, 6):
+            with pytest.raises(SystemExit):
+                train(tmp_path / "stopped", overrides)
+            assert final_state(tmp_path / "stopped")["global_step"] == step
+    train(tmp_path / "stopped", overrides)
+    assert_equal_states(final_state(tmp_path / "whole"), final_state(tmp_path / "stopped"))
+    assert comparable_log(tmp_path / "whole") == comparable_log(tmp_path / "stopped")
+    assert final_state(tmp_path / "whole")["global_step"] == (10 if name == "max_steps" else 12)
+
+
+def test_max_steps_cuts_the_last_epoch_short_and_can_be_prolonged(tmp_path, overrides, capsys):
+    length = ["training.num_epochs=100", "training.val_every=100", "training.max_steps="]
+    short, long = ([*overrides, *length[:-1], f"{length[-1]}{n}"] for n in (6, 11))
+    train(tmp_path / "run", short)
+    assert "schedule  6 steps of 16 samples, 4 steps an epoch, 0 done" in capsys.readouterr().out
+    last = read_log(tmp_path / "run/logs.json.txt")[-1]
+    assert (last["global_step"], last["epoch"], last["lr"]) == (5, 1, 0)
+    assert {"val_loss", "test/mean_score"} <= last.keys()
+    before = final_state(tmp_path / "run")
+    train(tmp_path / "run", short)
+    assert_equal_states(before, final_state(tmp_path / "run"))
+    assert train(tmp_path / "run", long).global_step == 11
+    records = read_log(tmp_path / "run/logs.json.txt")
+    assert [record["global_step"] for record in records] == list(range(11))
+    assert [record["epoch"] for record in records[4:]] == [1, 1, 2, 2, 2, 2, 3]
+    assert records[-1]["lr"] == 0  # the schedule is that of the new length
+
+
 def test_accumulated_gradients_equal_one_large_batch(tmp_path, overrides):
     exact = [*overrides, "policy.dropout=0", "policy.state_noise=0", "policy.lookback_aug=0"]
     exact += ["training.num_epochs=1", "training.rollout_every=100", "task.env_runner.n_test=1"]
