@@ -69,6 +69,10 @@ class BaseDataset(ABC):
         """Where the samples come from, for messages; empty where that is unknown."""
         return ""
 
+    def episode_samples(self) -> list[np.ndarray]:
+        """Numbers of the samples of each episode, in its order; none where that is unknown."""
+        return []
+
     def draw_epoch(self, rng: np.random.Generator) -> np.ndarray:
         """Numbers of the samples of one epoch in training order, (len(self),) int64."""
         samples = np.arange(len(self))

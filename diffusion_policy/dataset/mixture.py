@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -93,6 +94,15 @@ class Mixture(BaseDataset):
     def n_episodes(self) -> int:
         """Episodes that samples come from."""
         return sum(member.n_episodes for member in self.members)
+
+    def episode_samples(self) -> list[np.ndarray]:
+        """See :class:`BaseDataset`; one of each dataset after another, as long as they have any."""
+        of_members = [
+            [samples + end - len(member) for samples in member.episode_samples()]
+            for end, member in zip(self._ends, self.members, strict=True)
+        ]
+        turns = itertools.zip_longest(*of_members)
+        return [samples for turn in turns for samples in turn if samples is not None]
 
     @property
     def source(self) -> str:

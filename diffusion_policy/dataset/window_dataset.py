@@ -223,6 +223,13 @@ class WindowDataset(BaseDataset):
         """Episodes that samples come from."""
         return int(self.episode_mask.sum())
 
+    def episode_samples(self) -> list[np.ndarray]:
+        """See :class:`BaseDataset`; of the recorded samples alone, not of the mirrored ones."""
+        samples = np.arange(len(self._episodes))
+        return (
+            np.split(samples, np.flatnonzero(np.diff(self._episodes)) + 1) if len(samples) else []
+        )
+
     @property
     def source(self) -> str:
         """See :class:`BaseDataset`."""

@@ -1,69 +1,79 @@
-"""The curves of a run as one picture."""
+"""The curves of a run as one image."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-import matplotlib as mpl
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from diffusion_policy.util.json_logger import read_log
 from diffusion_policy.util.output_dir import writing
 
-mpl.use("Agg")
-import matplotlib.pyplot as plt
+Records = Sequence[Mapping[str, Any]]
 
 
-def plot_curves(log_path: Path, picture: Path) -> None:
-    """Draw losses, score, success rate and learning rate of a ``logs.json.txt`` over steps.
-
-    Success is drawn with its 95 % interval where the log has it.
+def plot_curves(log_path: Path, image: Path) -> None:
+    """Draw :func:`curves` of a ``logs.json.txt``.
 
     Raises:
-        UserError: the picture cannot be written.
+        UserError: the image cannot be written.
     """
-    records = read_log(log_path)
+    figure = curves(read_log(log_path))
+    with writing(image):
+        figure.savefig(image, dpi=90)
 
-    def series(key: str) -> tuple[np.ndarray, np.ndarray]:
-        points = [
-            (r["global_step"], r[key]) for r in records if isinstance(r.get(key), int | float)
-        ]
-        steps, values = np.array(points, dtype=float).reshape(-1, 2).T
-        return steps, values
 
-    figure, (loss_axes, score_axes, lr_axes) = plt.subplots(
-        1, 3, figsize=(15, 4.2), constrained_layout=True, width_ratios=[2, 2, 1]
-    )
-    steps, loss = series("train_loss")
-    loss_axes.plot(steps, loss, color="tab:blue", alpha=0.25, linewidth=0.6)
+def curves(records: Records) -> Figure:
+    """Losses, scores and success rates if there were rollouts, and learning rate, over steps."""
+    rolled_out = any("test/mean_score" in r or "train/mean_score" in r for r in records)
+    widths = [2, 2, 1] if rolled_out else [2, 1]
+    figure = Figure(figsize=(3 * sum(widths), 4.2), layout="constrained")
+    panels = figure.subplots(1, len(widths), width_ratios=widths)
+    _draw_losses(panels[0], records)
+    if rolled_out:
+        _draw_scores(panels[1], records)
+    panels[-1].plot(*_series(records, "lr"), color="tab:gray")
+    panels[-1].set_title("learning rate")
+    panels[-1].locator_params(axis="x", nbins=4)  # more labels would touch in this narrow panel
+    for axes in panels:
+        axes.set_xlabel("optimiser step")
+        axes.grid(alpha=0.3)
+    return figure
+
+
+def _series(records: Records, key: str) -> tuple[np.ndarray, np.ndarray]:
+    """Steps and values of the records that have the key."""
+    points = [(r["global_step"], r[key]) for r in records if isinstance(r.get(key), int | float)]
+    steps, values = np.array(points, dtype=float).reshape(-1, 2).T
+    return steps, values
+
+
+def _draw_losses(axes: Axes, records: Records) -> None:
+    steps, loss = _series(records, "train_loss")
+    axes.plot(steps, loss, color="tab:blue", alpha=0.25, linewidth=0.6)
     if len(loss):
         width = max(1, len(loss) // 100)
         smooth = np.convolve(loss, np.ones(width) / width, mode="valid")
-        loss_axes.plot(
-            steps[width - 1 :], smooth, color="tab:blue", label=f"train, mean of {width}"
-        )
-    loss_axes.plot(*series("val_loss"), color="tab:orange", marker=".", label="validation")
-    loss_axes.set(title="loss", xlabel="optimiser step", yscale="log")
-    loss_axes.legend()
+        label = f"train, mean of {width}" if width > 1 else "train"
+        axes.plot(steps[width - 1 :], smooth, color="tab:blue", label=label)
+    axes.plot(*_series(records, "val_loss"), color="tab:orange", marker=".", label="validation")
+    axes.set(title="loss", yscale="log")
+    axes.legend()
+
+
+def _draw_scores(axes: Axes, records: Records) -> None:
     for prefix, color in (("train", "tab:blue"), ("test", "tab:orange")):
-        steps, score = series(f"{prefix}/mean_score")
-        score_axes.plot(
-            steps, score, color=color, linestyle="--", marker=".", label=f"{prefix} mean max reward"
-        )
-        steps, rate = series(f"{prefix}/success_rate")
-        score_axes.plot(steps, rate, color=color, marker="o", label=f"{prefix} success rate")
-        low, high = series(f"{prefix}/success_ci_low")[1], series(f"{prefix}/success_ci_high")[1]
+        steps, score = _series(records, f"{prefix}/mean_score")
+        label = f"{prefix} mean max reward"
+        axes.plot(steps, score, color=color, linestyle="--", marker=".", label=label)
+        steps, rate = _series(records, f"{prefix}/success_rate")
+        axes.plot(steps, rate, color=color, marker="o", label=f"{prefix} success rate")
+        low, high = (_series(records, f"{prefix}/success_ci_{end}")[1] for end in ("low", "high"))
         if prefix == "test" and len(low) == len(high) == len(steps):
-            score_axes.fill_between(
-                steps, low, high, color=color, alpha=0.15, label="95 % interval"
-            )
-    score_axes.set(title="rollouts", xlabel="optimiser step", ylim=(-0.02, 1.02))
-    score_axes.legend(loc="best", fontsize="small", framealpha=0.5)
-    lr_axes.plot(*series("lr"), color="tab:gray")
-    lr_axes.set(title="learning rate", xlabel="optimiser step")
-    lr_axes.locator_params(axis="x", nbins=4)  # more labels would touch in this narrow panel
-    for axes in (loss_axes, score_axes, lr_axes):
-        axes.grid(alpha=0.3)
-    with writing(picture):
-        figure.savefig(picture, dpi=90)
-    plt.close(figure)
+            axes.fill_between(steps, low, high, color=color, alpha=0.15, label="95 % interval")
+    axes.set(title="rollouts", ylim=(-0.02, 1.02))
+    axes.legend(loc="best", fontsize="small", framealpha=0.5)

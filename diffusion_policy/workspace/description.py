@@ -76,5 +76,5 @@ class ProgressBar(tqdm):
         if not self.disable and self.n == self.initial + _PACE_STEPS:
             minutes = (self.total - self.n) * self.format_dict["elapsed"] / _PACE_STEPS / 60
             self.write(
-                f"expected  about {minutes:.0f} minutes of training, plus rollouts", sys.stdout
+                f"expected  about {minutes:.0f} minutes of training, plus evaluation", sys.stdout
             )

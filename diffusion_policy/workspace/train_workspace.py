@@ -54,6 +54,7 @@ from diffusion_policy.workspace.learner import LOSS, Learner, Position
 from diffusion_policy.workspace.loader import LoaderConfig
 from diffusion_policy.workspace.loggers import RunLogger
 from diffusion_policy.workspace.measures import action_error, validation_losses
+from diffusion_policy.workspace.open_loop import open_loop
 from diffusion_policy.workspace.result import last_value, outcome
 from diffusion_policy.workspace.run_config import RUN_CONFIG, resume_override, write_run_config
 from diffusion_policy.workspace.running_means import RunningMeans
@@ -64,6 +65,7 @@ from diffusion_policy.workspace.sharding import (
     whole,
 )
 from diffusion_policy.workspace.training_config import TrainingConfig, apply_debug
+from diffusion_policy.workspace.training_report import REPORT_FILE, write_report
 
 
 class TrainWorkspace(BaseWorkspace):
@@ -163,7 +165,8 @@ class TrainWorkspace(BaseWorkspace):
                     self._end_epoch(runner, logger)
                     self._stop_or_save(stop, looked=True)
             if main:
-                print(f"{outcome(self.output_dir)}; look at {self.output_dir}")
+                page = self.output_dir / (REPORT_FILE if runner is None else "")
+                print(f"{outcome(self.output_dir)}; look at {page}")
             return last_value(self.output_dir, self.topk.monitor_key)
 
     def train_step(self, batches: list[tuple[BatchPart, Batch]]) -> float | None:
@@ -228,6 +231,8 @@ class TrainWorkspace(BaseWorkspace):
         self._log(logger, record)
         if logger is not None and self._is_due(training.rollout_every):
             plot_curves(logger.path, self.output_dir / "curves.png")
+            if runner is None:
+                self._write_report(policy)
         save = self._is_due(training.checkpoint_every) or rolled_out
         self.topk_name = self.topk.consider(record) if save else None
         every = (training.val_every, training.sample_every, training.rollout_every)
@@ -250,6 +255,19 @@ class TrainWorkspace(BaseWorkspace):
     def _validate(self, policy: BasePolicy) -> dict[str, float]:
         return validation_losses(
             policy, self.val_loader, self.val_order, self.device, self.training.seed
+        )
+
+    def _write_report(self, policy: BasePolicy) -> None:
+        """What stands in for rollouts where there is no simulator."""
+        held_out = len(self.val_dataset) > 0
+        dataset = self.val_dataset if held_out else self.dataset
+        episodes = open_loop(policy, dataset, self.device, self.training.seed)
+        write_report(
+            self.output_dir,
+            f"{self.cfg.name} on {self.cfg.task.name}",
+            episodes,
+            policy.shape_meta.action,
+            "episodes held out from training" if held_out else "training episodes",
         )
 
     def _record(self, means: RunningMeans) -> dict[str, Any]:
