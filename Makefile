@@ -31,7 +31,7 @@ lint: .venv/installed-dev ## check style, formatting, spelling and types
 	$(BIN)/mypy
 
 clean: ## remove .venv, caches and build leftovers; runs and data stay
-	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
 	find . -name .git -prune -o -type d -name __pycache__ -prune -exec rm -rf {} +
 
 # The installed* files are stamps: done once, and again whenever pyproject.toml changes.

@@ -152,13 +152,15 @@ class WindowDataset(BaseDataset):
         field = self.pipeline.raw_spec.obs.get(_TASK)
         if field is None or field.type != "text" or _TASK in self.store.features:
             return None
-        tasks = [self.store.episode(i).task for i in range(len(self.episode_ends))]
-        for i, task in enumerate(tasks):
+        tasks = []
+        for i in range(len(self.episode_ends)):
+            task = self.store.episode(i).task
             if task is None:
                 raise UserError(
                     f"shape_meta.obs.{_TASK} is a text but episode {i} has no task; record one for "
                     "each episode, or remove the observation"
                 )
+            tasks.append(task)
         return tasks
 
     def _select(self, episode_mask: np.ndarray) -> None:

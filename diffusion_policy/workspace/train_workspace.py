@@ -224,7 +224,7 @@ class TrainWorkspace(BaseWorkspace):
                 policy, self.dataset, self.order, self.device, training.seed
             )
         rolled_out = runner is not None and self._is_due(training.rollout_every)
-        if rolled_out:
+        if runner is not None and rolled_out:
             self._save()  # a rollout can take longer than a scheduler waits before it kills
             agent = LocalAgent(policy, self.pipeline)
             record.update(runner.run(agent, label=f"epoch={self.epoch:04d}"))
@@ -307,7 +307,9 @@ class TrainWorkspace(BaseWorkspace):
         self.model.fit(self.dataset)
         if not self.training.fsdp:
             self.model.to(self.device)
-        self.ema_model = copy_to_average(self.model) if self.training.use_ema else None
+        self.ema_model: BasePolicy | None = (
+            copy_to_average(self.model) if self.training.use_ema else None
+        )
         self.ema = (
             hydra.utils.instantiate(cfg.ema, model=self.ema_model) if self.ema_model else None
         )
@@ -316,7 +318,7 @@ class TrainWorkspace(BaseWorkspace):
         """The order of training and validation batches, and the length of training."""
         training, per_step = self.training, self.training.gradient_accumulate_every
         most = None if training.max_train_steps is None else training.max_train_steps * per_step
-        common = {
+        common: dict[str, Any] = {
             "seed": training.seed,
             "rank": distributed.rank(),
             "n_processes": distributed.n_processes(),
@@ -468,7 +470,7 @@ class TrainWorkspace(BaseWorkspace):
         started = self.output_dir / RUN_CONFIG
         if not latest.is_file() and started.is_file():
             # It did not get far, but others take its log and config for what it was started as.
-            require_same_settings(started, OmegaConf.load(started), self.cfg)
+            require_same_settings(started, DictConfig(OmegaConf.load(started)), self.cfg)
         if latest.is_file():
             if not self.training.resume:
                 raise UserError(

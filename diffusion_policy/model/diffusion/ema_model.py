@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
+
+M = TypeVar("M", bound=nn.Module)
 
 
 class EMAModel:
@@ -78,7 +81,7 @@ class EMAModel:
         self.decay = float(state["decay"])
 
 
-def copy_to_average(model: nn.Module) -> nn.Module:
+def copy_to_average(model: M) -> M:
     """A copy of ``model`` to average into; frozen parameters are shared with it."""
     return copy.deepcopy(model, {id(p): p for p in model.parameters() if not p.requires_grad})
 
