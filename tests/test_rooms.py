@@ -45,6 +45,7 @@ def imports(path: Path) -> Iterator[str]:
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module is not None:
             yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
 def rooms() -> list[str]:
@@ -68,6 +69,19 @@ def test_the_order_has_no_circle():
         assert free, f"circle among {sorted(left)}"
         for room in free:
             del left[room]
+
+
+def test_modules_import_each_other_without_a_circle():
+    modules = {
+        ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts): path
+        for path in PACKAGE.rglob("*.py")
+    }
+    left = {name: set(imports(path)) & modules.keys() - {name} for name, path in modules.items()}
+    while left:
+        free = [name for name, others in left.items() if not others & left.keys()]
+        assert free, f"circle among {sorted(left)}"
+        for name in free:
+            del left[name]
 
 
 @pytest.mark.parametrize("room", TORCH_FREE)
