@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader
 
 from diffusion_policy.dataset.base_dataset import BaseDataset
 from diffusion_policy.dataset.batch_order import BatchOrder, as_is
+from diffusion_policy.util import distributed
 from diffusion_policy.util.config import require_known
 from diffusion_policy.util.errors import UserError
 
@@ -51,22 +52,47 @@ class LoaderConfig:
                 raise UserError(f"{name}.{key} is {value!r}; use a whole number, at least {least}")
         return cls(**section)
 
-    def loader(
-        self, dataset: BaseDataset, order: BatchOrder, device: torch.device, seed: int
-    ) -> DataLoader:
-        """Batches of ``dataset`` in ``order``."""
-        pins = device.type == "cuda" if self.pin_memory is None else self.pin_memory
-        # A dataset here gives whole batches, which torch's types do not know.
-        whole_batches: dict[str, Any] = {"batch_sampler": order, "collate_fn": as_is}
-        samples: Any = dataset
-        return DataLoader(
-            samples,
-            **whole_batches,
+    def batches(
+        self,
+        dataset: BaseDataset,
+        device: torch.device,
+        seed: int,
+        *,
+        shuffle: bool,
+        max_batches: int | None,
+    ) -> tuple[BatchOrder, DataLoader]:
+        """The order of the dataset's batches, and what reads them in this order.
+
+        Args:
+            device: that the batches go to.
+            seed: of the order.
+            shuffle: draw the samples of each epoch; False goes through all of them.
+            max_batches: an epoch ends after so many; None for all.
+        """
+        order = BatchOrder(
+            len(dataset),
+            self.batch_size,
+            seed,
+            shuffle,
+            max_batches,
+            distributed.rank(),
+            distributed.n_processes(),
+            dataset.draw_epoch,
+        )
+        # torch's types ask for its own classes, its loader for their methods alone.
+        source: Any = dataset
+        sampler: Any = order
+        collate: Any = as_is
+        loader: DataLoader = DataLoader(
+            source,
+            batch_sampler=sampler,
+            collate_fn=collate,
             # Each pass draws a seed; from the global generator that would tell a resumed epoch
             # from an uninterrupted one.
             generator=torch.Generator().manual_seed(seed),
             num_workers=self.num_workers,
-            pin_memory=pins,
+            pin_memory=device.type == "cuda" if self.pin_memory is None else self.pin_memory,
             persistent_workers=self.persistent_workers,
             prefetch_factor=self.prefetch_factor,
         )
+        return order, loader

@@ -1,4 +1,4 @@
-"""Weights, gradients and optimiser state divided among processes (FSDP2), for large models.
+"""A model in several processes: copies (DDP), or divided among them (FSDP2) if it is large.
 
 Checkpoints hold everything whole, so a run may go on with another number of processes, or
 undivided.
@@ -14,6 +14,50 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.nn.parallel import DistributedDataParallel
+
+from diffusion_policy.util import distributed
+from diffusion_policy.util.errors import UserError
+
+
+def distribute(
+    model: nn.Module,
+    average: nn.Module | None,
+    device: torch.device,
+    *,
+    fsdp: bool,
+    precision: str,
+) -> nn.Module:
+    """What computes the loss of a batch and, in backward, the gradients of all processes.
+
+    Args:
+        model: on ``device``; with ``fsdp`` on the CPU, and divided in place.
+        average: of its weights, which ``fsdp`` divides too.
+        precision: of matrix products.
+
+    Raises:
+        UserError: the settings need several processes, or do not go with them.
+    """
+    if not distributed.is_launched():
+        if fsdp:
+            raise UserError(
+                "training.fsdp is true but this is a single process; start it by torchrun "
+                "--nproc_per_node=N train.py ..., or set it to false"
+            )
+        return model
+    if any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in model.modules()):
+        raise UserError(
+            "the policy has BatchNorm layers, and each process would take their statistics from "
+            "its own rows; use policy.obs_encoder.group_norm=true, or a single process"
+        )
+    if not fsdp:
+        return DistributedDataParallel(model)
+    if precision == "fp16":
+        raise UserError("training.precision is fp16 with training.fsdp=true; use bf16 or fp32")
+    for module in (model, average):
+        if module is not None:
+            shard(module, device)
+    return model
 
 
 def shard(module: nn.Module, device: torch.device) -> None:

@@ -17,14 +17,12 @@ from diffusers.optimization import get_scheduler
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
-from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 
 from diffusion_policy.agent.local import LocalAgent, require_one_meaning
 from diffusion_policy.checkpoint.checkpoint_file import load_checkpoint
 from diffusion_policy.checkpoint.topk import TopKCheckpoints, monitored
 from diffusion_policy.dataset.base_dataset import BaseDataset
-from diffusion_policy.dataset.batch_order import BatchOrder, BatchPart
+from diffusion_policy.dataset.batch_order import BatchPart
 from diffusion_policy.model.diffusion.ema_model import (
     averaged_state,
     copy_to_average,
@@ -54,14 +52,13 @@ from diffusion_policy.workspace.learner import LOSS, Learner, Position
 from diffusion_policy.workspace.loader import LoaderConfig
 from diffusion_policy.workspace.loggers import RunLogger
 from diffusion_policy.workspace.measures import action_error, validation_losses
-from diffusion_policy.workspace.open_loop import open_loop
 from diffusion_policy.workspace.result import last_value, outcome
 from diffusion_policy.workspace.run_config import RUN_CONFIG, resume_override, write_run_config
 from diffusion_policy.workspace.running_means import RunningMeans
 from diffusion_policy.workspace.sharding import (
+    distribute,
     divided_module_state,
     divided_optimizer_state,
-    shard,
     whole,
 )
 from diffusion_policy.workspace.training_config import TrainingConfig, apply_debug
@@ -223,20 +220,28 @@ class TrainWorkspace(BaseWorkspace):
             record["train_action_mse_error"] = action_error(
                 policy, self.dataset, self.order, self.device, training.seed
             )
-        rolled_out = runner is not None and self._is_due(training.rollout_every)
-        if runner is not None and rolled_out:
+        looks_closer = self._is_due(training.rollout_every)
+        if looks_closer and runner is not None:
             self._save()  # a rollout can take longer than a scheduler waits before it kills
             agent = LocalAgent(policy, self.pipeline)
             record.update(runner.run(agent, label=f"epoch={self.epoch:04d}"))
         self._log(logger, record)
-        if logger is not None and self._is_due(training.rollout_every):
+        if looks_closer and logger is not None:
             plot_curves(logger.path, self.output_dir / "curves.png")
             if runner is None:
-                self._write_report(policy)
-        save = self._is_due(training.checkpoint_every) or rolled_out
+                write_report(
+                    self.output_dir,
+                    f"{self.cfg.name} on {self.cfg.task.name}",
+                    policy,
+                    (self.dataset, self.val_dataset),
+                    self.device,
+                    training.seed,
+                )
+        save = looks_closer or self._is_due(training.checkpoint_every)
         self.topk_name = self.topk.consider(record) if save else None
-        every = (training.val_every, training.sample_every, training.rollout_every)
-        complete = all(self._is_due(n) for n in every)
+        complete = looks_closer and all(
+            self._is_due(n) for n in (training.val_every, training.sample_every)
+        )
         if self.training.fsdp:
             policy.cpu()
         self.epoch += 1
@@ -255,19 +260,6 @@ class TrainWorkspace(BaseWorkspace):
     def _validate(self, policy: BasePolicy) -> dict[str, float]:
         return validation_losses(
             policy, self.val_loader, self.val_order, self.device, self.training.seed
-        )
-
-    def _write_report(self, policy: BasePolicy) -> None:
-        """What stands in for rollouts where there is no simulator."""
-        held_out = len(self.val_dataset) > 0
-        dataset = self.val_dataset if held_out else self.dataset
-        episodes = open_loop(policy, dataset, self.device, self.training.seed)
-        write_report(
-            self.output_dir,
-            f"{self.cfg.name} on {self.cfg.task.name}",
-            episodes,
-            policy.shape_meta.action,
-            "episodes held out from training" if held_out else "training episodes",
         )
 
     def _record(self, means: RunningMeans) -> dict[str, Any]:
@@ -318,30 +310,16 @@ class TrainWorkspace(BaseWorkspace):
         """The order of training and validation batches, and the length of training."""
         training, per_step = self.training, self.training.gradient_accumulate_every
         most = None if training.max_train_steps is None else training.max_train_steps * per_step
-        common: dict[str, Any] = {
-            "seed": training.seed,
-            "rank": distributed.rank(),
-            "n_processes": distributed.n_processes(),
-        }
-        config = LoaderConfig.parse("dataloader", self.cfg.dataloader)
-        self.order = BatchOrder(
-            len(self.dataset),
-            config.batch_size,
-            max_batches=most,
-            draw=self.dataset.draw_epoch,
-            **common,
+        self.order, self.loader = LoaderConfig.parse("dataloader", self.cfg.dataloader).batches(
+            self.dataset, self.device, training.seed, shuffle=True, max_batches=most
         )
-        self.loader = config.loader(self.dataset, self.order, self.device, training.seed)
-        config = LoaderConfig.parse("val_dataloader", self.cfg.val_dataloader)
-        self.val_order = BatchOrder(
-            len(self.val_dataset),
-            config.batch_size,
+        val_config = LoaderConfig.parse("val_dataloader", self.cfg.val_dataloader)
+        self.val_order, self.val_loader = val_config.batches(
+            self.val_dataset,
+            self.device,
+            training.seed,
             shuffle=False,
             max_batches=training.max_val_steps,
-            **common,
-        )
-        self.val_loader = config.loader(
-            self.val_dataset, self.val_order, self.device, training.seed
         )
         self.steps_per_epoch = -(-self.order.n_batches // per_step)
         self.total_steps = training.max_steps or self.steps_per_epoch * training.num_epochs
@@ -350,7 +328,15 @@ class TrainWorkspace(BaseWorkspace):
         if self.training.compile:
             for network in self.model.children():
                 network.compile()
-        model = self._distributed_model()
+        if self.training.fsdp:
+            self._undivided = copy.deepcopy(self.model)  # on the CPU
+        model = distribute(
+            self.model,
+            self.ema_model,
+            self.device,
+            fsdp=self.training.fsdp,
+            precision=self.precision,
+        )
         self.optimizer = self.model.get_optimizer(self.cfg.optimizer)
         self.lr_scheduler = get_scheduler(
             self.training.lr_scheduler,
@@ -372,29 +358,6 @@ class TrainWorkspace(BaseWorkspace):
             device=self.device,
         )
 
-    def _distributed_model(self) -> nn.Module:
-        """What computes the loss of a batch and, in backward, the gradients of all processes."""
-        if not distributed.is_launched():
-            if self.training.fsdp:
-                raise UserError(
-                    "training.fsdp is true but this is a single process; start it by torchrun "
-                    "--nproc_per_node=N train.py ..., or set it to false"
-                )
-            return self.model
-        if any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in self.model.modules()):
-            raise UserError(
-                "the policy has BatchNorm layers, whose statistics each process would take from "
-                "its own rows; use policy.obs_encoder.group_norm=true, or a single process"
-            )
-        if not self.training.fsdp:
-            return DistributedDataParallel(self.model)
-        if self.precision == "fp16":
-            raise UserError("training.precision is fp16 with training.fsdp=true; use bf16 or fp32")
-        self._undivided = copy.deepcopy(self.model)  # on the CPU
-        for model in filter(None, (self.model, self.ema_model)):
-            shard(model, self.device)
-        return self.model
-
     def _best_checkpoints(self) -> TopKCheckpoints:
         settings = dict(self.cfg.checkpoint.topk)
         key, mode = _monitored(self.cfg)
@@ -413,7 +376,8 @@ class TrainWorkspace(BaseWorkspace):
         if not self.training.fsdp:
             return self.policy
         self._undivided.load_state_dict(whole(self.policy.state_dict()))
-        return self._undivided.to(self.device)
+        self._undivided.to(self.device)
+        return self._undivided
 
     # ------------------------------------------------------------------ stop and go on
 
@@ -505,7 +469,7 @@ def _is_finished(cfg: DictConfig, output_dir: Path) -> bool:
     if not training.resume or not latest.is_file():
         return False
     payload = load_checkpoint(latest)
-    require_same_settings(latest, OmegaConf.create(payload["config"]), cfg)
+    require_same_settings(latest, DictConfig(OmegaConf.create(payload["config"])), cfg)
     done = payload["state"]
     return training.is_over(done["epoch"], done["global_step"], done["epoch_step"])
 

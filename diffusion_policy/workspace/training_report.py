@@ -7,15 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from matplotlib.figure import Figure
 
+from diffusion_policy.dataset.base_dataset import BaseDataset
+from diffusion_policy.policy.base_policy import BasePolicy
 from diffusion_policy.spec.task_spec import Field
 from diffusion_policy.util.html_page import data_url, png, render
 from diffusion_policy.util.json_logger import read_log
 from diffusion_policy.util.output_dir import write_atomically
 from diffusion_policy.workspace.curves import curves
 from diffusion_policy.workspace.loggers import LOG_FILE
-from diffusion_policy.workspace.open_loop import N_FRAMES, OpenLoopEpisode
+from diffusion_policy.workspace.open_loop import N_FRAMES, OpenLoopEpisode, open_loop
 
 REPORT_FILE = "report.html"
 _RECORDED, _PREDICTED = "#222222", "tab:orange"
@@ -23,23 +26,30 @@ _WIDTH = 11.0  # inches: with fonts of 10 points they look the same in all figur
 
 
 def write_report(
-    output_dir: Path, name: str, episodes: Sequence[OpenLoopEpisode], action: Field, of_what: str
+    output_dir: Path,
+    name: str,
+    policy: BasePolicy,
+    datasets: tuple[BaseDataset, BaseDataset],
+    device: torch.device,
+    seed: int,
 ) -> Path:
     """Write the page of the run in ``output_dir``; returns its path.
 
     Args:
         name: of the run.
-        episodes: recorded actions and predicted ones.
-        action: what the actions are.
-        of_what: which episodes these are.
+        policy: on ``device``.
+        datasets: for training and validation; the page shows episodes of the latter, if any.
+        seed: of what the policy draws.
 
     Raises:
         UserError: it cannot be written.
     """
+    training, held_out = datasets
+    episodes = open_loop(policy, held_out if len(held_out) else training, device, seed)
     records = read_log(output_dir / LOG_FILE)
-    images = {"curves": curves(records), "actions": None, "frames": None}
+    images: dict[str, Figure | None] = {"curves": curves(records), "actions": None, "frames": None}
     if episodes:
-        images["actions"] = action_curves(episodes, action)
+        images["actions"] = action_curves(episodes, policy.shape_meta.action)
     if any(episode.frames for episode in episodes):
         images["frames"] = frame_sheet(episodes)
     page = render(
@@ -47,7 +57,7 @@ def write_report(
         title=f"Training of {name}",
         run=str(output_dir),
         facts=_facts(records, episodes),
-        of_what=of_what,
+        of_what="episodes held out from training" if len(held_out) else "training episodes",
         **{key: figure and data_url("image/png", png(figure)) for key, figure in images.items()},
     )
     write_atomically(output_dir / REPORT_FILE, page.encode())
