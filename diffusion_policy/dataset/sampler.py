@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 from diffusion_policy.dataset.stores.replay_buffer import ReplayBuffer
 
@@ -63,7 +64,10 @@ def create_indices(
 
 
 def clamp_to_episode(
-    steps: np.ndarray, offsets: np.ndarray, episode_starts: np.ndarray, episode_ends: np.ndarray
+    steps: np.ndarray,
+    offsets: npt.ArrayLike,
+    episode_starts: np.ndarray,
+    episode_ends: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Stored steps at ``offsets`` from ``steps``, edges of the episode repeated.
 

@@ -108,6 +108,7 @@ class WindowDataset(BaseDataset):
         self.embodiments = (self.spec.embodiment or "default",)
         self._shapes = {key: field.shape for key, field in spec.fields.items()}  # as recorded
         self.window = window
+        self._action_now = _first_from_now(window.action_offsets)
         self.symmetry = symmetry if mirrored else None
         if isinstance(path, EpisodeStore):
             self.path, self.store = "", path
@@ -275,7 +276,7 @@ class WindowDataset(BaseDataset):
             _mirror(self.symmetry, batch, mirrored)
         batch["embodiment"] = np.zeros(len(samples), np.int64)
         batch["obs_now"] = len(self.window.obs_offsets) - 1
-        batch["action_now"] = _first_from_now(self.window.action_offsets)
+        batch["action_now"] = self._action_now
         batch = self.pipeline.forward(batch)
         del batch["obs_now"], batch["action_now"]
         return to_tensors(batch)
@@ -290,8 +291,8 @@ class WindowDataset(BaseDataset):
     ) -> Batch:
         """The batch of these steps, not transformed, without the types that are left out."""
         starts, ends = self._starts[episodes], self._ends[episodes]
-        obs_steps, _ = clamp_to_episode(steps, np.asarray(obs_offsets), starts, ends)
-        action_steps, is_pad = clamp_to_episode(steps, np.asarray(action_offsets), starts, ends)
+        obs_steps, _ = clamp_to_episode(steps, obs_offsets, starts, ends)
+        action_steps, is_pad = clamp_to_episode(steps, action_offsets, starts, ends)
         obs = {
             key: self._read(key, steps if field.type == "text" else obs_steps)
             for key, field in self.pipeline.raw_spec.obs.items()
