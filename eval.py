@@ -65,6 +65,10 @@ def parse_arguments() -> argparse.Namespace:
         f"it. Large networks are faster in bf16; actions differ slightly {default}",
     )
     parser.add_argument(
+        "--embodiment",
+        help="robot that acts, for a policy that was trained on several (default: the task's)",
+    )
+    parser.add_argument(
         "--overwrite", action="store_true", help="replace the results in the folder"
     )
     parser.add_argument(

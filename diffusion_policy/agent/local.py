@@ -28,9 +28,12 @@ class LocalAgent(Agent):
         pipeline: transforms between the raw data and the policy; None is none.
         precision: of the policy's matrix products: fp32, bf16 or fp16.
         n_latency_steps: see :class:`Agent`.
+        embodiment: name of the robot that acts, for a policy that was trained on several; None is
+            that of the task.
 
     Raises:
-        UserError: the pipeline gives actions that mean something only together with what the
+        UserError: the policy was trained on several robots, and none of them is named; or the
+            pipeline gives actions that mean something only together with what the
             policy observed for them, and the policy mixes actions of several calls.
     """
 
@@ -41,11 +44,13 @@ class LocalAgent(Agent):
         *,
         precision: str = "fp32",
         n_latency_steps: int = 0,
+        embodiment: str | None = None,
     ) -> None:
         if pipeline is not None:
             require_one_meaning(policy, pipeline)
         self.policy = policy
         self.pipeline = pipeline or Pipeline.of((), policy.shape_meta)
+        act_as(policy, embodiment or self.pipeline.raw_spec.embodiment)
         self.dtype = AUTOCAST_DTYPES[precision]
         super().__init__(
             self.pipeline.raw_spec,
@@ -75,12 +80,39 @@ class LocalAgent(Agent):
         return undisturbed(self.policy, self.policy.device, seed)
 
 
+def act_as(policy: BasePolicy, embodiment: str | None) -> None:
+    """Let a policy that was trained on several robots act for the one of this name.
+
+    Raises:
+        UserError: it was, and the name is missing or not one of theirs.
+    """
+    names = policy.normalizer.embodiment_names
+    if not names:
+        return
+    if embodiment not in names:
+        raise UserError(
+            f"the policy was trained on the robots {', '.join(names)}, but the one that acts is "
+            f"{embodiment!r}; name one of them as embodiment (eval.py --embodiment, or "
+            "task.embodiment in training)"
+        )
+    policy.embodiment = names.index(embodiment)
+
+
 def require_one_meaning(policy: BasePolicy, pipeline: Pipeline) -> None:
-    """Refuse a policy that mixes actions of several calls where each call has its own frame.
+    """Refuse a policy that takes actions apart whose meaning depends on each other.
+
+    It may mix actions of several calls, each of which has its own frame, or skip actions of a
+    chunk, each of which begins where the one before it ends.
 
     Raises:
         UserError: names the settings of the policy.
     """
+    if pipeline.chains_actions and policy.skips_actions:
+        settings = " and ".join(f"policy.{name}" for name in policy.skips_actions)
+        raise UserError(
+            f"task.transforms makes each action a change from the one before it, but {settings} "
+            "skips actions; use return_every_n=1 and stall_skip=0, or relative actions"
+        )
     if pipeline.reads_obs and policy.mixes_actions:
         settings = " and ".join(f"policy.{name}" for name in policy.mixes_actions)
         raise UserError(
@@ -97,6 +129,7 @@ def load_agent(
     precision: str = "fp32",
     n_latency_steps: int = 0,
     overrides: Sequence[str] = (),
+    embodiment: str | None = None,
     trust: bool = False,
 ) -> LocalAgent:
     """The agent of a checkpoint, ready to act.
@@ -108,6 +141,7 @@ def load_agent(
             device has it.
         n_latency_steps: see :class:`Agent`.
         overrides: ``key=value`` changes to the checkpoint's config, see :func:`change_settings`.
+        embodiment: see :class:`LocalAgent`.
         trust: also build a policy from outside this package that the checkpoint names, which runs
             any code that its maker chose.
 
@@ -118,7 +152,12 @@ def load_agent(
     saved = SavedPolicy.read(checkpoint)
     change_settings(saved.cfg, overrides)
     return build_agent(
-        saved, torch_device, precision=precision, n_latency_steps=n_latency_steps, trust=trust
+        saved,
+        torch_device,
+        precision=precision,
+        n_latency_steps=n_latency_steps,
+        embodiment=embodiment,
+        trust=trust,
     )
 
 
@@ -128,6 +167,7 @@ def build_agent(
     *,
     precision: str = "fp32",
     n_latency_steps: int = 0,
+    embodiment: str | None = None,
     trust: bool = False,
 ) -> LocalAgent:
     """The agent of a checkpoint that is read; see :func:`load_agent`."""
@@ -136,6 +176,7 @@ def build_agent(
         saved.pipeline(trust=trust),
         precision=resolve_precision(precision, device),
         n_latency_steps=n_latency_steps,
+        embodiment=embodiment,
     )
 
 

@@ -62,6 +62,8 @@ def _array(key: str, value: Any, field: Field, leading: tuple[int, ...]) -> np.n
         )
     if field.type == "rgb" and array.dtype != np.uint8:
         raise UserError(f"observation {key!r} is {array.dtype}; give images as uint8, 0 to 255")
+    if field.type == "depth" and array.dtype.kind != "f":
+        raise UserError(f"observation {key!r} is {array.dtype}; give depth as float metres")
     if array.dtype.kind not in "biuf":
         raise UserError(f"observation {key!r} is {array.dtype}; give numbers")
     return array

@@ -37,7 +37,8 @@ _TRANSFORMS = ("diffusion_policy.transforms.",)
 _SECTIONS = {
     "policy": _Section("BasePolicy", _MODEL, _MODEL),
     "task.env_runner": _Section("BaseRunner", _RUNNER, _RUNNER),
-    "task.transforms": _Section("Transform", _TRANSFORMS, _TRANSFORMS),
+    # The mirror of a task lies beside its environment.
+    "task.transforms": _Section("Transform", (*_TRANSFORMS, "diffusion_policy.env."), _TRANSFORMS),
 }
 _ENVIRONMENTS = "diffusion_policy/"
 _REMEDY = (

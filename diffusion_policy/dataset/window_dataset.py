@@ -105,6 +105,7 @@ class WindowDataset(BaseDataset):
         spec = TaskSpec.parse(shape_meta, embodiment=embodiment)
         self.pipeline = Pipeline.of(transforms, spec)
         self.spec = self.pipeline.spec
+        _check_steps(self.pipeline, window)
         self.embodiments = (self.spec.embodiment or "default",)
         self._shapes = {key: field.shape for key, field in spec.fields.items()}  # as recorded
         self.window = window
@@ -325,6 +326,17 @@ def _mirror(symmetry: Symmetry, batch: Batch, rows: np.ndarray) -> None:
                 values[row] = text
         else:
             values[rows] = symmetry(key, values[rows])
+
+
+def _check_steps(pipeline: Pipeline, window: Window) -> None:
+    """Refuse changes from step to step where the window leaves steps out."""
+    first, last = window.action_offsets[0], window.action_offsets[-1]
+    steps = window.action_offsets
+    if pipeline.chains_actions and (window.jitter or steps != tuple(range(first, last + 1))):
+        raise UserError(
+            f"task.transforms makes each action a change from the one before it, but the policy "
+            f"predicts the steps {list(steps)}, which leave some out; use relative actions"
+        )
 
 
 def to_tensors(batch: Batch) -> Batch:

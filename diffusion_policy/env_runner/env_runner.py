@@ -255,7 +255,8 @@ class EnvRunner(BaseRunner):
                 actions = agent.predict(env.observe(slots), ids=slots).action
                 if self.n_outcome_vis:
                     for slot, chunk in zip(slots, actions, strict=True):
-                        self._kept[running[slot].episode_ix].append(chunk)
+                        # Copied, since a view would keep the whole plan in memory.
+                        self._kept[running[slot].episode_ix].append(chunk.copy())
                 totals = env.step(slots, actions)
                 for row in np.flatnonzero(totals.done).tolist():
                     finished.append(running.pop(slots[row]).finished(totals, row))
@@ -288,6 +289,10 @@ def _nonempty(*groups: Group) -> list[Group]:
     for name in names:
         if names.count(name) > 1:
             raise UserError(f"two groups are named {name!r}: rename one, or use n_{name}=0")
+    videos = [f"{group.name}_{start.name}" for group in found for start in group.starts]
+    if len(set(videos)) < len(videos):
+        twice = next(video for video in videos if videos.count(video) > 1)
+        raise UserError(f"two starts would both be recorded as {twice}.mp4: rename one of them")
     return found
 
 

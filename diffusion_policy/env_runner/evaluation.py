@@ -33,6 +33,7 @@ from diffusion_policy.env_runner.report import (
 )
 from diffusion_policy.env_runner.starts import group_from, starts_text
 from diffusion_policy.gym_util.vector_env import WorkerError
+from diffusion_policy.spec.start import MAX_SEED
 from diffusion_policy.util.atomic_file import replacing
 from diffusion_policy.util.errors import UserError
 from diffusion_policy.util.output_dir import OutputLock
@@ -45,8 +46,6 @@ VIDEO_LABEL = "eval"
 EVALUATIONS = Path("data/eval")
 DEFAULT_N_EPISODES, DEFAULT_START_SEED = 1000, 100_000
 """Of an evaluation on fresh seeds."""
-MAX_SEED = 2**32 - 1
-"""The largest seed that numpy's generators of every kind accept."""
 _OPTIONS = {
     "n_test": "--n-episodes",
     "test_start_seed": "--start-seed",
@@ -74,6 +73,7 @@ def evaluate_checkpoint(
     n_workers: int | None = None,
     device: str = "auto",
     precision: str = "fp32",
+    embodiment: str | None = None,
     overrides: Sequence[str] = (),
     overwrite: bool = False,
     trust: bool = False,
@@ -93,6 +93,8 @@ def evaluate_checkpoint(
             :data:`DEFAULT_START_SEED`, or the seeds that ``starts`` have.
         precision: of the policy's matrix products: fp32, bf16, fp16, or auto for bf16 where the
             device has it and fp32 elsewhere.
+        embodiment: name of the robot that acts, for a policy that was trained on several; None is
+            that of the task.
         overrides: ``key=value`` changes to the checkpoint's config, see :func:`change_settings`.
         overwrite: replace earlier results in ``output_dir``, once nothing stands in the way.
         trust: also build policies and environments from outside this package that the checkpoint
@@ -122,7 +124,9 @@ def evaluate_checkpoint(
             f"the task of {checkpoint} has no env_runner, so nothing can play it; use a checkpoint "
             "of a task with a simulator, or run the policy in a loop of your own (docs/agent.md)"
         )
-    agent = build_agent(saved, torch_device, precision=precision, trust=trust)
+    agent = build_agent(
+        saved, torch_device, precision=precision, embodiment=embodiment, trust=trust
+    )
     about = {
         "command": command_line(),
         "checkpoint": str(checkpoint),

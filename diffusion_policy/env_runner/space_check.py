@@ -34,10 +34,11 @@ def _check_type(name: str, field: Field, space: ArraySpace | TextSpace) -> None:
     else:
         found = str(np.dtype(space.dtype))
         fits = field.type != "text" and (field.type == "rgb") == (found == "uint8")
+        fits = fits and (field.type != "depth" or found.startswith("float"))
     if not fits:
         raise UserError(
             f"shape_meta.{name}.type is {field.type!r}, but the environment's is {found}; "
-            "rgb is uint8, text is text, and other numbers are low_dim or depth"
+            "rgb is uint8, depth is float metres, text is text, and other numbers are low_dim"
         )
 
 

@@ -129,6 +129,10 @@ def _of_episodes(group: str, path: str, start_seed: int, n: int | None) -> list[
     # Imported late: most runs begin from seeds.
     from diffusion_policy.dataset.stores.open_store import open_store
 
+    if not isinstance(path, str):
+        raise UserError(
+            f"task.env_runner.groups.{group}.episodes is {path!r}; give the path of a data set"
+        )
     store, starts = open_store(path), []
     for i in range(len(store.episode_ends))[:n]:
         state = store.episode(i).initial_state
@@ -146,6 +150,8 @@ def _of_list(
 ) -> list[Start]:
     if isinstance(entries, str):
         return _of_list(entries, group, _read_list(entries), start_seed, n)
+    if not isinstance(entries, list):
+        raise UserError(f"{where}.starts is {entries!r}; give a list of starts, or its file")
     starts = []
     for i, entry in enumerate(entries[:n]):
         if not isinstance(entry, Mapping) or not {"name"} <= entry.keys() <= set(_START_KEYS):

@@ -27,7 +27,7 @@ def make_env(spec: Mapping[str, Any], max_steps: int | None = None) -> gym.Env:
         UserError: the description names no environment, one that does not exist, or arguments that
             it does not take.
     """
-    kwargs = dict(spec.get("kwargs", {}))
+    kwargs = dict(spec.get("kwargs") or {})
     match sorted(set(spec) - {"kwargs"}):
         case ["id"]:
             return _make_registered(spec["id"], kwargs, max_steps)

@@ -103,6 +103,14 @@ class BasePolicy(nn.Module, ABC):
         return ()
 
     @property
+    def skips_actions(self) -> tuple[str, ...]:
+        """Settings through which actions of a chunk are left out; () is none.
+
+        Then an action cannot be a change from the one before it.
+        """
+        return ()
+
+    @property
     def device(self) -> torch.device:
         return next(self.parameters()).device
 

@@ -217,6 +217,15 @@ class ChunkPolicy(BasePolicy):
         }
         return tuple(name for name, mixes in settings.items() if mixes)
 
+    @property
+    def skips_actions(self) -> tuple[str, ...]:
+        """See :class:`BasePolicy`."""
+        settings = {
+            "return_every_n": self.follower.return_every_n > 1,
+            "stall_skip": self.follower.stall_skip > 0,
+        }
+        return tuple(name for name, skips in settings.items() if skips)
+
     def reset(
         self, env_ids: Sequence[int] | None = None, seeds: Sequence[int] | None = None
     ) -> None:

@@ -11,6 +11,10 @@ from diffusion_policy.util.config import plain
 from diffusion_policy.util.errors import UserError
 
 
+MAX_SEED = 2**32 - 1
+"""The largest seed that all generators of numpy accept."""
+
+
 @dataclass(frozen=True)
 class Start:
     """The beginning of one episode: a fresh seed, or a given initial state.
@@ -38,8 +42,16 @@ class Start:
                     f"the {kind} of a start is {text!r}; use letters, digits and _ . = -, since "
                     "videos are named after it"
                 )
-        if self.seed < 0:
-            raise UserError(f"the seed of start {self.label} is {self.seed}; use 0 or more")
+        if type(self.seed) is not int or not 0 <= self.seed <= MAX_SEED:
+            raise UserError(
+                f"the seed of start {self.group} {self.name} is {self.seed!r}; use a whole number "
+                f"from 0 to {MAX_SEED}"
+            )
+        if self.options is not None and not isinstance(self.options, Mapping):
+            raise UserError(
+                f"the options of start {self.group} {self.name} are {self.options!r}; give keys "
+                "and values, as in {state: [...]}"
+            )
         object.__setattr__(self, "options", plain(self.options))
 
     @classmethod

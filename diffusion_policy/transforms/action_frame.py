@@ -74,10 +74,19 @@ class _ActionFrame(Transform):
                     f"{type(self).__name__}.{name} is {getattr(self, name)!r}; "
                     f"use one of {', '.join(FRAMES)}"
                 )
+        if self.source == "relative":
+            raise UserError(
+                f"{type(self).__name__}.source is 'relative', but a recorded action has no chunk "
+                "whose first observation it could be relative to; use absolute or delta"
+            )
 
     @property
     def reads_obs(self) -> bool:
         return True
+
+    @property
+    def chains_actions(self) -> bool:
+        return "delta" in (self.source, self.target)
 
     def forward(self, batch: Batch, spec: TaskSpec) -> Batch:
         if "action" not in batch:

@@ -78,6 +78,11 @@ class Pipeline:
         """Whether an action means something only together with the observation of its chunk."""
         return any(transform.reads_obs for transform in self.transforms)
 
+    @property
+    def chains_actions(self) -> bool:
+        """Whether an action means something only together with the one of the step before it."""
+        return any(transform.chains_actions for transform in self.transforms)
+
     def forward(self, batch: Batch) -> Batch:
         """The transformed batch, see :class:`Transform`."""
         for transform, spec in zip(self.transforms, self.specs, strict=False):

@@ -24,6 +24,16 @@ class Prompt(Transform):
     text: str
     key: str = "prompt"
 
+    def __post_init__(self) -> None:
+        try:
+            parts = list(Formatter().parse(self.text))
+        except ValueError as error:
+            raise UserError(
+                f"Prompt.text is {self.text!r} ({error}); write {{{{ and }}}} for braces"
+            ) from None
+        if any(form or conversion for _, _, form, conversion in parts):
+            raise UserError(f"Prompt.text is {self.text!r}; use {{key}} without a format")
+
     def spec(self, spec: TaskSpec) -> TaskSpec:
         texts = [key for key, field in spec.obs.items() if field.type == "text"]
         for name in self._names:

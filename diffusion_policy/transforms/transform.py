@@ -69,6 +69,11 @@ class Transform(ABC):
         """
         return False
 
+    @property
+    def chains_actions(self) -> bool:
+        """Whether an action means something only together with the one of the step before it."""
+        return False
+
 
 def obs_now(batch: Batch) -> int:
     """Index of the current time step among those of the observations."""
