@@ -10,7 +10,6 @@ from typing import Any
 from diffusion_policy.util.config import plain
 from diffusion_policy.util.errors import UserError
 
-
 MAX_SEED = 2**32 - 1
 """The largest seed that all generators of numpy accept."""
 
