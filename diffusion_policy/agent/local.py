@@ -72,6 +72,15 @@ class LocalAgent(Agent):
         n_past = sum(offset < 0 for offset in self.policy.action_pred_offsets)
         return self.pipeline.inverse(predicted[:, n_past:].float().cpu().numpy(), seen)
 
+    def _set_latency(self, n_latency_steps: int) -> None:
+        if n_latency_steps and "past_action_visible" in self.policy.mixes_actions:
+            raise UserError(
+                f"n_latency_steps is {n_latency_steps}, but policy.past_action_visible is true: the "
+                "policy remembers the actions that it returned first, and not those executed; use "
+                "0 latency steps, or a policy without visible past actions"
+            )
+        super()._set_latency(n_latency_steps)
+
     def begin(self, ids: Sequence[int] | None, seeds: Sequence[int] | None) -> None:
         self.policy.reset(ids, seeds=seeds)
 

@@ -19,7 +19,8 @@ _MOVED = {
     ),
 }
 
-# Readers of early versions, and the stores that took their place; the others need no entry.
+# Readers of early versions, and the stores that took their place.
+_ARRAY_READER = "diffusion_policy.dataset.readers.ArrayReader"  # what a dataset does by itself
 _STORES = {
     "diffusion_policy.dataset.pusht_reader.PushTReader": (
         "diffusion_policy.dataset.stores.pusht_store.PushTStore"
@@ -45,10 +46,12 @@ def migrate_config_text(text: str) -> str:
 def _replace_reader(cfg: DictConfig) -> None:
     """``task.dataset.reader`` was what ``store`` and ``cache_dir`` are now."""
     dataset = OmegaConf.select(cfg, "task.dataset")
-    if not OmegaConf.is_dict(dataset) or not OmegaConf.is_dict(dataset.get("reader")):
+    if not OmegaConf.is_dict(dataset) or "reader" not in dataset:
         return
+    if (dataset.reader or {}).get("_target_") not in (None, _ARRAY_READER, *_STORES):
+        return  # of the user's own: the dataset refuses it, but the policy can act
     with open_dict(dataset):
-        reader = dataset.pop("reader")
+        reader = dataset.pop("reader") or {}
         if (store := _STORES.get(reader.get("_target_"))) is not None:
             dataset.store = {"_target_": store, "_partial_": True}
         if "cache_dir" in reader:

@@ -79,6 +79,10 @@ class BaseDataset(ABC):
         rng.shuffle(samples)
         return samples
 
+    def evaluation_order(self) -> np.ndarray:
+        """All samples, (len(self),) int64, in the order in which they are evaluated."""
+        return np.arange(len(self))
+
     def get_validation_dataset(self) -> BaseDataset:
         """The held-out samples; none unless a subclass says otherwise."""
         return _NoSamples()

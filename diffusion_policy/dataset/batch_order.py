@@ -54,8 +54,8 @@ class BatchOrder:
         max_batches: maximum number of batches per epoch; None reads all.
         rank: number of this process, which yields its part of each batch.
         n_processes: number of processes that share each batch.
-        draw: returns the samples (n_samples,) of an epoch from a generator, see
-            :meth:`BaseDataset.draw_epoch`; None shuffles all samples.
+        draw: returns the samples (n_samples,) of an epoch from a generator, as
+            :meth:`BaseDataset.draw_epoch` does; None follows ``shuffle``.
     """
 
     def __init__(
@@ -101,13 +101,12 @@ class BatchOrder:
 
     def _samples(self) -> np.ndarray:
         """Return the samples (n_samples,) of the current epoch."""
-        samples = np.arange(self.n_samples)
-        if not self.shuffle:
-            return samples
         rng = np.random.default_rng([self.seed, self.epoch])
         if self.draw is not None:
             return self.draw(rng)
-        rng.shuffle(samples)
+        samples = np.arange(self.n_samples)
+        if self.shuffle:
+            rng.shuffle(samples)
         return samples
 
     def __len__(self) -> int:

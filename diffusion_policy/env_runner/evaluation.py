@@ -119,7 +119,7 @@ def evaluate_checkpoint(
     saved = SavedPolicy.read(checkpoint)
     cfg = saved.cfg
     change_settings(cfg, overrides)
-    if cfg.task.env_runner is None:
+    if cfg.task.get("env_runner") is None:
         raise UserError(
             f"the task of {checkpoint} has no env_runner, so nothing can play it; use a checkpoint "
             "of a task with a simulator, or run the policy in a loop of your own (docs/agent.md)"

@@ -70,6 +70,8 @@ class Change(NamedTuple):
 def changed_settings(saved: DictConfig, current: DictConfig) -> list[Change]:
     """The settings that differ and must not, in the order of their keys."""
     may_change = (*WITHOUT_EFFECT, *_without_effect_on_training(current))
+    if "datasets" in current.task.dataset:  # whose statistics bear the name of the embodiment
+        may_change = tuple(name for name in may_change if name != "task.embodiment")
     before = since_then(config_leaves(migrate_config(saved)))
     now = since_then(config_leaves(current))
     return [

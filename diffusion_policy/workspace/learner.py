@@ -26,7 +26,7 @@ from diffusion_policy.workspace.sharding import whole
 
 LOSS = "train_loss"
 """Name of the loss among the values of a step."""
-_OWN_NAMES = (LOSS, "global_step", "epoch", "lr")
+_OWN_NAMES = (LOSS, "loss", "train_action_mse_error", "global_step", "epoch", "lr")
 
 
 class Position(NamedTuple):
@@ -204,10 +204,15 @@ def named_values(values: Mapping[str, float | Tensor], device: torch.device) -> 
     """What compute_loss returned beside the loss, as float32 scalars on the device.
 
     Raises:
-        ValueError: a name is one that every record of the log has.
+        ValueError: a name is one of those that the log has already.
     """
-    if taken := values.keys() & set(_OWN_NAMES):
-        raise ValueError(f"compute_loss returns {sorted(taken)[0]!r}, which the log has already")
+    for name in values:
+        if name in _OWN_NAMES or name.startswith("val_") or "/" in name:
+            raise ValueError(
+                f"compute_loss returns {name!r}; use a name that is none of "
+                f"{', '.join(_OWN_NAMES)}, begins without val_ and has no slash, since the log has "
+                "such names already"
+            )
     return {
         name: torch.as_tensor(value, dtype=torch.float32).detach().to(device)
         for name, value in values.items()

@@ -77,7 +77,7 @@ class LoaderConfig:
             max_batches,
             distributed.rank(),
             distributed.n_processes(),
-            dataset.draw_epoch,
+            dataset.draw_epoch if shuffle else lambda _: dataset.evaluation_order(),
         )
         # torch's types ask for its own classes, its loader for their methods alone.
         source: Any = dataset

@@ -65,13 +65,14 @@ def open_loop(
     longest = max((len(s) for s in samples), default=0)
     with undisturbed(policy, device, seed):
         ids = list(range(len(samples)))
-        policy.reset(ids, seeds=ids)
         for start in range(0, longest, policy.n_action_steps):
             rows = [i for i, s in enumerate(samples) if start < len(s)]
             index = BatchIndex(np.array([samples[i][start] for i in rows]), seed)
             batch = to_device(dataset.__getitems__(index), device)
+            # Each chunk is that of a new episode: nothing is averaged, skipped or followed.
+            policy.reset(ids, seeds=ids)
             with acting_for(policy, batch["embodiment"]):
-                chunk = policy.predict_action(batch["obs"], env_ids=rows)["action"]
+                chunk = policy.predict_action(batch["obs"], env_ids=rows)["action_pred"]
             _note([episodes[i] for i in rows], start, chunk, batch, policy)
         policy.reset()
     return episodes
@@ -84,12 +85,18 @@ def _note(
     batch: Batch,
     policy: BasePolicy,
 ) -> None:
-    """Write down one chunk (B, Ta, Da) of each episode, and what was recorded meanwhile."""
+    """Write down one chunk (B, T, Da) of each episode, and what was recorded meanwhile.
+
+    Of the rows from now on, those of the next Ta steps count.
+    """
     offsets = policy.window.action_offsets
+    predicted = policy.action_pred_offsets
     for row, episode in enumerate(episodes):
         episode.chunk_steps.append(start)
         left = len(episode.recorded) - start
-        for k, action in enumerate(chunk[row, :left].float().cpu().numpy()):
+        for k, action in zip(predicted, chunk[row].float().cpu().numpy(), strict=True):
+            if not 0 <= k < min(left, policy.n_action_steps):
+                continue
             episode.predicted[start + k] = action
             if k in offsets and not batch["action_is_pad"][row, offsets.index(k)]:
                 recorded = batch["action"][row, offsets.index(k)]

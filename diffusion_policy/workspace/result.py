@@ -42,7 +42,8 @@ def _best_validation(output_dir: Path, records: list[dict[str, Any]]) -> str:
         path, kind = path.with_name(name), "best "
         record = next(record for record in records if record["val_loss"] == loss)
     steps = record["global_step"] + 1
-    return f"{kind}validation loss {record['val_loss']:.4g} after {steps:,} steps, in {path}"
+    loss = float(record["val_loss"])  # one that is not finite is text in the log
+    return f"{kind}validation loss {loss:.4g} after {steps:,} steps, in {path}"
 
 
 def last_value(output_dir: Path, key: str) -> float | None:

@@ -147,7 +147,7 @@ class TrainWorkspace(BaseWorkspace):
                 self._launches = Launches(self.output_dir, self.global_step)
                 print(description(self), flush=True)
             runner: BaseRunner | None = hydra.utils.instantiate(
-                self.cfg.task.env_runner, output_dir=self.output_dir
+                self.cfg.task.get("env_runner"), output_dir=self.output_dir
             )
             logger = RunLogger(self.output_dir, self.cfg, keep=self.n_logged) if main else None
             bar = ProgressBar(self.total_steps, self.global_step, self.training.tqdm_interval_sec)
@@ -361,7 +361,7 @@ class TrainWorkspace(BaseWorkspace):
     def _best_checkpoints(self) -> TopKCheckpoints:
         settings = dict(self.cfg.checkpoint.topk)
         key, mode = _monitored(self.cfg)
-        if settings["monitor_key"] is None and key == "val_loss" and not len(self.val_dataset):
+        if settings.get("monitor_key") is None and key == "val_loss" and not len(self.val_dataset):
             settings["k"] = 0  # nothing tells which are best
         settings.update(monitor_key=key, mode=mode)
         return TopKCheckpoints(self.output_dir / "checkpoints", **settings)
@@ -478,7 +478,7 @@ def _monitored(cfg: DictConfig) -> tuple[str, str]:
     """``monitor_key`` and ``mode`` of the best checkpoints."""
     topk = cfg.checkpoint.topk
     return monitored(
-        topk.get("monitor_key"), topk.get("mode"), rolls_out=cfg.task.env_runner is not None
+        topk.get("monitor_key"), topk.get("mode"), rolls_out=cfg.task.get("env_runner") is not None
     )
 
 

@@ -111,7 +111,7 @@ class TrainingConfig:
     num_epochs: int = _on_resume(100)
     max_steps: int | None = _on_resume(None)
     max_train_steps: int | None = None
-    max_val_steps: int | None = _without_effect(None)
+    max_val_steps: int | None = _on_resume(None)
     gradient_accumulate_every: int = 1
     max_grad_norm: float | None = None
     lr_scheduler: str = "cosine"

@@ -69,8 +69,9 @@ def _facts(
 ) -> list[tuple[str, str, str]]:
     """(what, value, detail) of the numbers at the top."""
     facts = []
-    if validated := [record for record in records if "val_loss" in record]:
-        best = min(validated, key=lambda record: float(record["val_loss"]))
+    # A loss that is not finite is text in the log.
+    if validated := [r for r in records if isinstance(r.get("val_loss"), int | float)]:
+        best = min(validated, key=lambda record: record["val_loss"])
         detail = f"after {best['global_step'] + 1:,} steps; last {validated[-1]['val_loss']:.4g}"
         facts.append(("best validation loss", f"{best['val_loss']:.4g}", detail))
     last = records[-1]

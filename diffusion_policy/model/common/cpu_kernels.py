@@ -95,7 +95,7 @@ class Conv1d(nn.Conv1d):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C_in, T) -> (B, C_out, T / stride)."""
-        if not _has_few_columns(x):
+        if not _has_few_columns(self, x):
             return super().forward(x)
         padding = self.padding[0]
         columns = F.pad(x, (padding, padding)).unfold(2, self.kernel_size[0], self.stride[0])
@@ -108,7 +108,7 @@ class ConvTranspose1d(nn.ConvTranspose1d):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C_in, T) -> (B, C_out, T * stride)."""
-        if not _has_few_columns(x):
+        if not _has_few_columns(self, x):
             return super().forward(x)
         columns = (x.transpose(1, 2) @ self.weight.flatten(1)).transpose(1, 2)
         length = (x.shape[2] - 1) * self.stride[0] - 2 * self.padding[0] + self.kernel_size[0]
@@ -122,9 +122,11 @@ class ConvTranspose1d(nn.ConvTranspose1d):
         return y.squeeze(2) + self.bias[:, None]
 
 
-def _has_few_columns(x: Tensor) -> bool:
-    is_inference = not torch.is_grad_enabled()
-    return is_inference and x.device.type == "cpu" and x.shape[0] * x.shape[2] <= _FEW_COLUMNS
+def _has_few_columns(conv: nn.Conv1d | nn.ConvTranspose1d, x: Tensor) -> bool:
+    is_plain = conv.dilation == (1,) and conv.groups == 1 and conv.output_padding == (0,)
+    is_plain = is_plain and conv.bias is not None and not isinstance(conv.padding, str)
+    is_inference = not torch.is_grad_enabled() and x.device.type == "cpu"
+    return is_plain and is_inference and x.shape[0] * x.shape[2] <= _FEW_COLUMNS
 
 
 def image_layout(images: Tensor) -> Tensor:
