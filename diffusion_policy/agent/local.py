@@ -75,9 +75,9 @@ class LocalAgent(Agent):
     def _set_latency(self, n_latency_steps: int) -> None:
         if n_latency_steps and "past_action_visible" in self.policy.mixes_actions:
             raise UserError(
-                f"n_latency_steps is {n_latency_steps}, but policy.past_action_visible is true: the "
-                "policy remembers the actions that it returned first, and not those executed; use "
-                "0 latency steps, or a policy without visible past actions"
+                f"n_latency_steps is {n_latency_steps} with policy.past_action_visible=true: the "
+                "policy would remember other actions than those executed; use 0 latency steps, or "
+                "a policy without visible past actions"
             )
         super()._set_latency(n_latency_steps)
 

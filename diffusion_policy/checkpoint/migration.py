@@ -48,14 +48,15 @@ def _replace_reader(cfg: DictConfig) -> None:
     dataset = OmegaConf.select(cfg, "task.dataset")
     if not OmegaConf.is_dict(dataset) or "reader" not in dataset:
         return
-    if (dataset.reader or {}).get("_target_") not in (None, _ARRAY_READER, *_STORES):
+    target = OmegaConf.select(dataset, "reader._target_")
+    if target not in (None, _ARRAY_READER, *_STORES):
         return  # of the user's own: the dataset refuses it, but the policy can act
     with open_dict(dataset):
         reader = dataset.pop("reader") or {}
-        if (store := _STORES.get(reader.get("_target_"))) is not None:
-            dataset.store = {"_target_": store, "_partial_": True}
+        if target in _STORES:
+            dataset.store = {"_target_": _STORES[target], "_partial_": True}
         if "cache_dir" in reader:
-            dataset.cache_dir = reader.cache_dir
+            dataset.cache_dir = reader["cache_dir"]
 
 
 def _rename_classes(node: Any) -> None:

@@ -1,3 +1,5 @@
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,9 @@ from diffusion_policy.agent.local import LocalAgent, load_agent
 from diffusion_policy.checkpoint.checkpoint_file import save_checkpoint
 from diffusion_policy.env_runner.env_runner import EnvRunner
 from diffusion_policy.gym_util.make_env import make_env
+from diffusion_policy.model.common.normalizer import LinearNormalizer
 from diffusion_policy.transforms.pipeline import Pipeline
+from diffusion_policy.util.errors import UserError
 from tests.configs import compose_config, tiny_policy
 from tests.policy.test_contract import make_policy
 
@@ -35,6 +39,10 @@ FORMS = {
 def test_a_loop_of_ones_own_equals_an_episode_of_the_runner(form, n_latency_steps):
     name, *overrides = form
     policy = make_policy(name, *overrides).eval()
+    if n_latency_steps and "policy.past_action_visible=true" in overrides:
+        with pytest.raises(UserError, match="past_action_visible"):
+            LocalAgent(policy, n_latency_steps=n_latency_steps)
+        return
     cfg = compose_config(name)
     with EnvRunner(
         cfg.task.env_runner.env,
@@ -85,6 +93,20 @@ def test_a_checkpoint_acts_in_two_lines(tmp_path, name):
     np.testing.assert_allclose(actions.action, expected.action, rtol=1e-4, atol=0.01)
     assert actions.action.dtype == np.float32
     assert agent.act(observation).times[0] == pytest.approx(0.1)
+
+
+def test_a_policy_of_several_robots_acts_as_the_one_named():
+    policy = make_policy("train_dot_pusht").eval()
+    small, large = policy.normalizer, copy.deepcopy(policy.normalizer)
+    for field in large.params_dict.values():
+        field.scale.data /= 10
+    policy.set_normalizer(LinearNormalizer.of_embodiments({"small": small, "large": large}))
+    for name, index in (("small", 1), ("large", 0)):
+        LocalAgent(policy, embodiment=name)
+        assert policy.embodiment == index
+    for name in (None, "huge"):
+        with pytest.raises(UserError, match=f"trained on the robots large, small, .* {name!r}"):
+            LocalAgent(policy, embodiment=name)
 
 
 def test_acting_in_training_leaves_no_trace():

@@ -99,6 +99,11 @@ def test_nor_foreign_parts_of_a_transform():
         check_trusted(cfg, "task.transforms")
 
 
-@pytest.mark.parametrize("cfg", [with_transforms(ROTATION), with_transforms(), {"task": {}}, {}])
+MIRROR = {"_target_": "diffusion_policy.env.pusht.mirror.Mirror"}
+
+
+@pytest.mark.parametrize(
+    "cfg", [with_transforms(ROTATION, MIRROR), with_transforms(), {"task": {}}, {}]
+)
 def test_own_transforms_are_trusted_and_none_are_needed(cfg):
     check_trusted(OmegaConf.create(cfg), "task.transforms")

@@ -47,6 +47,16 @@ def test_every_row_is_the_sample_of_its_dataset():
         mixture[TOTAL]
 
 
+def test_the_first_validation_samples_stand_for_all():
+    held_out = toy_mixture(val_ratio=0.5).get_validation_dataset()
+    order = held_out.evaluation_order()
+    assert sorted(order) == list(range(len(held_out)))
+    half = order[: len(order) // 2]
+    sizes = [len(member) for member in held_out.members]
+    counts = [(half < sizes[0]).sum(), (half >= sizes[0]).sum()]
+    np.testing.assert_allclose(counts, np.array(sizes) / 2, atol=1)
+
+
 @given(weights, st.integers(0, 5))
 def test_weights_decide_the_share_of_an_epoch(weights, epoch):
     mixture = toy_mixture(weights)

@@ -34,9 +34,20 @@ def test_is_read_from_the_record_of_an_episode(record, expected):
     [
         (("a/b", "c", 0), "group of a start is 'a/b'"),
         (("a", "", 0), "name of a start is ''"),
-        (("a", "b", -1), "seed of start a b is -1; use 0 or more"),
+        (("a", "b", -1), "seed of start a b is -1; use a whole number"),
     ],
 )
 def test_what_cannot_name_a_video_is_refused(arguments, message):
     with pytest.raises(UserError, match=message):
         Start(*arguments)
+
+
+@pytest.mark.parametrize("seed", [-1, 1.5, 2**32, "7", None])
+def test_seeds_that_no_generator_takes_are_refused(seed):
+    with pytest.raises(UserError, match="the seed of start test a is"):
+        Start("test", "a", seed)
+
+
+def test_options_are_keys_and_values():
+    with pytest.raises(UserError, match=r"the options of start test a are \[1, 2\]"):
+        Start("test", "a", 0, [1, 2])

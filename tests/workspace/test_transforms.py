@@ -13,9 +13,12 @@ from scipy.spatial.transform import Rotation
 from diffusion_policy.agent.local import LocalAgent, load_agent
 from diffusion_policy.checkpoint.saved_policy import SavedPolicy
 from diffusion_policy.dataset.stores.replay_buffer import ReplayBuffer
+from diffusion_policy.transforms.action_frame import VectorFrame
+from diffusion_policy.transforms.pipeline import Pipeline
 from diffusion_policy.util.errors import UserError
 from diffusion_policy.workspace.train_workspace import TrainWorkspace
 from tests.configs import compose_config, tiny_policy
+from tests.policy.test_contract import make_policy
 
 ROOM = "diffusion_policy.transforms"
 TASK = {
@@ -155,6 +158,15 @@ def test_actions_of_several_observations_are_not_mixed(tmp_path, recorded):
     ):
         with pytest.raises(UserError, match=f"but {setting}.* mixes actions of several obs"):
             TrainWorkspace(config(recorded, name, *overrides), tmp_path / "run")
+
+
+@pytest.mark.parametrize("setting", ["return_every_n=2", "stall_skip=2"])
+def test_actions_that_follow_each_other_are_not_skipped(setting):
+    policy = make_policy("train_dot_pusht", "policy.alpha=0", f"policy.{setting}")
+    frame = VectorFrame(now="agent_pos", target="delta")
+    pipeline = Pipeline.of([frame], policy.shape_meta)
+    with pytest.raises(UserError, match=f"policy.{setting.partition('=')[0]}.* skips actions"):
+        LocalAgent(policy, pipeline)
 
 
 def test_an_agent_refuses_it_too(tmp_path, recorded):
