@@ -100,7 +100,7 @@ def test_a_policy_of_several_robots_acts_as_the_one_named():
     small, large = policy.normalizer, copy.deepcopy(policy.normalizer)
     for field in large.params_dict.values():
         field.scale.data /= 10
-    policy.set_normalizer(LinearNormalizer.of_embodiments({"small": small, "large": large}))
+    policy.normalizer = LinearNormalizer.of_embodiments({"small": small, "large": large})
     for name, index in (("small", 1), ("large", 0)):
         LocalAgent(policy, embodiment=name)
         assert policy.embodiment == index
