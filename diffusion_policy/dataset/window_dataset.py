@@ -29,10 +29,10 @@ from diffusion_policy.util.errors import UserError
 StoreClass = Callable[..., EpisodeStore]
 Symmetry = Callable[[str, Any], Any]
 
+_TASK = "task"
+"""The text observation that the episode tells where no step does."""
 _MOST_DEPTH_IMAGES = 1000
 """Depth images whose pixels the normaliser is fitted on: 77 million of them at 240 x 320."""
-
-_TASK = "task"
 _MOST_ROWS = 4096
 """Steps that are transformed at once to fit the normaliser: chunks of poses take 10 kB each."""
 
