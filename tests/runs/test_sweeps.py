@@ -152,7 +152,7 @@ def test_optuna_chooses_by_the_monitored_metric(tmp_path, demos):
         (
             True,
             "hydra.launcher.n_cats=2",
-            "hydra/launcher and hydra/sweeper decide",
+            "depend on hydra/launcher and hydra/sweeper",
         ),
         (False, "training.seed=1,2", "training.seed=1,2 has several values"),
     ],
