@@ -10,7 +10,7 @@ from dataclasses import fields
 from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from diffusion_policy.checkpoint.migration import migrate_config
 from diffusion_policy.dataset.base_dataset import BaseDataset
@@ -70,7 +70,8 @@ class Change(NamedTuple):
 def changed_settings(saved: DictConfig, current: DictConfig) -> list[Change]:
     """The settings that differ and must not, in the order of their keys."""
     may_change = (*WITHOUT_EFFECT, *_without_effect_on_training(current))
-    if "datasets" in current.task.dataset:  # whose statistics bear the name of the embodiment
+    # The statistics of a mixture bear the name of the embodiment.
+    if OmegaConf.select(current, "task.dataset.datasets") is not None:
         may_change = tuple(name for name in may_change if name != "task.embodiment")
     before = since_then(config_leaves(migrate_config(saved)))
     now = since_then(config_leaves(current))
