@@ -15,6 +15,7 @@ Legend: P rows of a chunk before now, H rows from now on, K kept chunks, D numbe
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import compress
 from typing import Any, ClassVar
 
 import torch
@@ -211,20 +212,14 @@ class ChunkPolicy(BasePolicy):
     @property
     def mixes_actions(self) -> tuple[str, ...]:
         """See :class:`BasePolicy`."""
-        settings = {
-            "alpha": self.follower.n_kept > 1,
-            "predict_every_n": self.follower.predict_every_n > 1,
-        }
-        return tuple(name for name, mixes in settings.items() if mixes)
+        mixes = (self.follower.n_kept > 1, self.follower.predict_every_n > 1)
+        return tuple(compress(("alpha", "predict_every_n"), mixes))
 
     @property
     def skips_actions(self) -> tuple[str, ...]:
         """See :class:`BasePolicy`."""
-        settings = {
-            "return_every_n": self.follower.return_every_n > 1,
-            "stall_skip": self.follower.stall_skip > 0,
-        }
-        return tuple(name for name, skips in settings.items() if skips)
+        skips = (self.follower.return_every_n > 1, self.follower.stall_skip > 0)
+        return tuple(compress(("return_every_n", "stall_skip"), skips))
 
     def reset(
         self, env_ids: Sequence[int] | None = None, seeds: Sequence[int] | None = None

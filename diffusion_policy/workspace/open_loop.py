@@ -63,9 +63,10 @@ def open_loop(
         for i, s in enumerate(samples, start=1)
     ]
     longest = max((len(s) for s in samples), default=0)
+    stride = _executed(policy)[-1] + 1
     with undisturbed(policy, device, seed):
         ids = list(range(len(samples)))
-        for start in range(0, longest, policy.n_action_steps):
+        for start in range(0, longest, stride):
             rows = [i for i, s in enumerate(samples) if start < len(s)]
             index = BatchIndex(np.array([samples[i][start] for i in rows]), seed)
             batch = to_device(dataset.__getitems__(index), device)
@@ -85,27 +86,31 @@ def _note(
     batch: Batch,
     policy: BasePolicy,
 ) -> None:
-    """Write down one chunk (B, T, Da) of each episode, and what was recorded meanwhile.
-
-    Of the rows from now on, those of the next Ta steps count.
-    """
+    """Write down what one chunk (B, T, Da) executes in each episode, and what was recorded."""
     offsets = policy.window.action_offsets
-    predicted = policy.action_pred_offsets
+    executed = _executed(policy)
+    rows = [policy.action_pred_offsets.index(k) for k in executed]
     for row, episode in enumerate(episodes):
         episode.chunk_steps.append(start)
         left = len(episode.recorded) - start
-        for k, action in zip(predicted, chunk[row].float().cpu().numpy(), strict=True):
-            if not 0 <= k < min(left, policy.n_action_steps):
-                continue
-            episode.predicted[start + k] = action
+        for k, action in zip(executed, chunk[row, rows].float().cpu().numpy(), strict=True):
+            if k < left:
+                episode.predicted[start + k] = action
+        for k in range(min(left, executed[-1] + 1)):
             if k in offsets and not batch["action_is_pad"][row, offsets.index(k)]:
                 recorded = batch["action"][row, offsets.index(k)]
                 episode.recorded[start + k] = recorded.cpu().numpy()
-        if start in _frame_steps(len(episode.recorded), policy.n_action_steps):
+        if start in _frame_steps(len(episode.recorded), executed[-1] + 1):
             now = policy.window.obs_offsets.index(0)
             for key in _cameras(policy.shape_meta):
                 image = batch["obs"][key][row, now].cpu().numpy().transpose(1, 2, 0)
                 episode.frames.setdefault(key, []).append((start, image))
+
+
+def _executed(policy: BasePolicy) -> list[int]:
+    """Steps, from now on, of the actions that a chunk executes; some may be left out."""
+    ahead = [offset for offset in policy.action_pred_offsets if offset >= 0]
+    return ahead[: policy.n_action_steps]
 
 
 def _frame_steps(length: int, stride: int) -> set[int]:

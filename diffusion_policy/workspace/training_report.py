@@ -108,11 +108,12 @@ def action_curves(episodes: Sequence[OpenLoopEpisode], action: Field) -> Figure:
 
 
 def _broken_at(values: np.ndarray, chunk_steps: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-    """Steps and values with a gap between chunks of several actions, which need not meet."""
-    steps = np.arange(len(values))
-    if len(chunk_steps) == len(values):
+    """The steps that have values; a gap divides chunks of several actions, which need not meet."""
+    steps = np.flatnonzero(np.isfinite(values))
+    values = values[steps]
+    if len(steps) <= len(chunk_steps):
         return steps, values
-    gaps = chunk_steps[1:]
+    gaps = np.searchsorted(steps, chunk_steps[1:])
     return np.insert(steps.astype(float), gaps, np.nan), np.insert(values, gaps, np.nan)
 
 
