@@ -22,7 +22,7 @@ from diffusion_policy.workspace.base_runner import BaseRunner
 from diffusion_policy.workspace.open_loop import open_loop
 from diffusion_policy.workspace.train_workspace import TrainWorkspace
 from diffusion_policy.workspace.training_config import TrainingConfig, apply_debug
-from diffusion_policy.workspace.training_report import action_names
+from diffusion_policy.workspace.training_report import action_curves, action_names
 from tests.configs import compose_config, tiny_overrides
 from tests.demos import make_demos
 
@@ -125,6 +125,37 @@ class KnowingPolicy(BasePolicy):
         x = obs["x"][:, -1:] + torch.tensor(self.action_pred_offsets)[:, None]
         action = torch.cat([x, -x], dim=-1)
         return {"action": action[:, 1:], "action_pred": action}
+
+
+class SkippingPolicy(KnowingPolicy):
+    """Executes every other step of what it predicts."""
+
+    action_pred_offsets = (1,)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.n_action_steps = 1
+
+    def predict_action(self, obs, env_ids=None):
+        x = obs["x"][:, -1:] + 1
+        action = torch.cat([x, -x], dim=-1)
+        return {"action": action, "action_pred": action}
+
+
+def test_open_loop_of_a_policy_that_leaves_steps_out():
+    x = np.arange(6, dtype=np.float32)
+    store = MemoryStore({"x": x[:, None], "action": np.stack([x, -x], 1)}, np.array([6]))
+    policy = SkippingPolicy()
+    dataset = WindowDataset(store, policy.shape_meta, policy.window, val_ratio=0)
+    (episode,) = open_loop(policy, dataset, torch.device("cpu"), seed=0)
+    assert episode.error == 0
+    assert episode.chunk_steps == [0, 2, 4]
+    assert episode.recorded[:, 0].tolist() == x.tolist()
+    assert np.flatnonzero(np.isfinite(episode.predicted[:, 0])).tolist() == [1, 3, 5]
+    (line,) = [
+        line for line in action_curves([episode], policy.shape_meta.action).axes[0].lines[1:]
+    ]
+    assert line.get_xdata().tolist() == [1, 3, 5]
 
 
 def test_open_loop_compares_actions_of_the_same_step():
