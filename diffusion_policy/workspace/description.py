@@ -22,6 +22,7 @@ def description(run: TrainWorkspace) -> str:
     trainable, total = count_parameters(run.model)
     n_processes = distributed.n_processes()
     processes = f"{n_processes} processes, each " if n_processes > 1 else ""
+    policy = run.cfg.policy._target_.rpartition(".")[2]
     shapes = ", ".join(f"{key} {list(f.shape)}" for key, f in run.model.shape_meta.obs.items())
     return (
         f"device    {processes}{run.device}, {torch.get_num_threads()} CPU threads, "
@@ -29,7 +30,7 @@ def description(run: TrainWorkspace) -> str:
         f"data      {run.dataset.source}: {run.dataset.n_episodes} training episodes "
         f"({len(run.dataset):,} samples), {run.val_dataset.n_episodes} for validation\n"
         f"inputs    {shapes} at steps {list(run.model.obs_offsets)}\n"
-        f"policy    {type(run.model).__name__}, {trainable:,} of {total:,} parameters train\n"
+        f"policy    {policy}, {trainable:,} of {total:,} parameters train\n"
         f"schedule  {_schedule(run)}, {run.global_step:,} done\n"
         f"output    {run.output_dir}"
     )

@@ -77,16 +77,22 @@ def shard(module: nn.Module, device: torch.device) -> None:
     fully_shard(module, mesh=mesh)
 
 
-def whole(state: Any) -> Any:
+def whole(state: Any, *, keep: bool = True) -> Any:
     """A nested state with every divided tensor put together, on the CPU.
 
     Processes exchange their parts, so all of them must call this.
+
+    Args:
+        keep: False gives None for these tensors, for processes that only help others.
     """
     if isinstance(state, dict):
-        return {key: whole(value) for key, value in state.items()}
+        return {key: whole(value, keep=keep) for key, value in state.items()}
     if isinstance(state, list):
-        return [whole(value) for value in state]
-    return state.full_tensor().cpu() if isinstance(state, DTensor) else state
+        return [whole(value, keep=keep) for value in state]
+    if not isinstance(state, DTensor):
+        return state
+    tensor = state.full_tensor()
+    return tensor.cpu() if keep else None
 
 
 def divided_module_state(module: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-import signal
-import time
 from collections.abc import Iterator
 from contextlib import nullcontext
 from itertools import islice
@@ -37,7 +35,7 @@ from diffusion_policy.util.errors import UserError
 from diffusion_policy.util.output_dir import OutputLock
 from diffusion_policy.util.pytorch_util import resolve_precision
 from diffusion_policy.util.seeding import seed_everything
-from diffusion_policy.util.stop_signal import Stopped, StopSignal
+from diffusion_policy.util.stop_signal import StopSignal
 from diffusion_policy.workspace.base_runner import BaseRunner
 from diffusion_policy.workspace.base_workspace import (
     BaseWorkspace,
@@ -47,14 +45,13 @@ from diffusion_policy.workspace.base_workspace import (
 from diffusion_policy.workspace.config_check import check_known_keys
 from diffusion_policy.workspace.curves import plot_curves
 from diffusion_policy.workspace.description import ProgressBar, description
-from diffusion_policy.workspace.launches import Launches
 from diffusion_policy.workspace.learner import LOSS, Learner, Position
 from diffusion_policy.workspace.loader import LoaderConfig
 from diffusion_policy.workspace.loggers import RunLogger
 from diffusion_policy.workspace.measures import action_error, validation_losses
 from diffusion_policy.workspace.result import last_value, outcome
-from diffusion_policy.workspace.run_config import RUN_CONFIG, resume_override, write_run_config
 from diffusion_policy.workspace.running_means import RunningMeans
+from diffusion_policy.workspace.saver import Saver
 from diffusion_policy.workspace.sharding import (
     distribute,
     divided_module_state,
@@ -141,10 +138,8 @@ class TrainWorkspace(BaseWorkspace):
         main = distributed.is_main()
         stop = StopSignal(patient=distributed.is_launched())
         with OutputLock(self.output_dir) if main else nullcontext(), stop:
-            self._resume()
+            saver = Saver(self)
             if main:
-                write_run_config(self.output_dir, self.cfg)
-                self._launches = Launches(self.output_dir, self.global_step)
                 print(description(self), flush=True)
             runner: BaseRunner | None = hydra.utils.instantiate(
                 self.cfg.task.get("env_runner"), output_dir=self.output_dir
@@ -158,9 +153,9 @@ class TrainWorkspace(BaseWorkspace):
                         bar.step(self.epoch, loss)
                         if loss is not None and self.epoch_step < self._epoch_length:
                             self._log(logger, self._record(self.interval))
-                        self._stop_or_save(stop, looked=loss is not None)
-                    self._end_epoch(runner, logger)
-                    self._stop_or_save(stop, looked=True)
+                        saver.stop_or_save(stop, looked=loss is not None)
+                    self._end_epoch(runner, logger, saver)
+                    saver.stop_or_save(stop, looked=True)
             if main:
                 page = self.output_dir / (REPORT_FILE if runner is None else "")
                 print(f"{outcome(self.output_dir)}; look at {page}")
@@ -187,6 +182,10 @@ class TrainWorkspace(BaseWorkspace):
         self._count(steps)
         return steps[-1][LOSS] if steps else None
 
+    def look(self) -> None:
+        """Count the steps whose losses have not been looked at; see :meth:`Learner.look`."""
+        self._count(self.learner.look())
+
     def _count(self, steps: list[dict[str, float]]) -> None:
         for values in steps:
             self.epoch_means.add(values)
@@ -209,7 +208,7 @@ class TrainWorkspace(BaseWorkspace):
         for _ in range(self.epoch_step, self._epoch_length):
             yield list(islice(batches, per_step))
 
-    def _end_epoch(self, runner: BaseRunner | None, logger: RunLogger | None) -> None:
+    def _end_epoch(self, runner: BaseRunner | None, logger: RunLogger | None, saver: Saver) -> None:
         """Evaluate, log the epoch's record and save."""
         training = self.training
         record = self._record(self.epoch_means)
@@ -222,7 +221,7 @@ class TrainWorkspace(BaseWorkspace):
             )
         looks_closer = self._is_due(training.rollout_every)
         if looks_closer and runner is not None:
-            self._save()  # a rollout can take longer than a scheduler waits before it kills
+            saver.save()  # a rollout can take longer than a scheduler waits before it kills
             agent = LocalAgent(policy, self.pipeline)
             record.update(runner.run(agent, label=f"epoch={self.epoch:04d}"))
         self._log(logger, record)
@@ -248,7 +247,7 @@ class TrainWorkspace(BaseWorkspace):
         self.epoch_step = 0
         self.epoch_means.clear()
         if save:
-            self._save()
+            saver.save()
         if complete:  # after saving, so that the run can go on from here with another key
             self.topk.require_monitored(record)
 
@@ -385,7 +384,7 @@ class TrainWorkspace(BaseWorkspace):
         state = super().state_dict()
         if self.ema_model is not None:
             state["ema_model"] = averaged_state(self.ema_model, self.model)
-        return whole(state)
+        return whole(state, keep=distributed.is_main())
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         # An optimiser keeps the tensors that it is given, and these are those of a file.
@@ -394,68 +393,12 @@ class TrainWorkspace(BaseWorkspace):
             model = self.model.state_dict() if state["model"] is None else state["model"]
             state["ema_model"] = merged_state(model, state["ema_model"])
         if self.training.fsdp:
-            state["optimizer"] = divided_optimizer_state(self.optimizer, state["optimizer"])
+            if state["optimizer"] is not None:
+                state["optimizer"] = divided_optimizer_state(self.optimizer, state["optimizer"])
             for name, module in (("model", self.model), ("ema_model", self.ema_model)):
-                if module is not None:
+                if module is not None and state[name] is not None:
                     state[name] = divided_module_state(module, state[name])
         super().load_state_dict(state)
-
-    def _stop_or_save(self, stop: StopSignal, *, looked: bool) -> None:
-        """What all processes do when one of them was told to stop, or finds that time has come.
-
-        Several processes ask each other only after a look: asking waits for the device, too.
-        """
-        if distributed.is_launched() and not looked:
-            return
-        stopping, due = distributed.total([stop.received is not None, self._save_is_due()])
-        if stopping:
-            self._save()
-            raise self._stopped(stop)
-        if due:
-            self._save()
-
-    def _save(self) -> None:
-        self._count(self.learner.look())  # raises before weights that are lost are saved
-        state = self.state_dict()
-        if distributed.is_main():
-            latest = self.save_checkpoint(state=state)
-            if self.topk_name is not None and self.epoch_step == 0:
-                self.topk.keep(latest, self.topk_name)
-            self._launches.save(self.global_step)
-        self._saved_at = time.monotonic()
-
-    def _save_is_due(self) -> bool:
-        minutes = self.training.checkpoint_minutes
-        return minutes is not None and time.monotonic() - self._saved_at > 60 * minutes
-
-    def _resume(self) -> None:
-        self._saved_at = time.monotonic()
-        latest = self.get_checkpoint_path()
-        started = self.output_dir / RUN_CONFIG
-        if not latest.is_file() and started.is_file():
-            # It did not get far, but others take its log and config for what it was started as.
-            require_same_settings(started, DictConfig(OmegaConf.load(started)), self.cfg)
-        if latest.is_file():
-            if not self.training.resume:
-                raise UserError(
-                    f"training.resume is false but {latest} exists; choose another output "
-                    "directory, or delete it"
-                )
-            self.load_checkpoint(latest)
-            if distributed.is_main():
-                self.topk.repair(latest, self.topk_name if self.epoch_step == 0 else None)
-                print(f"resuming from {latest}: epoch {self.epoch}, step {self.global_step}")
-
-    def _stopped(self, stop: StopSignal) -> Stopped:
-        # Another process may have been told, and this one not.
-        number = stop.received or signal.SIGTERM
-        if distributed.is_main():
-            print(
-                f"\nstopped by {number.name} at step {self.global_step} of {self.total_steps}; "
-                f"state saved in {self.get_checkpoint_path()}. To go on, run the same command with "
-                f"{resume_override(self.output_dir)}"
-            )
-        return Stopped(128 + number)
 
 
 def _is_finished(cfg: DictConfig, output_dir: Path) -> bool:
