@@ -83,6 +83,7 @@ def _facts(result: Result) -> list[tuple[str, str]]:
     alone = SeedGroup([result])
     n_episodes = score["n_episodes"]
     n_successes = sum(episode["success"] for episode in info["per_episode"])
+    paths = ", ".join(f"`{path}`" for path in result.demonstration_paths)
     return [
         (
             "score",
@@ -95,7 +96,7 @@ def _facts(result: Result) -> list[tuple[str, str]]:
             ", ".join([f"{starts_text(info)} with `{info['checkpoint']}`", *_changes(info)]),
         ),
         ("policy", f"`{cfg.policy._target_.rpartition('.')[2]}`, config `{cfg.name}`"),
-        ("demonstrations", f"{result.demonstrations}: `{cfg.task.dataset.path}`"),
+        ("demonstrations", f"{result.demonstrations}: {paths}"),
         ("training", f"{result.effort}, with rollouts"),
         ("seed", str(cfg.training.seed)),
         ("commit", _each(result, "commit")),

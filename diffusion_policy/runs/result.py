@@ -83,9 +83,16 @@ class Result:
         }
 
     @property
+    def demonstration_paths(self) -> list[str]:
+        """Where the demonstrations were; several of a mixture."""
+        dataset = self.cfg.task.dataset
+        return [each.path for each in dataset.get("datasets", {"": dataset}).values()]
+
+    @property
     def demonstrations(self) -> str:
-        """Kind of the demonstrations: human, scripted, or the name of the file."""
-        return benchmark().kind(self.cfg.task.dataset.path)
+        """Kinds of the demonstrations: human, scripted, or the name of the file."""
+        kinds = [benchmark().kind(path) for path in self.demonstration_paths]
+        return " and ".join(dict.fromkeys(kinds))
 
     @property
     def observes(self) -> str:

@@ -42,6 +42,15 @@ def test_tells_the_demonstrations_apart(path, kind):
     assert Result(Path("a"), cfg, {}, []).demonstrations == kind
 
 
+def test_tells_the_demonstrations_of_a_mixture():
+    paths = ["a/pusht_human.zarr.zip", "a/pusht_scripted.zarr.zip", "b/pusht_human.zarr.zip"]
+    datasets = {str(i): {"path": path} for i, path in enumerate(paths)}
+    cfg = OmegaConf.create({"task": {"dataset": {"datasets": datasets}}})
+    result = Result(Path("a"), cfg, {}, [])
+    assert result.demonstration_paths == paths
+    assert result.demonstrations == "human and scripted"
+
+
 def test_episodes_come_back_exactly(tmp_path):
     episodes = [
         {"seed": 1, "group": "test", "name": "7", "max_reward": 0.1 + 0.2, "success": True},
