@@ -12,6 +12,7 @@ from diffusion_policy.scripts import generate_pusht_demos as demos
 SHIPPED = Path(__file__).parents[2] / demos.DEFAULT_OUTPUT
 
 
+@pytest.mark.slow
 def test_same_bytes_for_any_number_of_workers(tmp_path, monkeypatch):
     def generated(name, workers):
         path = tmp_path / name

@@ -14,6 +14,7 @@ def test_the_command_can_be_typed_again(monkeypatch):
     assert provenance.command_line() == "python eval.py --checkpoint 'a b.ckpt'"
 
 
+@pytest.mark.slow
 def test_torchrun_is_told_how_many_processes_a_machine_has(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["train.py", "--config-dir=mine", "hydra.run.dir=out"])
     world = {"RANK": "5", "LOCAL_RANK": "1", "WORLD_SIZE": "8", "LOCAL_WORLD_SIZE": "4"}

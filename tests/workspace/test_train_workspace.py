@@ -128,6 +128,7 @@ def run_script(output_dir: Path, overrides: list[str], *, code: str | None = Non
     )
 
 
+@pytest.mark.slow
 def test_killed_runs_end_like_an_uninterrupted_one(tmp_path, overrides):
     # Save within epochs too: that is where resuming is hardest.
     overrides = [*overrides, "training.checkpoint_minutes=0"]
@@ -143,6 +144,7 @@ def test_killed_runs_end_like_an_uninterrupted_one(tmp_path, overrides):
     assert best == {p.name for p in (tmp_path / "killed" / "checkpoints").glob("*.ckpt")}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signal_saves_and_resumes_exactly(tmp_path, overrides, number):
     train(tmp_path / "whole", overrides)
@@ -179,6 +181,7 @@ LENGTHS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LENGTHS)
 def test_runs_of_any_length_and_look_resume_exactly(tmp_path, overrides, monkeypatch, name):
     # Save within epochs too: that is where resuming is hardest.
@@ -260,6 +263,7 @@ def test_checkpoint_deploys_alone(tmp_path, overrides):
     torch.testing.assert_close(policy.predict_action(obs)["action"], expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "changes"),
     [
@@ -320,6 +324,7 @@ def test_signal_at_the_end_of_an_epoch_saves_too(tmp_path, overrides, monkeypatc
     assert_equal_states(final_state(tmp_path / "whole"), final_state(tmp_path / "stopped"))
 
 
+@pytest.mark.slow
 def test_output_directory_in_use_is_refused(tmp_path, overrides):
     with OutputLock(tmp_path / "run"):
         result = run_script(tmp_path / "run", overrides)
@@ -364,6 +369,7 @@ def test_mistakes_are_told_in_one_line(tmp_path, overrides, override, message):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_command_tells_a_mistake_and_fails(tmp_path, overrides):
     result = run_script(tmp_path / "run", [*overrides, "training.num_epochs=0"])
     assert result.returncode == 1
@@ -443,6 +449,7 @@ def test_what_a_class_does_not_take_is_told_in_one_line(tmp_path, overrides, ove
     assert "\n" not in told
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "smaller"),
     [
@@ -472,6 +479,7 @@ def test_policies_resume_exactly(tmp_path, demos, monkeypatch, name, smaller):
     assert_equal_states(final_state(tmp_path / "whole"), final_state(tmp_path / "stopped"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("network", ["unet", "transformer"])
 @pytest.mark.parametrize("encoder", ["", "_hybrid"])
 def test_image_diffusion_policies_train(tmp_path, demos, network, encoder):
@@ -487,6 +495,7 @@ def test_image_diffusion_policies_train(tmp_path, demos, network, encoder):
     assert not policy.training
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
 @pytest.mark.parametrize(
     ("name", "layers"),

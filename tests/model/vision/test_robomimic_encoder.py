@@ -104,6 +104,7 @@ def test_crop_must_be_smaller_than_the_image(crop):
         RobomimicObsEncoder(SQUARE, crop=crop)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("robomimic")
 def test_it_needs_no_simulator_and_prints_nothing():
     program = (
