@@ -27,12 +27,25 @@ _STORES = {
     ),
 }
 
+# How earlier versions read the rewards of PushT; tasks say so themselves now.
+_PUSHT_ENVIRONMENTS = "diffusion_policy/PushT"
+_PUSHT_OUTCOMES = {
+    "reward_range": [0, 1],
+    "failures": {
+        "near miss": {"at_least": 0.95},
+        "slow": {"last_part": 0.1},
+        "lost": {"below": 0.8},
+        "in between": {},
+    },
+}
+
 
 def migrate_config(cfg: DictConfig) -> DictConfig:
     """A copy of a config of any earlier version, in the form of this one."""
     cfg = copy.deepcopy(cfg)
     _rename_classes(cfg)
     _replace_reader(cfg)
+    _declare_outcomes(cfg)
     return cfg
 
 
@@ -57,6 +70,15 @@ def _replace_reader(cfg: DictConfig) -> None:
             dataset.store = {"_target_": _STORES[target], "_partial_": True}
         if "cache_dir" in reader:
             dataset.cache_dir = reader["cache_dir"]
+
+
+def _declare_outcomes(cfg: DictConfig) -> None:
+    runner = OmegaConf.select(cfg, "task.env_runner")
+    if not OmegaConf.is_dict(runner) or "outcomes" in runner:
+        return
+    if str(OmegaConf.select(runner, "env.id")).startswith(_PUSHT_ENVIRONMENTS):
+        with open_dict(runner):
+            runner.outcomes = _PUSHT_OUTCOMES
 
 
 def _rename_classes(node: Any) -> None:

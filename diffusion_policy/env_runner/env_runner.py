@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from diffusion_policy.agent.agent import Agent
 from diffusion_policy.env_runner.episode import Episode
+from diffusion_policy.env_runner.outcomes import Outcomes
 from diffusion_policy.env_runner.replay import Chunks, first_of_each_outcome, record
 from diffusion_policy.env_runner.scores import scores
 from diffusion_policy.env_runner.space_check import check_spaces
@@ -62,6 +63,7 @@ class EnvRunner(BaseRunner):
         output_dir: videos go to ``<output_dir>/media/<label of the run>/``; None records nothing.
         policy_seed: where torch's random numbers start in every run; policies of this package draw
             from the episodes' seeds instead.
+        outcomes: how reports read the rewards, see :class:`Outcomes`.
         progress: show a progress bar.
 
     Attributes:
@@ -101,6 +103,7 @@ class EnvRunner(BaseRunner):
         fps: int = 10,
         output_dir: str | Path | None = None,
         policy_seed: int = 0,
+        outcomes: Mapping[str, Any] | None = None,
         progress: bool = True,
     ) -> None:
         counts = dict(
@@ -121,6 +124,7 @@ class EnvRunner(BaseRunner):
             Group.of_seeds("test", test_start_seed, n_test, n_test_vis),
             *(Group.parse(name, entry) for name, entry in (groups or {}).items()),
         )
+        self.outcomes = Outcomes.parse(outcomes)
         self.env_spec = plain(env)
         self.shape_meta = TaskSpec.parse(shape_meta)
         self.n_outcome_vis = n_outcome_vis

@@ -15,7 +15,7 @@ from typing import Any
 
 import hydra
 import numpy as np
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from diffusion_policy.agent.agent import Agent
 from diffusion_policy.agent.local import build_agent
@@ -24,7 +24,7 @@ from diffusion_policy.checkpoint.saved_policy import SavedPolicy
 from diffusion_policy.checkpoint.trust import check_trusted
 from diffusion_policy.env_runner.env_runner import EnvRunner
 from diffusion_policy.env_runner.episode import Episode
-from diffusion_policy.env_runner.failures import count_failures, failure_kind
+from diffusion_policy.env_runner.outcomes import Outcomes
 from diffusion_policy.env_runner.report import (
     CONTACT_SHEET_FILE,
     INFO_FILE,
@@ -132,7 +132,9 @@ def evaluate_checkpoint(
         "checkpoint": str(checkpoint),
         "global_step": saved.n_steps,
         "config_name": cfg.name,
+        "task": OmegaConf.select(cfg, "task.name"),
         "overrides": list(overrides),
+        "device": str(torch_device),
         "precision": precision,
         "starts": starts,
     }
@@ -170,7 +172,8 @@ def _evaluate(
     info = {
         **about,
         "per_episode": [episode.record(output_dir) for episode in runner.episodes],
-        "aggregated": aggregate(runner.episodes),
+        "aggregated": aggregate(runner.episodes, runner.outcomes),
+        "outcomes": runner.outcomes.declaration,
         "commit": code,
         "machine": machine(),
         "versions": _versions(),
@@ -188,7 +191,7 @@ def _evaluate(
     return info
 
 
-def aggregate(episodes: Sequence[Episode]) -> dict[str, Any]:
+def aggregate(episodes: Sequence[Episode], outcomes: Outcomes) -> dict[str, Any]:
     """The score of ``episodes``: rates and means with their 95 % intervals.
 
     The environment decides what a success is, not the reward: an episode may come very close and
@@ -206,11 +209,10 @@ def aggregate(episodes: Sequence[Episode]) -> dict[str, Any]:
         "mean_max_reward_ci95": list(bootstrap_interval(max_rewards)),
         "mean_sum_reward": float(np.mean([episode.sum_reward for episode in episodes])),
         "mean_length": float(np.mean([episode.length for episode in episodes])),
-        "failures": count_failures(records),
+        "failures": outcomes.count(records),
         "near_misses": [
             {key: record[key] for key in ("group", "name", "seed", "max_reward", "length")}
-            for record in records
-            if not record["success"] and failure_kind(record) == "near miss"
+            for record in outcomes.near_misses(records)
         ],
     }
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from diffusion_policy.env_runner.failures import LAST_STEPS, MEANINGS, count_failures, failure_kind
+from diffusion_policy.env_runner.outcomes import LAST_PART, Outcomes, rose_late
 from diffusion_policy.env_runner.starts import starts_text
 from diffusion_policy.runs.result import Result, duration, thousandths
 from diffusion_policy.runs.seeds import SeedGroup
@@ -25,7 +25,7 @@ _TEXT = """# {title}
 
 {failures}
 
-Each failed episode counts for the first kind that applies. {near_misses}
+Each failed episode counts for the first kind that applies.{near_misses}
 
 ## Curves and episodes
 
@@ -52,7 +52,8 @@ def result_page(folder: Path, title: str | None = None) -> str:
     result, notes = Result.read(folder), folder / NOTES_FILE
     remarks = notes.read_text().strip() if notes.is_file() else ""
     commands = [launch["command"] for launch in result.launches] + [result.info["command"]]
-    failures = count_failures(result.info["per_episode"])
+    outcomes, episodes = result.outcomes, result.info["per_episode"]
+    failures = outcomes.count(episodes)
     return _TEXT.format(
         title=title or title_of(folder),
         facts=markdown_table(("", ""), _facts(result)),
@@ -60,13 +61,17 @@ def result_page(folder: Path, title: str | None = None) -> str:
         remarks=f"{remarks}\n\n" if remarks else "",
         failures=markdown_table(
             ("kind", "episodes", "definition"),
-            [(kind, count, MEANINGS[kind]) for kind, count in failures.items()],
+            [
+                (kind.name, failures[kind.name], kind.meaning)
+                for kind in outcomes.kinds
+                if kind.name in failures
+            ],
         ),
         overview=OVERVIEW_FILE,
-        near_misses=_near_misses(result.info["per_episode"]),
+        near_misses=_near_misses(outcomes, episodes),
         episodes=markdown_table(
             ("seed", "outcome", "max reward", "reached at step", "steps", "video"),
-            [_episode(episode) for episode in result.info["per_episode"] if episode["video"]],
+            [_episode(outcomes, episode) for episode in episodes if episode["video"]],
         ),
     )
 
@@ -120,22 +125,20 @@ def _each(result: Result, key: str) -> str:
     return trained if trained == evaluated else f"{trained}; evaluation {evaluated}"
 
 
-def _near_misses(episodes: Iterable[Mapping[str, Any]]) -> str:
+def _near_misses(outcomes: Outcomes, episodes: Iterable[Mapping[str, Any]]) -> str:
     """Tell whether the near misses would have needed more time, or had stopped improving."""
-    near_misses = [
-        episode
-        for episode in episodes
-        if not episode["success"] and failure_kind(episode) == "near miss"
-    ]
-    early = sum(episode["best_step"] <= episode["length"] - LAST_STEPS for episode in near_misses)
+    near_misses = outcomes.near_misses(episodes)
+    if not near_misses:
+        return ""
+    early = sum(not rose_late(episode, LAST_PART) for episode in near_misses)
     return (
-        f"{early} of the {len(near_misses)} near misses had stopped improving: their best reward "
-        f"came {LAST_STEPS} steps or more before the end."
+        f" {early} of the {len(near_misses)} near misses had stopped improving: their best reward "
+        f"came before the last {100 * LAST_PART:g} % of the steps."
     )
 
 
-def _episode(episode: Mapping[str, Any]) -> tuple[object, ...]:
-    outcome = "success" if episode["success"] else f"failure: {failure_kind(episode)}"
+def _episode(outcomes: Outcomes, episode: Mapping[str, Any]) -> tuple[object, ...]:
+    outcome = "success" if episode["success"] else f"failure: {outcomes.kind(episode).name}"
     return (
         Start.of_record(episode).name,
         outcome,

@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from diffusion_policy.checkpoint.config_changes import change_settings
 from diffusion_policy.checkpoint.migration import migrate_config
+from diffusion_policy.env_runner.outcomes import Outcomes
 from diffusion_policy.env_runner.report import INFO_FILE
 from diffusion_policy.runs.episodes import EPISODES_FILE, read_episodes
 from diffusion_policy.runs.published import benchmark
@@ -63,6 +64,12 @@ class Result:
     @property
     def score(self) -> Mapping[str, Any]:
         return self.info["aggregated"]
+
+    @property
+    def outcomes(self) -> Outcomes:
+        """How to read the rewards; of records that do not say it, by the config."""
+        declared = OmegaConf.select(self.cfg, "task.env_runner.outcomes")
+        return Outcomes.parse(self.info.get("outcomes", declared))
 
     @property
     def evaluated_cfg(self) -> DictConfig:

@@ -25,6 +25,7 @@ class BaseRunner(ABC):
         "n_train_vis",
         "n_test_vis",
         "fps",
+        "outcomes",
     )
     debug_settings: ClassVar[Mapping[str, Any]] = {}
 

@@ -1,3 +1,4 @@
+import html
 import json
 import os
 import re
@@ -23,7 +24,13 @@ from diffusion_policy.env_runner.evaluation import (
     evaluate_checkpoint,
     headline,
 )
-from diffusion_policy.env_runner.report import FRAMES_PER_EPISODE, contact_sheet, write_report
+from diffusion_policy.env_runner.outcomes import Outcomes
+from diffusion_policy.env_runner.report import (
+    FRAMES_PER_EPISODE,
+    contact_sheet,
+    max_reward_histogram,
+    write_report,
+)
 from diffusion_policy.scripts import export_policy
 from diffusion_policy.spec.start import Start
 from diffusion_policy.util.errors import UserError, user_message
@@ -35,6 +42,7 @@ CONFIG = {
     "name": "walk_to_<goal>",
     "policy": {"_target_": "toy_policy.GoalPolicy", "noise": 2.0},
     "task": {
+        "name": "walking",
         "shape_meta": SHAPE_META,
         "env_runner": {
             "_target_": "diffusion_policy.env_runner.env_runner.EnvRunner",
@@ -86,7 +94,7 @@ def test_writes_everything_down(checkpoint, tmp_path, capsys):
     score = info["aggregated"]
     assert score["n_episodes"] == 8
     assert score["success_rate"] == np.mean([e["success"] for e in episodes])
-    assert score["failures"]["near miss"] == len(score["near_misses"])
+    assert list(score["failures"]) == ["still improving", "stopped improving"]
     assert sum(score["failures"].values()) == sum(not e["success"] for e in episodes)
     assert score["mean_max_reward"] == pytest.approx(np.mean([e["max_reward"] for e in episodes]))
 
@@ -109,7 +117,53 @@ def test_page_needs_no_other_file(checkpoint, tmp_path):
     assert page.count('src="data:video/mp4;base64,') == 2
     assert page.count("src=") == 4
     assert "walk_to_&lt;goal&gt;" in page
-    assert f"{info['aggregated']['success_rate']:.1%}" in page
+    assert f"{100 * info['aggregated']['success_rate']:.1f} %" in page
+
+
+def test_the_page_tells_where_the_score_comes_from(checkpoint, tmp_path):
+    overrides = ["policy.noise=1.5"]
+    info = evaluate(checkpoint, tmp_path / "eval", n_videos=0, overrides=overrides)
+    page = (tmp_path / "eval" / "report.html").read_text().replace("<wbr>", "")
+    told = dict(re.findall(r"<dt>(.*?)</dt><dd>(.*?)</dd>", page))
+    assert told["task"] == info["task"] == "walking"
+    assert told["device"] == "cpu, matrix products in fp32"
+    assert told["changed settings"] == "policy.noise=1.5"
+    for key in ("command", "commit", "machine"):
+        assert told[key] == html.escape(info[key]).replace("&#x27;", "&#39;")
+    assert info["versions"]["torch"] in told["versions"]
+
+
+def test_failures_and_rewards_are_read_as_the_task_declares(tmp_path):
+    outcomes = {"reward_range": [0, 4], "failures": {"near miss": {"at_least": 0.5}, "far": {}}}
+    checkpoint = save(tmp_path / "latest.ckpt", outcomes=outcomes)
+    info = evaluate(checkpoint, tmp_path / "eval", n_videos=0)
+    assert info["outcomes"] == outcomes
+    score, failures = info["aggregated"], [e for e in info["per_episode"] if not e["success"]]
+    assert score["failures"]["near miss"] == sum(e["max_reward"] >= 0.5 for e in failures)
+    assert len(score["near_misses"]) == score["failures"]["near miss"] > 0
+    page = (tmp_path / "eval" / "report.html").read_text()
+    assert "<td>max reward of 0.5 or more</td>" in page
+    with pytest.raises(InstantiationException, match="write conditions by kind"):
+        evaluate(save(tmp_path / "b.ckpt", outcomes={"failures": 1}), tmp_path / "b")
+
+
+@pytest.mark.parametrize(
+    ("rewards", "reward_range", "ends"),
+    [
+        ([0.2, 0.4], (0, 1), (0, 1)),
+        ([0.2, 1.5], (0, 1), (0, 1.5)),
+        ([-900.0, -300.0], None, (-900, -300)),
+        ([0.0, 7000.0], None, (0, 7000)),
+        ([5.0], None, (4.5, 5.5)),
+    ],
+)
+def test_the_histogram_shows_what_there_is(rewards, reward_range, ends):
+    episodes = [{"max_reward": reward, "success": None} for reward in rewards]
+    axes = max_reward_histogram(episodes, reward_range).axes[0]
+    low = min(bar.get_x() for bar in axes.patches)
+    high = max(bar.get_x() + bar.get_width() for bar in axes.patches)
+    assert (low, high) == pytest.approx(ends)
+    assert sum(bar.get_height() for bar in axes.patches) == len(rewards)
 
 
 def test_large_videos_are_linked(checkpoint, tmp_path, monkeypatch):
@@ -320,7 +374,8 @@ def test_a_rounded_reward_is_no_success():
             episode(1, 0.998, False),
             episode(2, 0.95, False),
             episode(3, 0.949, False),
-        ]
+        ],
+        Outcomes.parse({"failures": {"near miss": {"at_least": 0.95}}}),
     )
     assert score["success_rate"] == 0.25
     assert score["success_ci95"] == pytest.approx([0.0456, 0.6994], abs=1e-4)
@@ -344,6 +399,19 @@ def test_contact_sheet_spans_the_episode(checkpoint, tmp_path):
         assert [ax.images[0].get_array().mean() for ax in axes] == pytest.approx(
             [10 * step for step in steps], abs=3
         )
+
+
+def test_a_short_episode_shows_each_of_its_frames_once(tmp_path):
+    near = {"name": "close_to_a_goal_and_with_a_long_name", "options": {"state": [5, 5, 5.9, 5]}}
+    checkpoint = save(tmp_path / "latest.ckpt", groups={"near": {"starts": [near]}})
+    options = dict(n_episodes=None, start_seed=None, overrides=["policy.noise=0.0"])
+    info = evaluate(checkpoint, tmp_path / "eval", starts="near", **options)
+    length = info["per_episode"][0]["length"]
+    assert 0 < length < FRAMES_PER_EPISODE - 1
+    figure = contact_sheet(info["per_episode"], tmp_path / "eval")
+    shown = [ax for ax in figure.axes if ax.images]
+    assert [ax.get_title() for ax in shown] == [f"step {i}" for i in range(length + 1)]
+    assert all(spine.get_visible() for ax in shown for spine in ax.spines.values())
 
 
 def run_eval(monkeypatch, *arguments):
@@ -403,12 +471,13 @@ def test_a_record_of_an_earlier_version_still_makes_a_page(checkpoint, tmp_path)
     for episode in info["per_episode"]:
         for key in ("best_step", "group", "name"):
             del episode[key]
-    for key in ("command", "commit", "machine", "starts"):
+    for key in ("command", "commit", "machine", "starts", "outcomes", "task", "device"):
         del info[key]
     del info["aggregated"]["failures"]
     page = write_report(info, tmp_path / "eval").read_text()
-    assert "<td>near miss</td>" in page
-    assert "<td>slow</td>" not in page
+    assert "<td>stopped improving</td>" in page
+    assert "<td>still improving</td>" not in page
+    assert "<dt>commit</dt>" not in page
     assert "seeds 40 to 47" in page
     assert re.search(r"seed 4\d: <b", page)
 
