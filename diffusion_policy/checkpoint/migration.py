@@ -8,9 +8,12 @@ This module imports no torch.
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
+
+from diffusion_policy.util.config_file import parse_config
 
 # Classes that have moved, by their former full name.
 _MOVED = {
@@ -49,9 +52,13 @@ def migrate_config(cfg: DictConfig) -> DictConfig:
     return cfg
 
 
-def migrate_config_text(text: str) -> str:
-    """:func:`migrate_config` of a config as YAML; text in today's form stays as it is."""
-    cfg: Any = OmegaConf.create(text)
+def migrate_config_text(text: str, source: object) -> str:
+    """:func:`migrate_config` of a config as YAML; text in today's form stays as it is.
+
+    Raises:
+        UserError: it is no config; the message names its ``source``.
+    """
+    cfg = parse_config(text, source)
     migrated = migrate_config(cfg)
     return text if migrated == cfg else OmegaConf.to_yaml(migrated)
 
@@ -64,8 +71,11 @@ def _replace_reader(cfg: DictConfig) -> None:
     target = OmegaConf.select(dataset, "reader._target_")
     if target not in (None, _ARRAY_READER, *_STORES):
         return  # of the user's own: the dataset refuses it, but the policy can act
+    reader = dataset.reader or {}
+    if not isinstance(reader, Mapping):
+        return  # the dataset refuses it
     with open_dict(dataset):
-        reader = dataset.pop("reader") or {}
+        dataset.pop("reader")
         if target in _STORES:
             dataset.store = {"_target_": _STORES[target], "_partial_": True}
         if "cache_dir" in reader:
@@ -86,7 +96,7 @@ def _rename_classes(node: Any) -> None:
         for key in list(node):
             if OmegaConf.is_missing(node, key) or OmegaConf.is_interpolation(node, key):
                 continue
-            if key == "_target_":
+            if key == "_target_" and isinstance(node[key], str):
                 node[key] = _MOVED.get(node[key], node[key])
             else:
                 _rename_classes(node[key])
@@ -97,7 +107,7 @@ def _rename_classes(node: Any) -> None:
 
 def migrate_state(state: dict[str, Any]) -> dict[str, Any]:
     """A training state of any earlier version, in the form of this one."""
-    if "loss_sum" not in state:
+    if not {"loss_sum", "epoch_step"} <= state.keys():
         return state
     state = dict(state)
     sums, counts = {"train_loss": state.pop("loss_sum")}, {"train_loss": state["epoch_step"]}

@@ -11,11 +11,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from omegaconf import OmegaConf
 from torch import Tensor
-from yaml import YAMLError
 
-from diffusion_policy.checkpoint.migration import migrate_config_text
+from diffusion_policy.checkpoint.migration import migrate_config
 from diffusion_policy.util.atomic_file import replacing
+from diffusion_policy.util.config_file import read_config
 from diffusion_policy.util.errors import UserError
 from diffusion_policy.util.output_dir import writing
 from diffusion_policy.util.weights_file import read_weights, weights_bytes
@@ -70,11 +71,5 @@ def load_policy_folder(folder: Path) -> dict[str, Any]:
                 f"the folder {folder} holds no {name}; give a .ckpt file (those of a run are in "
                 "its checkpoints/), or a folder written by diffusion_policy.scripts.export_policy"
             )
-    try:
-        config = migrate_config_text((folder / CONFIG_FILE).read_text())
-    except (OSError, UnicodeDecodeError, YAMLError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(
-            f"{folder / CONFIG_FILE} is damaged ({reason}); get the folder again"
-        ) from None
+    config = OmegaConf.to_yaml(migrate_config(read_config(folder / CONFIG_FILE)))
     return {"config": config, "state": {"model": read_weights(folder / WEIGHTS_FILE)}}

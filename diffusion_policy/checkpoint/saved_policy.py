@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,7 +51,8 @@ class SavedPolicy:
         payload = load_policy_folder(path) if path.is_dir() else load_checkpoint(path)
         state = payload["state"]
         model, average = state.get("model"), state.get("ema_model")
-        if model is None and average is None:
+        parts = [part for part in (model, average) if part is not None]
+        if not parts or not all(isinstance(part, Mapping) for part in parts):
             raise UserError(f"{source} holds no policy; use a checkpoint written by train.py")
         cfg = OmegaConf.create(payload["config"])
         OmegaConf.resolve(cfg)
@@ -75,7 +76,7 @@ class SavedPolicy:
         policy = build_policy(cfg.policy, None if pipeline is None else pipeline.spec)
         try:
             policy.load_state_dict(self.weights)
-        except RuntimeError as error:
+        except (RuntimeError, TypeError, AttributeError) as error:
             reason = " ".join(str(error).split())[:300]
             raise UserError(
                 f"{self.source} does not fit its config ({reason}); it was written by another "

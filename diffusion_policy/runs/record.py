@@ -135,9 +135,9 @@ def stack_images(sources: Sequence[Path], output: Path) -> None:
 def _config(checkpoint: Path) -> Any:
     """Config in a checkpoint. A later launch may have changed the one in the run's folder."""
     # Imported late: it loads torch, which nothing else here needs.
-    from diffusion_policy.checkpoint.checkpoint_file import load_checkpoint
+    from diffusion_policy.checkpoint.checkpoint_file import peek_checkpoint
 
-    cfg = OmegaConf.create(load_checkpoint(checkpoint)["config"])
+    cfg = OmegaConf.create(peek_checkpoint(checkpoint)["config"])
     return OmegaConf.to_container(cfg, resolve=True)
 
 

@@ -19,6 +19,7 @@ from diffusion_policy.env_runner.report import INFO_FILE
 from diffusion_policy.runs.episodes import EPISODES_FILE, read_episodes
 from diffusion_policy.runs.published import benchmark
 from diffusion_policy.util.config import config_leaves
+from diffusion_policy.util.config_file import read_config
 from diffusion_policy.workspace.launches import read_launches
 
 CONFIG_FILE = "config.yaml"
@@ -50,8 +51,8 @@ class Result:
         info = json.loads((directory / INFO_FILE).read_text())
         if "per_episode" not in info:  # earlier versions kept the episodes in the same file
             info["per_episode"] = read_episodes(directory / EPISODES_FILE)
-        cfg: Any = OmegaConf.load(directory / CONFIG_FILE)
-        return cls(directory, migrate_config(cfg), info, read_launches(directory))
+        cfg = migrate_config(read_config(directory / CONFIG_FILE))
+        return cls(directory, cfg, info, read_launches(directory))
 
     @property
     def name(self) -> str:

@@ -10,12 +10,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-
 from diffusion_policy.checkpoint.migration import migrate_config
 from diffusion_policy.runs.metrics import LOSSES, Evaluations, evaluations
 from diffusion_policy.runs.run_log import RunLog
 from diffusion_policy.util.config import config_leaves
+from diffusion_policy.util.config_file import read_config
 from diffusion_policy.util.errors import UserError
 from diffusion_policy.util.output_dir import is_held
 from diffusion_policy.workspace.loggers import LOG_FILE
@@ -134,8 +133,7 @@ def _run_directories(directory: Path, depth: int) -> Iterable[Path]:
 @cache
 def _settings(path: Path, modified_ns: int) -> Mapping[str, Any]:
     """Parsing YAML is slow, so each version of the file is parsed once."""
-    cfg: Any = OmegaConf.load(path)
-    return config_leaves(migrate_config(cfg))
+    return config_leaves(migrate_config(read_config(path)))
 
 
 def _natural(name: str) -> list[tuple[int, str]]:

@@ -1,18 +1,25 @@
-"""Weights in ``.safetensors`` files; reading one runs no code."""
+"""Weights in ``.safetensors`` files; reading one runs no code.
+
+The format has no checksum, so a file that this project writes holds one among its metadata: the
+CRC-32 of the name, type, shape and bytes of all tensors. It is compared on reading. Files without
+one, of other programs and of earlier versions, are read as they are.
+"""
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
 from torch import Tensor
 
 from diffusion_policy.util.errors import UserError
 
 WEIGHTS_SUFFIX = ".safetensors"
+_CHECKSUM = "crc32"
 
 
 def weights_bytes(weights: Mapping[str, Tensor], facts: Mapping[str, str] | None = None) -> bytes:
@@ -26,7 +33,17 @@ def weights_bytes(weights: Mapping[str, Tensor], facts: Mapping[str, str] | None
         key: value.detach().cpu().clone(memory_format=torch.contiguous_format)
         for key, value in weights.items()
     }
-    return save(own, metadata=None if facts is None else dict(facts))
+    return save(own, metadata={**(facts or {}), _CHECKSUM: _checksum(own)})
+
+
+def _checksum(weights: Mapping[str, Tensor]) -> str:
+    checksum = 0
+    for name in sorted(weights):
+        tensor = weights[name]
+        checksum = zlib.crc32(f"{name} {tensor.dtype} {list(tensor.shape)}".encode(), checksum)
+        # Through uint8, because numpy does not know all types of torch.
+        checksum = zlib.crc32(tensor.reshape(-1).view(torch.uint8).numpy(), checksum)
+    return f"{checksum:08x}"
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -38,7 +55,9 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     try:
         if path.is_dir():
             raise UserError(f"{path} is a folder; give the path of a weights file")
-        return load_file(path)
+        with safe_open(path, "pt") as file:
+            written = (file.metadata() or {}).get(_CHECKSUM)
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 -- no dict
     except FileNotFoundError:
         raise UserError(f"{path} does not exist; give the path of a weights file") from None
     except PermissionError:
@@ -49,3 +68,9 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         raise UserError(
             f"{path} is damaged or is not a safetensors file ({error}); download or export it again"
         ) from None
+    if written is not None and written != _checksum(weights):
+        raise UserError(
+            f"{path} is damaged: its weights are not those that were written; download or export "
+            "it again"
+        )
+    return weights

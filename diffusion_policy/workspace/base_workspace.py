@@ -11,7 +11,11 @@ from typing import Any, NoReturn, Self
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from diffusion_policy.checkpoint.checkpoint_file import load_checkpoint, save_checkpoint
+from diffusion_policy.checkpoint.checkpoint_file import (
+    load_checkpoint,
+    peek_checkpoint,
+    save_checkpoint,
+)
 from diffusion_policy.util import distributed
 from diffusion_policy.util.errors import UserError
 from diffusion_policy.workspace.changed_settings import changed_settings
@@ -78,6 +82,11 @@ class BaseWorkspace(ABC):
             if part is not None and state.get(key) is not None:
                 part.load_state_dict(state[key])
 
+    def _needed(self) -> list[str]:
+        """What this run must find in a checkpoint: what its class names, unless switched off."""
+        parts = [key for key in self.stateful_keys or () if getattr(self, key) is not None]
+        return [*self.include_keys, *parts]
+
     def load_payload(
         self,
         payload: Mapping[str, Any],
@@ -138,13 +147,16 @@ class BaseWorkspace(ABC):
         path = self.get_checkpoint_path(tag) if path is None else Path(path)
         payload = load_checkpoint(path)
         require_same_settings(path, OmegaConf.create(payload["config"]), self.cfg)
+        needed = [key for key in self._needed() if key not in set(exclude_keys or ())]
+        require_parts(path, payload["state"], needed)
         try:
             self.load_payload(payload, exclude_keys, include_keys)
-        except (RuntimeError, ValueError, KeyError) as error:
+        except (RuntimeError, ValueError, LookupError, TypeError, AttributeError) as error:
             reason = " ".join(str(error).split())[:300]
             raise UserError(
-                f"{path} does not fit this config ({reason}), so another version of the project "
-                "wrote it; go on with that version, or choose another output directory"
+                f"{path} does not fit this config ({reason}), so it is damaged or another version "
+                "of the project wrote it; go on with that version, use another checkpoint, or "
+                "choose another output directory"
             ) from error
         return path
 
@@ -161,7 +173,7 @@ class BaseWorkspace(ABC):
         It builds whatever the config names, so the checkpoint must come from someone you trust.
         """
         path = Path(path)
-        cfg = OmegaConf.create(load_checkpoint(path)["config"])
+        cfg = OmegaConf.create(peek_checkpoint(path)["config"])
         workspace = cls(cfg, output_dir or path.resolve().parent.parent)
         workspace.load_checkpoint(path, exclude_keys=exclude_keys, include_keys=include_keys)
         return workspace
@@ -179,6 +191,19 @@ class BaseWorkspace(ABC):
 def checkpoint_path(output_dir: Path, tag: str = "latest") -> Path:
     """Where a run in ``output_dir`` saves."""
     return output_dir / "checkpoints" / f"{tag}.ckpt"
+
+
+def require_parts(path: Path, state: Mapping[str, Any], names: Iterable[str]) -> None:
+    """Check that the state in the checkpoint at ``path`` has all of ``names``.
+
+    Raises:
+        UserError: names those that it lacks.
+    """
+    if missing := [name for name in names if name not in state]:
+        raise UserError(
+            f"{path} lacks {', '.join(missing)}, without which the run cannot go on; use another "
+            "checkpoint of the run, or choose another output directory"
+        )
 
 
 def _agreed(output_dir: Path) -> Path:

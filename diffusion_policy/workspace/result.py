@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from diffusion_policy.checkpoint.checkpoint_file import load_checkpoint
+from diffusion_policy.checkpoint.checkpoint_file import peek_checkpoint
 from diffusion_policy.util.json_logger import read_log
 from diffusion_policy.workspace.base_workspace import checkpoint_path
 from diffusion_policy.workspace.loggers import LOG_FILE
@@ -36,7 +36,7 @@ def _score(record: dict[str, Any]) -> str:
 def _best_validation(output_dir: Path, records: list[dict[str, Any]]) -> str:
     """The least loss among the kept checkpoints, or that of the latest if none is ranked by it."""
     path, kind, record = checkpoint_path(output_dir), "", records[-1]
-    topk = load_checkpoint(path)["state"]["topk"]
+    topk = peek_checkpoint(path)["state"]["topk"]
     if topk["monitor_key"] == "val_loss" and topk["best"]:
         name, loss = min(topk["best"].items(), key=lambda item: item[1])
         path, kind = path.with_name(name), "best "

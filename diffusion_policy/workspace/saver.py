@@ -6,9 +6,8 @@ import signal
 import time
 from typing import TYPE_CHECKING
 
-from omegaconf import DictConfig, OmegaConf
-
 from diffusion_policy.util import distributed
+from diffusion_policy.util.config_file import read_config
 from diffusion_policy.util.errors import UserError
 from diffusion_policy.util.stop_signal import Stopped, StopSignal
 from diffusion_policy.workspace.base_workspace import require_same_settings
@@ -43,7 +42,7 @@ class Saver:
         started = run.output_dir / RUN_CONFIG
         if not latest.is_file() and started.is_file():
             # It did not get far, but others take its log and config for what it was started as.
-            require_same_settings(started, DictConfig(OmegaConf.load(started)), run.cfg)
+            require_same_settings(started, read_config(started), run.cfg)
         if latest.is_file():
             if not run.training.resume:
                 raise UserError(

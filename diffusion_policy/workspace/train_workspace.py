@@ -17,7 +17,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from diffusion_policy.agent.local import LocalAgent, require_one_meaning
-from diffusion_policy.checkpoint.checkpoint_file import load_checkpoint
+from diffusion_policy.checkpoint.checkpoint_file import peek_checkpoint
 from diffusion_policy.checkpoint.topk import TopKCheckpoints, monitored
 from diffusion_policy.dataset.base_dataset import BaseDataset
 from diffusion_policy.dataset.batch_order import BatchPart
@@ -411,7 +411,7 @@ def _is_finished(cfg: DictConfig, output_dir: Path) -> bool:
     latest = checkpoint_path(output_dir)
     if not training.resume or not latest.is_file():
         return False
-    payload = load_checkpoint(latest)
+    payload = peek_checkpoint(latest)
     require_same_settings(latest, DictConfig(OmegaConf.create(payload["config"])), cfg)
     done = payload["state"]
     return training.is_over(done["epoch"], done["global_step"], done["epoch_step"])

@@ -108,3 +108,20 @@ def test_a_checkpoint_brings_its_workspace_along(workspace, tmp_path):
         workspace.get_checkpoint_path(), output_dir=tmp_path
     )
     assert moved.output_dir == tmp_path
+
+
+@pytest.mark.parametrize("part", ["optimizer", "ema", "ema_model", "epoch", "topk"])
+def test_a_checkpoint_that_lacks_a_part_is_refused(workspace, tmp_path, part):
+    path = workspace.save_checkpoint(tmp_path / "part.ckpt", exclude_keys=[part])
+    with pytest.raises(UserError, match=rf"part\.ckpt lacks {part}, without which the run"):
+        workspace.load_checkpoint(path)
+
+
+@pytest.mark.parametrize("part", ["optimizer", "model", "epoch_means", "topk"])
+def test_a_part_of_another_kind_is_refused_in_one_line(workspace, tmp_path, part):
+    path = workspace.save_checkpoint(
+        tmp_path / "part.ckpt", state={**workspace.state_dict(), part: 5}
+    )
+    with pytest.raises(UserError, match=r"part\.ckpt does not fit this config") as caught:
+        again(workspace, "training.num_epochs", 5).load_checkpoint(path)
+    assert "\n" not in str(caught.value)
