@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,13 @@ from matplotlib.ticker import LogLocator
 from diffusion_policy.runs.plots import Style, group_curves, group_styles
 from diffusion_policy.runs.run import Run
 from diffusion_policy.runs.run_log import number
-from diffusion_policy.runs.settings import differences, experiments, labels
+from diffusion_policy.runs.settings import (
+    differences,
+    experiments,
+    is_seed,
+    labels,
+    shown_setting,
+)
 from diffusion_policy.util.html_page import (
     MAX_EMBEDDED_VIDEO,
     data_url,
@@ -21,7 +28,7 @@ from diffusion_policy.util.html_page import (
     svg,
     video_url,
 )
-from diffusion_policy.util.statistics import mean_and_half_width
+from diffusion_policy.util.statistics import mean_and_half_width, mean_by_key
 
 LOSS, VALIDATION = "train_loss", "val_loss"
 SUCCESS, SCORE = "test/success_rate", "test/mean_score"
@@ -45,6 +52,18 @@ class Group:
     label: str
     style: Style
     runs: Sequence[Run]
+
+    @property
+    def seeds(self) -> list[Hashable]:
+        """Of each run; one whose seed is not known is no repeat of another."""
+        return [run.directory if run.seed is None else run.seed for run in self.runs]
+
+    @property
+    def size(self) -> str:
+        """What a mean over the group is a mean of."""
+        n_runs, n_seeds = len(self.runs), len(set(self.seeds))
+        seeds = f"{n_seeds} seed{'s' if n_seeds > 1 else ''}"
+        return seeds if n_seeds == n_runs else f"{seeds}, {n_runs} runs"
 
 
 @dataclass(frozen=True)
@@ -72,20 +91,22 @@ def comparison(runs: Sequence[Run], source: str, videos_per_run: int) -> str:
         source: where the runs come from, for the top of the page.
         videos_per_run: number of videos of the last rollout to show, at most.
     """
-    groups = _groups(runs)
-    columns = [(group, run) for group in groups for run in group.runs]
+    begun = [run for run in runs if run.has_begun]
+    groups = _groups(begun)
     return render(
         "runs/comparison.html",
         title=f"{len(runs)} run{'s' if len(runs) > 1 else ''} side by side",
         source=source,
         scores=[(group, list(_rows(group))) for group in groups],
-        shown=_shown_scores(runs),
+        shown=_shown_scores(begun),
+        failed_starts=[run.name for run in runs if not run.has_begun],
         groups=groups,
         means=any(len(group.runs) > 1 for group in groups),
         curves=list(_curves(groups)),
-        columns=columns,
-        settings=differences([run for _, run in columns]),
-        videos=[(group, run, _videos(run, videos_per_run)) for group, run in columns],
+        settings=_settings(groups),
+        videos=[
+            (group, run, _videos(run, videos_per_run)) for group in groups for run in group.runs
+        ],
     )
 
 
@@ -161,25 +182,32 @@ def _rows(group: Group) -> Iterator[Row]:
 
 def _shown_scores(runs: Sequence[Run]) -> list[tuple[int, str]]:
     """Index and title of the scores to show: the loss stands in where a run has no rollout."""
-    n = len(_SCORES)
     rolled_out = [bool(_rollout(run)) for run in runs]
-    shown = range(n - 1) if all(rolled_out) else range(n) if any(rolled_out) else [n - 1]
-    return [(i, _SCORES[i]) for i in shown]
+    rated = any(not math.isnan(_last(run, SUCCESS)) for run in runs)
+    is_shown = (rated, any(rolled_out), any(rolled_out), not all(rolled_out))
+    return [(i, title) for i, title in enumerate(_SCORES) if is_shown[i]]
 
 
 def _mean_row(group: Group) -> Row:
     def mean(of: Callable[[Run], float], show: Callable[[float], str]) -> tuple[str, str]:
-        values = [value for value in map(of, group.runs) if not math.isnan(value)]
-        if not values:
+        known = [
+            (value, seed)
+            for value, seed in zip(map(of, group.runs), group.seeds, strict=True)
+            if not math.isnan(value)
+        ]
+        if not known:
             return "", ""
-        centre, half_width = map(float, mean_and_half_width(values))
-        return show(centre), "" if math.isnan(half_width) else f"± {show(half_width)}"
+        means = mean_by_key(*zip(*known, strict=True))
+        centre, half_width = map(float, mean_and_half_width(means))
+        spread = [] if math.isnan(half_width) else [f"± {show(half_width)}"]
+        left_out = len(means) < len(set(group.seeds))
+        return show(centre), ", ".join([*spread, *([f"{len(means)} seeds"] if left_out else [])])
 
     steps = [f"{n:,}" for n in sorted(run.n_steps for run in group.runs)]
     return Row(
         kind="mean",
         name=group.label,
-        state=f"mean of {len(group.runs)}",
+        state=f"mean of {group.size}",
         seed="",
         steps=" to ".join(dict.fromkeys([steps[0], steps[-1]])),
         scores=[
@@ -214,7 +242,8 @@ def _curves(groups: Sequence[Group]) -> Iterator[tuple[str, str]]:
         curves = [[run.log.curve(key) for run in group.runs] for group in groups]
         if not any(len(curve) for group in curves for curve in group):
             continue
-        figure = group_curves(curves, [group.style for group in groups])
+        styles, seeds = [group.style for group in groups], [group.seeds for group in groups]
+        figure = group_curves(curves, styles, seeds)
         axes = figure.axes[0]
         axes.set_title(title, loc="left")
         if key in _LOGARITHMIC:
@@ -225,6 +254,28 @@ def _curves(groups: Sequence[Group]) -> Iterator[tuple[str, str]]:
         else:
             axes.set_ylim(-0.02, 1.02)
         yield title, data_url("image/svg+xml", svg(figure))
+
+
+def _settings(groups: Sequence[Group]) -> list[tuple[str, list[str]]]:
+    """Each setting that differs, and its value in each group.
+
+    Within a group runs differ in seeds, and in what has no effect.
+    """
+    runs = [run for group in groups for run in group.runs]
+    table = []
+    for key, values in differences(runs).items():
+        rest = iter(values)
+        cells = [_cell(key, group, list(islice(rest, len(group.runs)))) for group in groups]
+        table.append((key, cells))
+    return table
+
+
+def _cell(key: str, group: Group, values: Sequence[Any]) -> str:
+    texts = [shown_setting(value) for value in values]
+    if len(set(texts)) == 1 or is_seed(key):
+        return ", ".join(dict.fromkeys(texts))
+    pairs = zip(texts, group.runs, strict=True)
+    return ", ".join(f"{text} ({run.name})" for text, run in pairs)
 
 
 def _videos(run: Run, n: int) -> tuple[list[dict[str, str]], str]:

@@ -62,7 +62,7 @@ def method_table(experiments: Sequence[Sequence[Run]], key: str, metrics: Sequen
     for experiment, (method, task), label in zip(
         scored, names, settings.labels(scored, names), strict=True
     ):
-        settings.require_distinct_seeds(experiment)
+        settings.require_distinct_seeds([run for run in experiment if run.has_begun])
         row = f"{method}, {label}" if label else method
         cells.setdefault(row, {})[task] = _cell(counted(experiment, key), metrics)
     tasks = list(dict.fromkeys(task for _, task in names))

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
 
 from diffusion_policy.runs.metrics import Evaluations, common_length
-from diffusion_policy.util.statistics import mean_and_half_width
+from diffusion_policy.util.statistics import mean_and_half_width, mean_by_key
 
 Style = tuple[str, str]
 """Colour and line style of a group of runs."""
@@ -56,24 +56,30 @@ def score_curves(runs: Mapping[str, Sequence[Evaluations]]) -> Figure:
     return figure
 
 
-def group_curves(groups: Sequence[Sequence[np.ndarray]], styles: Sequence[Style]) -> Figure:
-    """Draw each run thin and the mean of each group bold, all in the style of the group.
+def group_curves(
+    groups: Sequence[Sequence[np.ndarray]],
+    styles: Sequence[Style],
+    seeds: Sequence[Sequence[Hashable]],
+) -> Figure:
+    """Draw each run thin and the mean of each group over seeds bold, in the style of the group.
 
     Args:
         groups: for each run of each group a curve (N, 2) of step and value.
+        seeds: of each run of each group. The mean takes repeats of a seed once.
     """
     figure = Figure(figsize=(5.2, 3.2), layout="constrained")
     axes = figure.subplots()
     last_step = max(run[-1, 0] for group in groups for run in group if len(run))
     width = max(1.0, last_step / _BINS)
-    for group, (colour, dashes) in zip(groups, styles, strict=True):
+    for group, (colour, dashes), of_runs in zip(groups, styles, seeds, strict=True):
         drawn = [_binned(run, width) for run in group if len(run)]
+        drawn_seeds = [seed for run, seed in zip(group, of_runs, strict=True) if len(run)]
         for run in drawn:
             axes.plot(*run.T, color=colour, linestyle=dashes, linewidth=0.8, alpha=0.45)
         n = min(map(len, drawn), default=0)
         marker = "." if n <= _MARKED else ""
         if n:
-            mean = np.mean([run[:n] for run in drawn], axis=0)
+            mean = np.mean(mean_by_key([run[:n] for run in drawn], drawn_seeds), axis=0)
             axes.plot(*mean.T, color=colour, linestyle=dashes, linewidth=1.8, marker=marker)
     axes.set(xlabel="optimiser step", xlim=(0, None))
     axes.grid(alpha=0.3)

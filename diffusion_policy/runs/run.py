@@ -76,6 +76,11 @@ class Run:
         return State.FINISHED if in_last_epoch and epoch_ended else State.STOPPED
 
     @property
+    def has_begun(self) -> bool:
+        """Whether it trains or has trained: a start that failed leaves a config and no log."""
+        return self.state is State.RUNNING or self.n_steps > 0
+
+    @property
     def seed(self) -> Any:
         return self.settings.get("training.seed")
 

@@ -27,6 +27,9 @@ class HasSettings(Protocol):
         """Seed of its training."""
 
 
+MAX_LABEL_SETTINGS = 6
+"""A label with more settings is no longer read."""
+
 R = TypeVar("R", bound=HasSettings)
 
 
@@ -40,7 +43,12 @@ def differences(runs: Sequence[HasSettings]) -> dict[str, list[Any]]:
 
 def tells_apart(key: str) -> bool:
     """Whether another value of ``key`` makes another experiment, not another seed of the same."""
-    return key.rpartition(".")[2] != "seed" and not is_among(key, WITHOUT_EFFECT)
+    return not is_seed(key) and not is_among(key, WITHOUT_EFFECT)
+
+
+def is_seed(key: str) -> bool:
+    """Whether ``key`` is a seed, of whatever."""
+    return key.rpartition(".")[2] == "seed"
 
 
 def experiments(runs: Sequence[R]) -> list[list[R]]:
@@ -54,13 +62,15 @@ def experiments(runs: Sequence[R]) -> list[list[R]]:
 
 
 def require_distinct_seeds(experiment: Sequence[HasSettings]) -> None:
-    """Check that the runs of one experiment are independent samples.
+    """Check that the runs of one experiment are independent samples, as far as seeds are known.
 
     Raises:
         UserError: two runs have the same seed.
     """
     first_of: dict[str, Path] = {}
     for run in experiment:
+        if run.seed is None:
+            continue
         if str(run.seed) in first_of:
             raise UserError(
                 f"{first_of[str(run.seed)]} and {run.directory} have the same settings and seed "
@@ -72,8 +82,9 @@ def require_distinct_seeds(experiment: Sequence[HasSettings]) -> None:
 def labels(groups: Sequence[Sequence[HasSettings]], names: Sequence[Hashable]) -> list[str]:
     """Label each group by the settings that differ from other groups: ``optimizer.lr=0.001``.
 
-    Only groups of the same name are told apart, by as few settings as possible: methods differ in
-    dozens of settings, and their names say so already. A group with a name of its own gets "".
+    Only groups of the same name are told apart: methods differ in dozens of settings, and their
+    names say so already. A group with a name of its own gets "". Of more than
+    :data:`MAX_LABEL_SETTINGS`, the label gives those that tell most, and counts the others.
 
     Args:
         groups: runs of one experiment each.
@@ -82,18 +93,32 @@ def labels(groups: Sequence[Sequence[HasSettings]], names: Sequence[Hashable]) -
     alike: dict[Hashable, list[HasSettings]] = {}
     for group, name in zip(groups, names, strict=True):
         alike.setdefault(name, []).append(group[0])
-    telling = {name: _telling_keys(runs) for name, runs in alike.items()}
-    return [
-        ", ".join(f"{key}={group[0].settings.get(key, ABSENT)}" for key in telling[name])
-        for group, name in zip(groups, names, strict=True)
-    ]
+    columns = {name: _telling_first(runs) for name, runs in alike.items()}
+    position = dict.fromkeys(columns, 0)
+    found = []
+    for name in names:
+        found.append(_label(columns[name], position[name]))
+        position[name] += 1
+    return found
 
 
-def _telling_keys(runs: Sequence[HasSettings]) -> list[str]:
-    """Choose settings that together differ between all ``runs``: a greedy search for few.
+def shown_setting(value: Any) -> str:
+    """A value as a config writes it: null, true, 0.001, [1, 2]."""
+    return value if isinstance(value, str) else json.dumps(value, default=str)
 
-    Of several that do equally well, the last one in the config is chosen: hyperparameters stand
-    at its end.
+
+def _label(columns: Mapping[str, Sequence[Any]], i: int) -> str:
+    """The label of run ``i``."""
+    shown = [f"{key}={shown_setting(row[i])}" for key, row in columns.items()]
+    n_more = len(shown) - MAX_LABEL_SETTINGS
+    return ", ".join(shown[:MAX_LABEL_SETTINGS]) + (f" and {n_more} more" if n_more > 0 else "")
+
+
+def _telling_first(runs: Sequence[HasSettings]) -> dict[str, list[Any]]:
+    """The settings that differ, with a value per run; first those that together tell runs apart.
+
+    These are few, by a greedy search. Of several that do equally well, the last one in the config
+    comes first: hyperparameters stand at its end.
     """
     columns = {key: row for key, row in differences(runs).items() if tells_apart(key)}
 
@@ -104,4 +129,5 @@ def _telling_keys(runs: Sequence[HasSettings]) -> list[str]:
     while n_distinct(chosen) < len(runs) and len(chosen) < len(columns):
         rest = [key for key in reversed(columns) if key not in chosen]
         chosen.append(max(rest, key=lambda key: n_distinct([*chosen, key])))
-    return [key for key in columns if key in chosen]
+    first = [key for key in columns if key in chosen]
+    return {key: columns[key] for key in [*first, *columns]}

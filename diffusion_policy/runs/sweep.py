@@ -7,7 +7,12 @@ from pathlib import Path
 
 from diffusion_policy.runs.metrics import Evaluations
 from diffusion_policy.runs.run import Run, State, find_runs
-from diffusion_policy.runs.settings import differences, experiments, tells_apart
+from diffusion_policy.runs.settings import (
+    differences,
+    experiments,
+    require_distinct_seeds,
+    tells_apart,
+)
 from diffusion_policy.util.errors import UserError
 from diffusion_policy.util.json_logger import read_log
 
@@ -52,10 +57,10 @@ class Sweep:
 
 
 def require_one_experiment(runs: Sequence[Run]) -> None:
-    """Refuse to average runs that differ in more than their seeds.
+    """Refuse to average runs that differ in more than their seeds, or not even in these.
 
     Raises:
-        UserError: names the settings that differ.
+        UserError: names the settings that differ, or the runs with the same seed.
     """
     if len(experiments(runs)) > 1:
         keys = ", ".join(filter(tells_apart, differences(runs)))
@@ -64,6 +69,7 @@ def require_one_experiment(runs: Sequence[Run]) -> None:
             "a mean over all says nothing; --exclude some, or see each experiment with --table or "
             "python -m diffusion_policy.scripts.compare"
         )
+    require_distinct_seeds([run for run in runs if run.has_begun])
 
 
 def require_scores(runs: Sequence[Run], keys: Sequence[str]) -> None:

@@ -6,7 +6,8 @@ scipy is imported late: the import takes a second, which only those who need an 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -48,6 +49,23 @@ def bootstrap_interval(
     tail = (1 - confidence) / 2
     low, high = np.quantile(values[rows].mean(axis=1), [tail, 1 - tail])
     return float(low), float(high)
+
+
+def mean_by_key(
+    values: Sequence[float] | Sequence[np.ndarray], keys: Sequence[Hashable]
+) -> list[np.ndarray]:
+    """Means of the ``values`` that share a key, in the order of the keys.
+
+    Repeats of one seed are no independent samples; their mean is one.
+
+    Args:
+        values: n numbers, or arrays of one shape.
+        keys: n of them.
+    """
+    groups: dict[Hashable, list[Any]] = {}
+    for value, key in zip(values, keys, strict=True):
+        groups.setdefault(key, []).append(value)
+    return [np.mean(group, axis=0) for group in groups.values()]
 
 
 def mean_and_half_width(

@@ -80,6 +80,14 @@ def test_experiments_are_not_averaged(sweep):
     assert not (sweep / "metrics").exists()
 
 
+def test_repeats_of_a_seed_are_not_averaged_as_seeds(sweep):
+    make_run(sweep / "train_2", settings=["training.seed=1"])  # a start that failed is no repeat
+    aggregate_sweeps([sweep], KEYS)
+    make_run(sweep / "train_3", [0.5], ["training.seed=1"])
+    with pytest.raises(UserError, match=r"train_1 and .*train_3 have the same settings and seed"):
+        aggregate_sweeps([sweep], KEYS)
+
+
 @pytest.mark.parametrize(
     ("scores", "message"),
     [

@@ -1,4 +1,5 @@
 import re
+import shutil
 from html.parser import HTMLParser
 
 import pytest
@@ -70,7 +71,7 @@ def sweep(tmp_path):
 
 def test_scores_are_grouped_by_experiment_the_best_first(tmp_path, sweep):
     mean, best, second, other = page(tmp_path, sweep).tables[0][1:]
-    assert mean[:4] == ["A optimizer.lr=0.2", "mean of 2", "", "2 to 8"]
+    assert mean[:4] == ["A optimizer.lr=0.2", "mean of 2 seeds", "", "2 to 8"]
     assert mean[4:8] == ["35.0 %", "± 63.5 %", "0.700", "± 1.271"]
     assert mean[8:] == ["0.750", "± 1.906"]
     assert best[:4] == ["train_1", "finished", "42", "8"]
@@ -81,10 +82,44 @@ def test_scores_are_grouped_by_experiment_the_best_first(tmp_path, sweep):
 
 def test_only_settings_that_differ_are_listed(tmp_path, sweep):
     assert page(tmp_path, sweep).tables[1] == [
-        ["", "Atrain_1", "Atrain_2", "Btrain_0"],
-        ["training.seed", "42", "43", "42"],
-        ["optimizer.lr", "0.2", "0.2", "0.1"],
+        ["", "A", "B"],
+        ["training.seed", "42, 43", "42"],
+        ["optimizer.lr", "0.2", "0.1"],
     ]
+
+
+def test_settings_read_as_configs_write_them(tmp_path, sweep):
+    values = ["null", "true", "1e-05", "[1,2]", "text"]
+    for i, value in enumerate(values):
+        make_run(tmp_path / f"other/{i}", [0.5], [f"policy.x={value}"])
+    make_run(tmp_path / "other/5", [0.4], ["policy.x=1", "training.device=cpu"])
+    make_run(tmp_path / "other/6", [0.3], ["policy.x=1", "training.device=a", "training.seed=2"])
+    rows = {row[0]: row[1:] for row in page(tmp_path, tmp_path / "other").tables[1]}
+    assert rows["policy.x"] == ["null", "true", "1e-05", "[1, 2]", "text", "1"]
+    assert rows["training.device"][-1] == "cpu (5), a (6)"
+
+
+def test_repeats_of_a_seed_count_once(tmp_path):
+    for name, score, seed in (("a", 0.2, 1), ("b", 0.4, 1), ("c", 0.6, 1), ("d", 0.8, 2)):
+        make_run(tmp_path / name, [score] * 4, [f"training.seed={seed}"])
+    mean = page(tmp_path).tables[0][1]
+    assert mean[1] == "mean of 2 seeds, 4 runs"
+    # Of 0.4 and 0.8: t = 12.706, and s / sqrt(n) = 0.2.
+    assert mean[6:8] == ["0.600", "± 2.541"]
+    for name in "d", "c":
+        shutil.rmtree(tmp_path / name)
+    mean = page(tmp_path).tables[0][1]
+    assert (mean[1], mean[6:8]) == ("mean of 1 seed, 2 runs", ["0.300", ""])
+
+
+def test_starts_that_failed_are_kept_apart(tmp_path, sweep):
+    before = page(tmp_path, sweep)
+    make_run(sweep / "train_3", settings=["optimizer.lr=0.2", "training.seed=44", "policy.y=1"])
+    found = page(tmp_path, sweep)
+    assert found.tables == before.tables
+    assert "Starts that failed" in found.text
+    assert "train_3" in found.text
+    assert "Starts that failed" not in before.text
 
 
 def test_the_page_needs_no_other_file(tmp_path, sweep):
@@ -119,12 +154,20 @@ def test_runs_without_rollouts_are_compared_by_their_validation_loss(tmp_path):
 
 
 def test_a_run_without_scores_is_shown(tmp_path):
-    make_run(tmp_path / "train_0")
+    directory = make_run(tmp_path / "train_0")
+    (directory / "logs.json.txt").write_text(lines([{"global_step": 0, "train_loss": 0.5}]))
     found = page(tmp_path)
     label = "A train_0train_dot_pusht on pusht_keypoints"
-    assert found.tables[0][1] == [label, "stopped", "42", "0", "", ""]
-    assert found.references == []
+    assert found.tables[0][1] == [label, "stopped", "42", "1", "", ""]
+    assert len(found.references) == 1  # the curve of the loss
     assert "All settings are equal." in found.text
+
+
+def test_nothing_but_failed_starts_is_a_page(tmp_path):
+    make_run(tmp_path / "train_0")
+    found = page(tmp_path)
+    assert "Starts that failed" in found.text
+    assert (found.tables, found.references) == ([], [])
 
 
 def test_videos_of_the_last_rollout_are_in_the_page(tmp_path, sweep):

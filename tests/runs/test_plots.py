@@ -26,15 +26,21 @@ def test_one_run_has_no_band():
 
 def test_long_curves_are_thinned_to_means():
     curve = np.stack([np.arange(100_000), np.arange(100_000) % 2], axis=1)
-    line = group_curves([[curve]], group_styles(1)).axes[0].lines[0]
+    line = group_curves([[curve]], group_styles(1), [[0]]).axes[0].lines[0]
     assert len(line.get_xdata()) == pytest.approx(200, abs=1)
     np.testing.assert_allclose(line.get_ydata()[:-1], 0.5, atol=0.01)
 
 
 def test_a_group_without_points_leaves_room_to_the_others():
     empty, full = np.empty((0, 2)), np.array([[0.0, 1.0], [9.0, 2.0]])
-    axes = group_curves([[empty], [full, empty]], group_styles(2)).axes[0]
+    axes = group_curves([[empty], [full, empty]], group_styles(2), [[0], [0, 1]]).axes[0]
     assert {line.get_color() for line in axes.lines} == {group_styles(2)[1][0]}
+
+
+def test_a_group_mean_takes_repeats_of_a_seed_once():
+    curves = [np.array([[0.0, score]]) for score in (0.2, 0.4, 0.9)]
+    axes = group_curves([curves], group_styles(1), [[1, 1, 2]]).axes[0]
+    np.testing.assert_allclose(axes.lines[-1].get_ydata(), [0.6])
 
 
 def test_styles_are_all_different():

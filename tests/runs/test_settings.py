@@ -41,17 +41,34 @@ def test_what_alters_learning_or_scoring_does(key):
     assert grouped(runs({key: 1}, {key: 2})) == [["0"], ["1"]]
 
 
-def test_labels_name_the_fewest_settings_that_tell_groups_apart():
+def test_labels_name_all_settings_that_tell_groups_apart():
     found = runs(
         {"dim": 8, "steps": 1, "lr": 1},
-        {"dim": 8, "steps": 2, "lr": 2},
-        {"dim": 9, "steps": 3, "lr": 2},
+        {"dim": 8, "steps": 2, "lr": None},
+        {"dim": 9, "steps": 3, "lr": None},
     )
     groups = [[run] for run in found]
     assert labels(groups[:1], "x") == [""]
-    assert labels(groups[:2], "xx") == ["lr=1", "lr=2"]
-    assert labels(groups, "xxx") == ["steps=1", "steps=2", "steps=3"]
-    assert labels(groups, "xyx") == ["lr=1", "", "lr=2"]
+    assert labels(groups[:2], "xx") == ["lr=1, steps=1", "lr=null, steps=2"]
+    assert labels(groups, "xxx") == [
+        "steps=1, dim=8, lr=1",
+        "steps=2, dim=8, lr=null",
+        "steps=3, dim=9, lr=null",
+    ]
+    assert labels(groups, "xyx") == ["lr=1, dim=8, steps=1", "", "lr=null, dim=9, steps=3"]
+
+
+def test_a_label_of_many_settings_begins_with_what_tells_most_and_counts_the_rest():
+    common = {f"s{i}": 0 for i in range(10)}
+    found = runs(common, {**{key: 1 for key in common}, "last": 1}, {**common, "last": 2})
+    first, *_ = labels([[run] for run in found], "xxx")
+    assert first.startswith("last=absent, s0=0")
+    assert first.endswith(" and 5 more")
+
+
+def test_a_setting_that_came_later_has_the_value_of_its_time():
+    found = runs({"lr": 1}, {"lr": 1, "policy.alpha": 0.5})
+    assert labels([[run] for run in found], "xx") == ["policy.alpha=0", "policy.alpha=0.5"]
 
 
 values = st.fixed_dictionaries({"a": st.integers(0, 2), "b": st.integers(0, 2), "c": st.text("x")})
