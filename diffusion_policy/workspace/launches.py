@@ -25,6 +25,9 @@ class Launches:
     Args:
         output_dir: output directory of the run.
         first_step: optimiser step of the state that this launch resumes, or 0.
+
+    Attributes:
+        current: command, commit and machine of this launch.
     """
 
     def __init__(self, output_dir: Path, first_step: int) -> None:
@@ -33,7 +36,7 @@ class Launches:
         # A run that starts again forgets the launches whose states it replaces.
         earlier = read_launches(output_dir) if self.path.is_file() else []
         self._earlier = [launch for launch in earlier if launch["steps"][0] < first_step]
-        self._launch = {"command": command_line(), "commit": commit(), "machine": machine()}
+        self.current = {"command": command_line(), "commit": commit(), "machine": machine()}
         self._started = time.monotonic()
 
     def save(self, step: int) -> None:
@@ -42,7 +45,7 @@ class Launches:
             "steps": [self._first_step, step],
             "seconds": round(time.monotonic() - self._started, 1),
         }
-        launches = [*self._earlier, {**self._launch, **progress}]
+        launches = [*self._earlier, {**self.current, **progress}]
         write_atomically(self.path, (json.dumps(launches, indent=2) + "\n").encode())
 
 

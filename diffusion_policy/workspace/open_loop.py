@@ -15,6 +15,7 @@ from diffusion_policy.model.common.inference import undisturbed
 from diffusion_policy.policy.base_policy import BasePolicy
 from diffusion_policy.spec.batch import Batch
 from diffusion_policy.spec.task_spec import TaskSpec
+from diffusion_policy.util.frames import even_steps
 from diffusion_policy.workspace.learner import to_device
 from diffusion_policy.workspace.measures import acting_for
 
@@ -115,8 +116,7 @@ def _executed(policy: BasePolicy) -> list[int]:
 
 def _frame_steps(length: int, stride: int) -> set[int]:
     """Some of the steps at which the policy is asked, at even distances."""
-    chunks = np.linspace(0, (length - 1) // stride, N_FRAMES).round().astype(int)
-    return {int(chunk) * stride for chunk in chunks}
+    return {chunk * stride for chunk in even_steps((length - 1) // stride, N_FRAMES)}
 
 
 def _cameras(spec: TaskSpec) -> list[str]:

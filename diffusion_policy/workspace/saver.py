@@ -25,6 +25,9 @@ class Saver:
 
     Args:
         run: the output directory must be held by its main process.
+
+    Attributes:
+        launches: the record of launches; the main process alone has it.
     """
 
     def __init__(self, run: TrainWorkspace) -> None:
@@ -33,7 +36,7 @@ class Saver:
         self._resume()
         if distributed.is_main():
             write_run_config(run.output_dir, run.cfg)
-            self._launches = Launches(run.output_dir, run.global_step)
+            self.launches = Launches(run.output_dir, run.global_step)
 
     def _resume(self) -> None:
         """Load the latest checkpoint if there is one."""
@@ -67,7 +70,7 @@ class Saver:
             latest = run.save_checkpoint(state=state)
             if run.topk_name is not None and run.epoch_step == 0:
                 run.topk.keep(latest, run.topk_name)
-            self._launches.save(run.global_step)
+            self.launches.save(run.global_step)
         self._saved_at = time.monotonic()
 
     def stop_or_save(self, stop: StopSignal, *, looked: bool) -> None:

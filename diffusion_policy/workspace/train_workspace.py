@@ -235,6 +235,7 @@ class TrainWorkspace(BaseWorkspace):
                     (self.dataset, self.val_dataset),
                     self.device,
                     training.seed,
+                    saver.launches.current,
                 )
         save = looks_closer or self._is_due(training.checkpoint_every)
         self.topk_name = self.topk.consider(record) if save else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from diffusion_policy.dataset.base_dataset import BaseDataset
 from diffusion_policy.policy.base_policy import BasePolicy
 from diffusion_policy.spec.task_spec import Field
+from diffusion_policy.util.frames import show_frame
 from diffusion_policy.util.html_page import data_url, png, render
 from diffusion_policy.util.json_logger import read_log
 from diffusion_policy.util.output_dir import write_atomically
@@ -32,6 +33,7 @@ def write_report(
     datasets: tuple[BaseDataset, BaseDataset],
     device: torch.device,
     seed: int,
+    launch: Mapping[str, str],
 ) -> Path:
     """Write the page of the run in ``output_dir``; returns its path.
 
@@ -39,7 +41,8 @@ def write_report(
         name: of the run.
         policy: on ``device``.
         datasets: for training and validation; the page shows episodes of the latter, if any.
-        seed: of what the policy draws.
+        seed: of the training, and of what the policy draws here.
+        launch: command, commit and machine.
 
     Raises:
         UserError: it cannot be written.
@@ -56,7 +59,8 @@ def write_report(
         "workspace/training_report.html",
         title=f"Training of {name}",
         run=str(output_dir),
-        facts=_facts(records, episodes),
+        numbers=_numbers(records, episodes),
+        origin=[*launch.items(), ("device", str(device)), ("seed", str(seed))],
         of_what="episodes held out from training" if len(held_out) else "training episodes",
         **{key: figure and data_url("image/png", png(figure)) for key, figure in images.items()},
     )
@@ -64,23 +68,23 @@ def write_report(
     return output_dir / REPORT_FILE
 
 
-def _facts(
+def _numbers(
     records: Sequence[dict[str, Any]], episodes: Sequence[OpenLoopEpisode]
 ) -> list[tuple[str, str, str]]:
     """(what, value, detail) of the numbers at the top."""
-    facts = []
+    numbers = []
     # A loss that is not finite is text in the log.
     if validated := [r for r in records if isinstance(r.get("val_loss"), int | float)]:
         best = min(validated, key=lambda record: record["val_loss"])
         detail = f"after {best['global_step'] + 1:,} steps; last {validated[-1]['val_loss']:.4g}"
-        facts.append(("best validation loss", f"{best['val_loss']:.4g}", detail))
+        numbers.append(("best validation loss", f"{best['val_loss']:.4g}", detail))
     last = records[-1]
     detail = f"mean of the last epoch, after {last['global_step'] + 1:,} steps"
-    facts.append(("training loss", f"{last['train_loss']:.4g}", detail))
+    numbers.append(("training loss", f"{last['train_loss']:.4g}", detail))
     if episodes:
         error = float(np.sqrt(np.mean([episode.error for episode in episodes])))
-        facts.append(("action error", f"{error:.3g}", "root mean square over the episodes below"))
-    return facts
+        numbers.append(("action error", f"{error:.3g}", "root mean square over the episodes below"))
+    return numbers
 
 
 def action_curves(episodes: Sequence[OpenLoopEpisode], action: Field) -> Figure:
@@ -133,11 +137,9 @@ def frame_sheet(episodes: Sequence[OpenLoopEpisode]) -> Figure:
     figure = Figure(figsize=(_WIDTH, 1.9 * len(rows)), layout="constrained")
     grid = figure.subplots(len(rows), N_FRAMES, squeeze=False)
     for axes in grid.flat:
-        axes.set(xticks=[], yticks=[])
-        axes.spines[:].set_visible(False)
+        axes.axis("off")
     for row, (number, key, shown) in zip(grid, rows, strict=True):
-        row[0].set_ylabel(f"episode {number}\n{key}", fontsize=8)
         for axes, (step, image) in zip(row, shown, strict=False):
-            axes.imshow(image)
-            axes.set_title(f"step {step}", fontsize=8, pad=2)
+            show_frame(axes, image, step)
+        row[0].set_ylabel(f"episode {number}\n{key}", fontsize=8)
     return figure

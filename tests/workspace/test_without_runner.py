@@ -19,6 +19,7 @@ from diffusion_policy.spec.task_spec import Field, Part
 from diffusion_policy.spec.window import Window
 from diffusion_policy.util.json_logger import read_log
 from diffusion_policy.workspace.base_runner import BaseRunner
+from diffusion_policy.workspace.launches import read_launches
 from diffusion_policy.workspace.open_loop import open_loop
 from diffusion_policy.workspace.train_workspace import TrainWorkspace
 from diffusion_policy.workspace.training_config import TrainingConfig, apply_debug
@@ -68,6 +69,9 @@ def test_page_needs_no_other_file_and_is_whole_when_it_is_moved(tmp_path, overri
     assert all(link.startswith("data:image/png;base64,") for link in links)
     assert "best validation loss" in page
     assert "episodes held out from training" in page
+    told = dict(re.findall(r"<dt>(.*?)</dt><dd>(.*?)</dd>", page.replace("<wbr>", "")))
+    assert (told["device"], told["seed"]) == ("cpu", "42")
+    assert told["commit"] == read_launches(run)[-1]["commit"]
 
 
 def test_page_shows_frames_of_what_a_policy_saw(tmp_path, overrides):
