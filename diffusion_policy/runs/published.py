@@ -53,6 +53,7 @@ class Benchmark:
 
     Attributes:
         name: for readers.
+        environments: pattern of the ids of its environments.
         demonstrations: kinds of demonstrations, and parts of a file's name that tell the kind.
         protocol: how a run must be trained and scored to be compared: ``demonstrations`` (kind),
             ``seeds`` (first and last) and ``env_runner`` (value and default of each setting).
@@ -61,6 +62,7 @@ class Benchmark:
     """
 
     name: str
+    environments: str
     demonstrations: Mapping[str, Sequence[str]]
     protocol: Mapping[str, Any]
     settings: Sequence[Setting]

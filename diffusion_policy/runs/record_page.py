@@ -35,7 +35,7 @@ Each failed episode counts for the first kind that applies.{near_misses}
 
 `config.yaml` is the resolved config, `eval_info.json` the record of the evaluation,
 `episodes.csv.gz` a row for each of its episodes, and `launches.json` the record of the training.
-[RESULTS.md](../../../RESULTS.md) shows published scores beside this one.
+[RESULTS.md](../../../RESULTS.md) shows {beside}.
 """
 README_FILE, NOTES_FILE, OVERVIEW_FILE = "README.md", "notes.md", "overview.webp"
 
@@ -68,6 +68,7 @@ def result_page(folder: Path, title: str | None = None) -> str:
             ],
         ),
         overview=OVERVIEW_FILE,
+        beside="published scores beside this one" if result.is_of_benchmark else "all runs",
         near_misses=_near_misses(outcomes, episodes),
         episodes=markdown_table(
             ("seed", "outcome", "max reward", "reached at step", "steps", "video"),

@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import ROUND_FLOOR, Decimal
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +102,17 @@ class Result:
         """Kinds of the demonstrations: human, scripted, or the name of the file."""
         kinds = [benchmark().kind(path) for path in self.demonstration_paths]
         return " and ".join(dict.fromkeys(kinds))
+
+    @property
+    def is_of_benchmark(self) -> bool:
+        """Whether it was scored in an environment of the benchmark with published scores."""
+        env_id = OmegaConf.select(self.evaluated_cfg, "task.env_runner.env.id")
+        return fnmatchcase(str(env_id), benchmark().environments)
+
+    @property
+    def task(self) -> str:
+        """Name of the task."""
+        return str(OmegaConf.select(self.cfg, "task.name", default="unnamed task"))
 
     @property
     def observes(self) -> str:

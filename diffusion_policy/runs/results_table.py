@@ -22,6 +22,14 @@ _HEADER = (
     "published",
     "reached?",
 )
+_OTHER_HEADER = ("task", "config", "run", "training", "success rate", "mean max reward")
+_OTHERS = """
+## Other tasks
+
+{table}
+
+These scores stand beside no published ones. The page of each run tells its starts.
+"""
 _TEXT = """# Results
 
 {benchmark}: our scores beside published ones. Each of our runs is the last checkpoint of one
@@ -35,7 +43,7 @@ can be compared with the published figure.
 
 {table}
 
-{notes}
+{notes}{others}
 This page is written by `python -m diffusion_policy.scripts.results_table` from `docs/results/`.
 """
 
@@ -50,11 +58,14 @@ def results_page(root: Path) -> str:
         UserError: there are no results, or a folder of results has no launches.json.
     """
     results = [Result.read(folder) for folder in recorded(root)]
+    ours = [result for result in results if result.is_of_benchmark]
+    others = other_rows([result for result in results if not result.is_of_benchmark])
     return _TEXT.format(
         benchmark=benchmark().name,
         seeds=benchmark().protocol["seeds"],
         notes=benchmark().notes,
-        table=markdown_table(_HEADER, rows(results)),
+        table=markdown_table(_HEADER, rows(ours)),
+        others=_OTHERS.format(table=markdown_table(_OTHER_HEADER, others)) if others else "",
     )
 
 
@@ -79,7 +90,7 @@ def recorded(root: Path) -> list[Path]:
 
 
 def rows(results: Sequence[Result]) -> Iterator[Sequence[str]]:
-    """The rows of the table: first what compares with published scores, then the rest."""
+    """The rows of the benchmark: first what compares with published scores, then the rest."""
     left = list(results)
     settings = benchmark().settings
     for setting in settings:
@@ -98,6 +109,14 @@ def rows(results: Sequence[Result]) -> Iterator[Sequence[str]]:
         yield _row(", ".join(remarks), (), group)
 
 
+def other_rows(results: Sequence[Result]) -> list[Sequence[str]]:
+    """The rows of runs in other tasks, task by task."""
+    return [
+        (group.results[0].task, group.results[0].cfg.name, *_ours(group))
+        for group in sorted(group_by_seed(results), key=lambda group: group.results[0].task)
+    ]
+
+
 def _is_of(result: Result, setting: Setting) -> bool:
     return result.cfg.name in setting.configs and result.observes == setting.observes
 
@@ -113,13 +132,7 @@ def _compares(result: Result, setting: Setting) -> bool:
 
 
 def _row(name: str, figures: Sequence[Figure], ours: SeedGroup | None) -> Sequence[str]:
-    run, training, success, reward = "none yet", "", "", ""
-    if ours is not None:
-        run = ", ".join(
-            f"[{result.name}](docs/results/{result.name}/README.md)" for result in ours.results
-        )
-        training = ours.effort
-        success, reward = ours.text("success_rate"), ours.text("mean_max_reward")
+    run, training, success, reward = ("none yet", "", "", "") if ours is None else _ours(ours)
     return (
         name,
         run,
@@ -130,6 +143,13 @@ def _row(name: str, figures: Sequence[Figure], ours: SeedGroup | None) -> Sequen
         _published(figures, "mean_max_reward"),
         _verdict(figures, ours),
     )
+
+
+def _ours(group: SeedGroup) -> tuple[str, str, str, str]:
+    """Links to the runs, their training, and their two scores."""
+    links = [f"[{result.name}](docs/results/{result.name}/README.md)" for result in group.results]
+    scores = group.text("success_rate"), group.text("mean_max_reward")
+    return ", ".join(links), group.effort, *scores
 
 
 def _published(figures: Iterable[Figure], measure: Measure) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -33,7 +34,14 @@ class SeedGroup:
             low, high = self.results[0].score[_INTERVALS[measure]]
             return low, high
         mean, half_width = map(float, mean_and_half_width(self._values(measure)))
-        return max(0.0, mean - half_width), min(1.0, mean + half_width)
+        low, high = self._range(measure)
+        return max(low, mean - half_width), min(high, mean + half_width)
+
+    def _range(self, measure: Measure) -> tuple[float, float]:
+        """Least and largest value: of a reward what the task declares, if it does."""
+        if measure == "success_rate":
+            return 0.0, 1.0
+        return self.results[0].outcomes.reward_range or (-math.inf, math.inf)
 
     def _values(self, measure: Measure) -> list[float]:
         return [result.score[measure] for result in self.results]

@@ -7,7 +7,7 @@ from omegaconf import OmegaConf
 from diffusion_policy.runs.published import benchmark
 from diffusion_policy.runs.record_page import result_page
 from diffusion_policy.runs.result import Result
-from diffusion_policy.runs.results_table import recorded, results_page, rows
+from diffusion_policy.runs.results_table import other_rows, recorded, results_page, rows
 from diffusion_policy.scripts import results_table
 from diffusion_policy.util.errors import UserError
 from tests.policy.test_contract import CONFIGS
@@ -29,6 +29,7 @@ def result(
                     "env": {"id": "diffusion_policy/PushT-v0", "kwargs": {"legacy": True}},
                     "max_steps": 300,
                     "n_latency_steps": 0,
+                    "outcomes": {"reward_range": [0, 1]},
                 },
             },
             "policy": {"stall_skip": 0},
@@ -165,7 +166,7 @@ def test_only_the_human_demonstrations_compare():
 @pytest.mark.parametrize(
     "change",
     [
-        ("cfg.task.env_runner.env.id", "my/Reach-v0"),
+        ("cfg.task.env_runner.env.id", "diffusion_policy/PushTKeypoints-v0"),
         ("cfg.task.env_runner.env.kwargs.legacy", False),
         ("cfg.task.env_runner.max_steps", 1000),
         ("info.overrides", ["task.env_runner.n_latency_steps=1"]),
@@ -208,6 +209,35 @@ def test_a_config_may_leave_out_what_is_the_default(runner, comparable):
     ours = result(1.0, 1.0)
     ours.cfg.task.env_runner = runner
     assert ours.scored_as_published is comparable
+
+
+@pytest.mark.parametrize("env", [{"id": "my/Reach-v0"}, {"factory": "my.make_env"}])
+def test_runs_in_other_environments_have_a_table_of_their_own(env):
+    found = [result(0.5, 250.0, name=f"mine_{seed}", seed=seed, margin=9) for seed in (1, 2)]
+    for ours in found:
+        ours.cfg.name, ours.cfg.task.name = "train_mine", "reach"
+        ours.cfg.task.env_runner.update(env=env, outcomes=None)
+        assert not ours.is_of_benchmark
+    (row,) = other_rows(found)
+    assert row[:2] == ("reach", "train_mine")
+    assert row[2].count("README") == 2
+    assert row[4:] == ("50.0 % (50.0 to 50.0)", "250.000 (250.000 to 250.000)")
+
+
+def test_the_page_lists_other_tasks_apart(tmp_path):
+    source = recorded(ROOT)[0]
+    results = tmp_path / "docs/results"
+    shutil.copytree(source, results / source.name)
+    assert "Other tasks" not in results_page(tmp_path)
+    folder = shutil.copytree(source, results / "foreign")
+    cfg = OmegaConf.load(folder / "config.yaml")
+    cfg.task.name, cfg.task.env_runner.env = "reach", {"id": "my/Reach-v0"}
+    OmegaConf.save(cfg, folder / "config.yaml")
+    page = results_page(tmp_path)
+    benchmark_part, others = page.split("## Other tasks")
+    assert "foreign" not in benchmark_part
+    assert "| reach |" in others
+    assert "published" not in result_page(folder).rpartition("RESULTS.md")[2]
 
 
 def test_runs_scored_in_two_ways_share_no_row():
