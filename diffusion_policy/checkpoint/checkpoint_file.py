@@ -65,7 +65,8 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     the file; copy those that should outlive it.
 
     Raises:
-        UserError: there is no such file, it is damaged, or it was not written by this project.
+        UserError: there is no such file, it is damaged, it was not written by this project, or its
+            config is more than plain values.
     """
     return _load(path, is_checked=lambda record: True)
 

@@ -8,6 +8,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
+from diffusion_policy.util.config_file import require_plain
 from diffusion_policy.util.errors import UserError
 
 
@@ -41,6 +42,7 @@ def change_settings(cfg: DictConfig, overrides: Sequence[str]) -> None:
                 f"override {override!r} cannot be read ({str(error).splitlines()[0]}); {remedy}"
             ) from None
         new = parsed.value()
+        require_plain(new, f"override {override!r}", key)
         if exists and OmegaConf.is_dict(OmegaConf.select(cfg, key)) != isinstance(new, dict):
             raise UserError(f"override {override!r} gives a value to a section; {remedy}")
         OmegaConf.update(cfg, key, new, force_add=True)

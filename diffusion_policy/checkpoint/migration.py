@@ -52,11 +52,15 @@ def migrate_config(cfg: DictConfig) -> DictConfig:
     return cfg
 
 
-def migrate_config_text(text: str, source: object) -> str:
+def migrate_config_text(text: Any, source: object) -> str:
     """:func:`migrate_config` of a config as YAML; text in today's form stays as it is.
 
+    Args:
+        text: as it came in a file. What is returned holds plain values alone.
+        source: the file, for messages.
+
     Raises:
-        UserError: it is no config; the message names its ``source``.
+        UserError: see :func:`parse_config`.
     """
     cfg = parse_config(text, source)
     migrated = migrate_config(cfg)

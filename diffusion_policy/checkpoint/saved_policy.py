@@ -14,7 +14,7 @@ from torch import Tensor
 from diffusion_policy.checkpoint.checkpoint_file import load_checkpoint
 from diffusion_policy.checkpoint.config_changes import change_settings
 from diffusion_policy.checkpoint.policy_folder import load_policy_folder
-from diffusion_policy.checkpoint.trust import check_trusted
+from diffusion_policy.checkpoint.trust import section_to_build
 from diffusion_policy.model.diffusion.ema_model import merged_state
 from diffusion_policy.policy.base_policy import BasePolicy
 from diffusion_policy.policy.build_policy import build_policy
@@ -29,7 +29,7 @@ class SavedPolicy:
 
     Attributes:
         source: where it lies.
-        cfg: resolved config of its run.
+        cfg: config of its run, without interpolations.
         weights: its state_dict, of the averaged policy where the run kept one.
         n_steps: optimiser steps that it was trained for; None where that is not told, as by an
             exported folder or an import.
@@ -55,7 +55,6 @@ class SavedPolicy:
         if not parts or not all(isinstance(part, Mapping) for part in parts):
             raise UserError(f"{source} holds no policy; use a checkpoint written by train.py")
         cfg = OmegaConf.create(payload["config"])
-        OmegaConf.resolve(cfg)
         return cls(path, cfg, merged_state(model or {}, average), state.get("global_step"))
 
     def build(self, device: torch.device | str = "cpu", *, trust: bool = False) -> BasePolicy:
@@ -69,9 +68,8 @@ class SavedPolicy:
             UserError: its config names a foreign policy untrusted, cannot be built, or does not
                 fit the weights.
         """
-        if not trust:
-            check_trusted(self.cfg, "policy")
-        cfg = without_weights(self.cfg)
+        content = section_to_build(self.cfg, "policy", trust=trust)
+        cfg = without_weights(OmegaConf.create({"policy": content}))
         pipeline = self.pipeline(trust=trust)
         policy = build_policy(cfg.policy, None if pipeline is None else pipeline.spec)
         try:
@@ -98,9 +96,8 @@ class SavedPolicy:
         task = self.cfg.get("task") or {}
         if "shape_meta" not in task:
             return None
-        if not trust:
-            check_trusted(self.cfg, "task.transforms")
-        return Pipeline.of_task(task)
+        transforms = section_to_build(self.cfg, "task.transforms", trust=trust)
+        return Pipeline.of_task({**task, "transforms": transforms})
 
 
 def without_weights(cfg: DictConfig) -> DictConfig:

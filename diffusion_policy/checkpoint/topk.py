@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 import numbers
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from diffusion_policy.util.atomic_file import replacing
 from diffusion_policy.util.errors import UserError
 from diffusion_policy.util.output_dir import writing
+
+LATEST = "latest.ckpt"
 
 
 class TopKCheckpoints:
@@ -142,17 +145,45 @@ class TopKCheckpoints:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over a state. Files ranked by another metric stay, but are not ranked any more."""
+        """Take over a state. Files ranked by another metric stay, but are not ranked any more.
+
+        Raises:
+            UserError: see :func:`require_kept_names`; nothing is taken over.
+        """
+        dropped = require_kept_names(state.get("dropped", []))
+        require_kept_names(state["best"])
         same = state.get("monitor_key", self.monitor_key) == self.monitor_key
         self.best = dict(state["best"]) if same else {}
-        self.dropped = list(state.get("dropped", []))
+        self.dropped = dropped
 
     def repair(self, latest: Path, name: str | None) -> None:
-        """Finish what a crash after writing ``latest``, to be kept as ``name``, left undone."""
+        """Finish what a crash after writing ``latest``, to be kept as ``name``, left undone.
+
+        Raises:
+            UserError: see :func:`require_kept_names`.
+        """
+        require_kept_names([] if name is None else [name])
         if name is not None and not (self.directory / name).is_file():
             self.keep(latest, name)
         self._delete_dropped()
         self.best = {n: v for n, v in self.best.items() if (self.directory / n).is_file()}
+
+
+def require_kept_names(names: Iterable[Any]) -> list[str]:
+    """The names that a checkpoint gives to kept checkpoints: files are written and deleted by them.
+
+    Raises:
+        UserError: one is no name of a ``.ckpt`` file, or that of the latest checkpoint.
+    """
+    names = list(names)
+    for name in names:
+        is_name = isinstance(name, str) and Path(name).name == name and "\0" not in name
+        if not is_name or not name.endswith(".ckpt") or name == LATEST:
+            raise UserError(
+                f"the checkpoint names {name!r} as a kept checkpoint, which is no name of a .ckpt "
+                "file of its own; use another checkpoint of the run"
+            )
+    return names
 
 
 def _underscored(key: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import importlib.metadata
 import json
 import platform
@@ -15,13 +14,13 @@ from typing import Any
 
 import hydra
 import numpy as np
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
 from diffusion_policy.agent.agent import Agent
 from diffusion_policy.agent.local import build_agent
 from diffusion_policy.checkpoint.config_changes import change_settings
 from diffusion_policy.checkpoint.saved_policy import SavedPolicy
-from diffusion_policy.checkpoint.trust import check_trusted
+from diffusion_policy.checkpoint.trust import check_group_trusted, section_to_build
 from diffusion_policy.env_runner.env_runner import EnvRunner
 from diffusion_policy.env_runner.episode import Episode
 from diffusion_policy.env_runner.outcomes import Outcomes
@@ -139,13 +138,14 @@ def evaluate_checkpoint(
         "starts": starts,
     }
     del saved  # a second copy of the weights
-    if not trust:
-        check_trusted(cfg, "task.env_runner")
+    content = section_to_build(cfg, "task.env_runner", trust=trust)
+    if starts is not None and not trust:
+        check_group_trusted(content.get("groups"), starts)
     output_dir = output_dir or EVALUATIONS / _name(checkpoint)
     with OutputLock(output_dir):
         _check_output_dir(output_dir, overwrite)
         runner: EnvRunner = hydra.utils.instantiate(
-            _runner_config(cfg, starts, n_episodes, start_seed),
+            _runner_config(content, starts, n_episodes, start_seed),
             n_outcome_vis=n_videos,
             n_workers=n_workers,
             output_dir=output_dir,
@@ -235,17 +235,14 @@ def _name(checkpoint: Path) -> str:
 
 
 def _runner_config(
-    cfg: DictConfig, starts: str | None, n_episodes: int | None, start_seed: int | None
-) -> DictConfig:
+    content: Mapping[str, Any], starts: str | None, n_episodes: int | None, start_seed: int | None
+) -> dict[str, Any]:
     """``task.env_runner`` of the checkpoint, to play the asked episodes and no others."""
-    config = copy.deepcopy(cfg.task.env_runner)
-    config.update(n_train=0, n_test=0, n_test_vis=0, groups=None)
+    config = {**content, "n_train": 0, "n_test": 0, "n_test_vis": 0, "groups": None}
     if starts is None:
-        config.update(n_test=n_episodes, test_start_seed=start_seed)
-    else:
-        name, entry = group_from(starts, cfg.task.env_runner.get("groups"), n_episodes, start_seed)
-        config.groups = {name: {**entry, "n_vis": 0}}
-    return config
+        return {**config, "n_test": n_episodes, "test_start_seed": start_seed}
+    name, entry = group_from(starts, content.get("groups"), n_episodes, start_seed)
+    return {**config, "groups": {name: {**entry, "n_vis": 0}}}
 
 
 def _check_arguments(

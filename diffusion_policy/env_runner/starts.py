@@ -9,11 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-from yaml import YAMLError
-
 from diffusion_policy.spec.start import Start
 from diffusion_policy.util.config import plain
+from diffusion_policy.util.config_file import read_plain_yaml
 from diffusion_policy.util.errors import UserError
 
 LIST_SUFFIXES = (".yaml", ".yml", ".json")
@@ -165,10 +163,9 @@ def _of_list(
 
 def _read_list(path: str) -> list[Any]:
     try:
-        entries = OmegaConf.to_container(OmegaConf.load(path))
-    except (OSError, YAMLError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"the starts in {path} cannot be read: {reason}") from None
+        entries = read_plain_yaml(Path(path))
+    except UserError as error:
+        raise UserError(f"the starts in {path} cannot be read: {error}") from None
     if not isinstance(entries, list):
         raise UserError(f"{path} holds no list of starts; begin each with '- name: ...'")
     return entries

@@ -137,8 +137,7 @@ def _config(checkpoint: Path) -> Any:
     # Imported late: it loads torch, which nothing else here needs.
     from diffusion_policy.checkpoint.checkpoint_file import peek_checkpoint
 
-    cfg = OmegaConf.create(peek_checkpoint(checkpoint)["config"])
-    return OmegaConf.to_container(cfg, resolve=True)
+    return OmegaConf.to_container(OmegaConf.create(peek_checkpoint(checkpoint)["config"]))
 
 
 def _require(folder: Path, *names: str) -> None:

@@ -1,28 +1,40 @@
-"""Read a config that came in a file."""
+"""Read YAML that came in a file as plain data: it may come from anybody.
+
+OmegaConf reads the environment and calls resolvers where a value holds ``${...}``, and YAML can
+describe, in a few lines, more than fits into memory. A config that this project wrote holds values
+alone, so a reader refuses all else.
+"""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import yaml
 from omegaconf import DictConfig, OmegaConf
+from omegaconf._utils import get_yaml_loader
 from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
 
+from diffusion_policy.util.config import shown
 from diffusion_policy.util.errors import UserError
+
+MAX_CHARACTERS = 2_000_000
+MAX_VALUES = 50_000
+MAX_DEPTH = 50
+"""What a file may hold. A config has some 200 values, 6 deep; a list of starts some thousands."""
+_LONG_NUMBER = re.compile(r"[-+.]?\d[\w.:+-]{400,}")  # longer than any float, and slow to read
+_LARGEST_INT = 2**63 - 1
 
 
 def read_config(path: Path) -> DictConfig:
     """The config in a YAML file.
 
     Raises:
-        UserError: it cannot be read, or holds no config.
+        UserError: it cannot be read, or is more than plain values.
     """
-    try:
-        text = path.read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        raise _damaged(path, error) from None
-    return parse_config(text, path)
+    return _config(read_plain_yaml(path), path)
 
 
 def parse_config(text: Any, source: object) -> DictConfig:
@@ -32,17 +44,114 @@ def parse_config(text: Any, source: object) -> DictConfig:
         source: where the text stands, for messages.
 
     Raises:
-        UserError: it cannot be read, or holds no config.
+        UserError: it cannot be read, or is more than plain values.
+    """
+    if not isinstance(text, str):
+        raise _damaged(source, TypeError("its config is no text"))
+    return _config(_parse(text, source), source)
+
+
+def read_plain_yaml(path: Path) -> Any:
+    """The dicts, lists and values in a YAML or JSON file.
+
+    Raises:
+        UserError: it cannot be read, or is more than plain values.
     """
     try:
-        cfg = OmegaConf.create(text)
-    except (YAMLError, OmegaConfBaseException, ValueError, TypeError, RecursionError) as error:
-        raise _damaged(source, error) from None
-    if not isinstance(cfg, DictConfig):
+        with path.open(encoding="utf-8") as file:
+            text = file.read(MAX_CHARACTERS + 1)
+    except (OSError, UnicodeDecodeError) as error:
+        raise _damaged(path, error) from None
+    return _parse(text, path)
+
+
+def _config(content: Any, source: object) -> DictConfig:
+    content = {} if content is None else content  # an empty text
+    if not isinstance(content, dict):
         raise _damaged(source, TypeError("it holds no keys and values"))
-    return cfg
+    try:
+        return OmegaConf.create(content)
+    except OmegaConfBaseException as error:  # such as a key that is no name
+        raise _damaged(source, error) from None
+
+
+def _parse(text: str, source: object) -> Any:
+    if len(text) > MAX_CHARACTERS:
+        raise UserError(
+            f"{source} has more than {MAX_CHARACTERS:,} characters, which are not read; no config "
+            "of a run is so long, so get the file again"
+        )
+    try:
+        content = yaml.load(text, Loader=_PlainLoader)
+    except (yaml.YAMLError, ValueError) as error:
+        raise _damaged(source, error) from None
+    require_plain(content, source)
+    return content
+
+
+def require_plain(content: Any, source: object, key: str = "") -> None:
+    """Refuse interpolations in dicts, lists and values, and numbers that no setting can have.
+
+    Args:
+        source: where they come from, for messages.
+        key: full key of ``content``.
+
+    Raises:
+        UserError: names key and value.
+    """
+    for name, value in _values(content, key):
+        if isinstance(value, str) and "${" in value:
+            raise UserError(
+                f"{source}: {name} is {shown(value)}, an interpolation, which could read your "
+                "environment or choose other code than was checked; write its value there"
+            )
+        if isinstance(value, int) and abs(value) > _LARGEST_INT:
+            raise UserError(f"{source}: {name} is {shown(value)}; use a number of 64 bits")
 
 
 def _damaged(source: object, error: Exception) -> UserError:
     reason = " ".join(str(error).split())[:200]
     return UserError(f"{source} is damaged ({reason}); get the file again")
+
+
+def _values(node: Any, key: str) -> Iterator[tuple[str, Any]]:
+    """Every value and every name of a key, with its full key."""
+    if isinstance(node, dict):
+        for name, item in node.items():
+            inner = f"{key}.{name}" if key else str(name)
+            yield inner, name
+            yield from _values(item, inner)
+    elif isinstance(node, list):
+        for i, item in enumerate(node):
+            yield from _values(item, f"{key}[{i}]")
+    else:
+        yield key, node
+
+
+class _PlainLoader(get_yaml_loader()):  # type: ignore[misc]  # types of values as OmegaConf reads them
+    """Refuses whatever makes a small text large or strange: aliases, tags, depth, long numbers."""
+
+    def __init__(self, stream: str) -> None:
+        super().__init__(stream)
+        self._depth = 0
+        self._n_values = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        event = self.peek_event()
+        self._require(not isinstance(event, yaml.AliasEvent), "an alias (*name)", event)
+        self._require(getattr(event, "tag", None) is None, "a tag (!name)", event)
+        self._require(self._depth < MAX_DEPTH, f"a value more than {MAX_DEPTH} deep", event)
+        self._n_values += 1
+        self._require(self._n_values <= MAX_VALUES, f"more than {MAX_VALUES:,} values", event)
+        if isinstance(event, yaml.ScalarEvent):
+            is_long = _LONG_NUMBER.fullmatch(event.value)
+            self._require(not is_long, f"a number of {len(event.value):,} digits", event)
+        self._depth += 1
+        node = super().compose_node(parent, index)
+        self._depth -= 1
+        return node
+
+    def _require(self, condition: bool, what: str, event: yaml.Event) -> None:
+        if not condition:
+            line = event.start_mark.line + 1
+            raise yaml.YAMLError(f"line {line} holds {what}, which is not read")

@@ -16,6 +16,7 @@ from diffusion_policy.checkpoint.checkpoint_file import (
     peek_checkpoint,
     save_checkpoint,
 )
+from diffusion_policy.checkpoint.trust import check_run_trusted
 from diffusion_policy.util import distributed
 from diffusion_policy.util.errors import UserError
 from diffusion_policy.workspace.changed_settings import changed_settings
@@ -167,13 +168,25 @@ class BaseWorkspace(ABC):
         exclude_keys: Iterable[str] | None = None,
         include_keys: Iterable[str] | None = None,
         output_dir: str | Path | None = None,
+        *,
+        trust: bool = False,
     ) -> Self:
         """A workspace with the config and the state of a checkpoint; see :meth:`load_payload`.
 
-        It builds whatever the config names, so the checkpoint must come from someone you trust.
+        It reads the data set and the weights that the config names, and caches where it says: use
+        it for checkpoints of your own.
+
+        Args:
+            trust: build whatever the config names, such as classes of your own package. That runs
+                any code that the maker of the file chose.
+
+        Raises:
+            UserError: the checkpoint cannot be read, or names foreign classes untrusted.
         """
         path = Path(path)
         cfg = OmegaConf.create(peek_checkpoint(path)["config"])
+        if not trust:
+            check_run_trusted(cfg)
         workspace = cls(cfg, output_dir or path.resolve().parent.parent)
         workspace.load_checkpoint(path, exclude_keys=exclude_keys, include_keys=include_keys)
         return workspace

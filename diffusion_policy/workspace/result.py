@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from diffusion_policy.checkpoint.checkpoint_file import peek_checkpoint
+from diffusion_policy.checkpoint.topk import require_kept_names
 from diffusion_policy.util.json_logger import read_log
 from diffusion_policy.workspace.base_workspace import checkpoint_path
 from diffusion_policy.workspace.loggers import LOG_FILE
@@ -39,6 +40,7 @@ def _best_validation(output_dir: Path, records: list[dict[str, Any]]) -> str:
     topk = peek_checkpoint(path)["state"]["topk"]
     if topk["monitor_key"] == "val_loss" and topk["best"]:
         name, loss = min(topk["best"].items(), key=lambda item: item[1])
+        require_kept_names([name])
         path, kind = path.with_name(name), "best "
         record = next(record for record in records if record["val_loss"] == loss)
     steps = record["global_step"] + 1

@@ -34,6 +34,29 @@ def test_topk_keeps_the_best(tmp_path, mode, expected):
         assert (tmp_path / name).read_text() == name[0]
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("../a.ckpt", "/tmp/a.ckpt", "b/a.ckpt", "..", "", ".ckpt/", "a.txt", "a\0.ckpt"),
+        *("latest.ckpt", None, 3),
+    ],
+)
+def test_topk_takes_only_plain_names_from_a_checkpoint(tmp_path, name):
+    (tmp_path / "checkpoints").mkdir()
+    for path in ("a.ckpt", "a.txt", "checkpoints/latest.ckpt"):
+        (tmp_path / path).write_text("precious")
+    topk = TopKCheckpoints(tmp_path / "checkpoints")
+    for state in ({"best": {name: 1.0}}, {"best": {}, "dropped": [name]}):
+        with pytest.raises(UserError, match=r"no name of a \.ckpt file"):
+            topk.load_state_dict(state)
+    if name is not None:
+        with pytest.raises(UserError, match=r"no name of a \.ckpt file"):
+            topk.repair(tmp_path / "checkpoints/latest.ckpt", name)
+    files = {path.name for path in tmp_path.rglob("*") if path.is_file()}
+    assert files == {"a.ckpt", "a.txt", "latest.ckpt"}
+    assert topk.state_dict()["best"] == {}
+
+
 def test_topk_ignores_records_without_a_value_to_rank(tmp_path):
     topk = TopKCheckpoints(tmp_path, k=2)
     assert topk.consider({"epoch": 0, "train_loss": 1.0}) is None

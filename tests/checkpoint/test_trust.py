@@ -1,13 +1,40 @@
 from __future__ import annotations
 
-import pytest
-from omegaconf import OmegaConf
+import copy
+import importlib
+import inspect
+from pathlib import Path
 
+import pytest
+from omegaconf import DictConfig, OmegaConf
+
+import diffusion_policy
 from diffusion_policy.checkpoint.checkpoint_file import save_checkpoint
 from diffusion_policy.checkpoint.saved_policy import load_policy
-from diffusion_policy.checkpoint.trust import check_trusted
+from diffusion_policy.checkpoint.trust import (
+    check_group_trusted,
+    check_run_trusted,
+    check_trusted,
+    section_to_build,
+)
+from diffusion_policy.env_runner.env_runner import EnvRunner
+from diffusion_policy.model.diffusion.process import Process
+from diffusion_policy.model.vision.obs_encoder import ObsEncoder
+from diffusion_policy.policy.base_policy import BasePolicy
+from diffusion_policy.transforms.transform import Transform
 from diffusion_policy.util.errors import UserError
+from diffusion_policy.workspace.base_runner import BaseRunner
+from diffusion_policy.workspace.base_workspace import BaseWorkspace
 from tests.configs import compose_config
+
+PACKAGE = Path(diffusion_policy.__file__).parent
+MODEL = "diffusion_policy.model"
+
+
+@pytest.fixture(scope="module")
+def composed() -> DictConfig:
+    """A config to copy and change."""
+    return compose_config("train_dot_pusht")
 
 
 @pytest.mark.parametrize(
@@ -47,6 +74,48 @@ def test_nor_foreign_parts_of_one(key, target):
         check_trusted(cfg, "policy")
 
 
+@pytest.mark.parametrize(
+    ("section", "change", "told"),
+    [
+        ("policy", {"_args_": ["x"]}, r"policy\._args_ changes how Hydra builds"),
+        ("policy", {"_partial_": True}, r"policy\._partial_ changes how Hydra builds"),
+        (
+            "policy",
+            {"normalization": {"_recursive_": False}},
+            r"normalization\._recursive_ changes",
+        ),
+        # Of the package, but no part of a policy that a config names.
+        (
+            "policy",
+            {"a": {"_target_": f"{MODEL}.vision.keypoint_cnn.KeypointCNN"}},
+            "no ObsEncoder",
+        ),
+        ("task.env_runner", {"output_dir": "/elsewhere"}, "'/elsewhere', a place that the file"),
+        ("task.env_runner", {"env": {"id": "diffusion_policy/x:Env-v0"}}, "no environment of"),
+        ("task.env_runner", {"env": {"id": ["diffusion_policy/PushT-v0"]}}, "no environment of"),
+        ("task.env_runner", {"env": {"factory": "os:mkdir"}}, "could run any code"),
+        ("task.env_runner", {"fps": {"_target_": "os.getpid"}}, "no part of diffusion_policy"),
+    ],
+)
+def test_how_a_section_is_built_is_no_choice_of_the_file(composed, section, change, told):
+    cfg = copy.deepcopy(composed)
+    OmegaConf.update(cfg, section, change, merge=True, force_add=True)
+    with pytest.raises(UserError, match=told):
+        check_trusted(cfg, section)
+
+
+def test_an_escaped_interpolation_does_not_come_to_life():
+    """What is checked is what is built, whatever changes in between."""
+    cfg = compose_config("train_dot_pusht")
+    cfg.policy.normalization = {"_target_": r"\${oc.select:policy.dim}"}
+    OmegaConf.resolve(cfg)
+    cfg.policy.normalization = {"_target_": r"\${name}"}
+    with pytest.raises(
+        UserError, match=r"policy\.normalization\._target_ is '\$\{name\}', an inter"
+    ):
+        check_trusted(cfg, "policy")
+
+
 def test_a_target_behind_an_interpolation_is_seen():
     cfg = OmegaConf.create({"policy": {"_target_": "${name}"}, "name": "os.mkdir"})
     with pytest.raises(UserError, match=r"policy\._target_ is 'os\.mkdir'"):
@@ -60,9 +129,73 @@ def test_the_runner_must_be_one():
         check_trusted(cfg, "task.env_runner")
 
 
-@pytest.mark.parametrize("section", ["policy", "task.env_runner"])
-def test_the_package_trusts_its_own(section):
-    check_trusted(compose_config("train_dot_pusht_spatial"), section)
+@pytest.mark.parametrize(
+    "name",
+    [
+        "train_dot_pusht_spatial",
+        "train_diffusion_unet_pusht_image",
+        "train_diffusion_transformer_hybrid_pusht_image",
+    ],
+)
+def test_the_package_trusts_its_own(name):
+    cfg = compose_config(name)
+    check_run_trusted(cfg)
+    content = section_to_build(cfg, "policy", trust=False)
+    assert content == OmegaConf.to_container(cfg.policy, resolve=True)
+
+
+@pytest.mark.parametrize(
+    ("section", "target"),
+    [
+        ("task.dataset", "os.mkdir"),
+        ("task.dataset.store", "diffusion_policy.dataset.array_cache.shutil.rmtree"),
+        ("optimizer", "torch.hub.load"),
+        ("ema", "torch.utils.collect_env.run"),
+    ],
+)
+def test_nor_does_a_run_that_goes_on_from_a_checkpoint(tmp_path, composed, section, target):
+    cfg = copy.deepcopy(composed)
+    OmegaConf.update(cfg, f"{section}._target_", target)
+    save_checkpoint(tmp_path / "a.ckpt", OmegaConf.to_yaml(cfg, resolve=True), {})
+    with pytest.raises(UserError, match=rf"{section}\._target_ is '{target}'"):
+        BaseWorkspace.create_from_checkpoint(tmp_path / "a.ckpt")
+
+
+@pytest.mark.parametrize("group", [{"episodes": "/etc"}, {"starts": "/etc/passwd"}])
+def test_a_group_of_starts_reads_no_path_of_the_file(group):
+    with pytest.raises(UserError, match=r"groups\.a\.\w+ is the path '/etc.*--starts /etc"):
+        check_group_trusted({"a": group}, "a")
+    check_group_trusted({"a": {"starts": []}, "b": group}, "a")
+    check_group_trusted(None, "/etc/passwd")  # the user's own
+
+
+def classes_of_files() -> list[type]:
+    """Every class that an untrusted file can name."""
+    for folder in ("policy", "model", "env_runner", "transforms", "env/pusht"):
+        for path in sorted((PACKAGE / folder).rglob("[!_]*.py")):
+            importlib.import_module(
+                ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts)
+            )
+
+    def below(cls: type) -> set[type]:
+        return {cls}.union(*map(below, cls.__subclasses__()))
+
+    found = set().union(*map(below, (BasePolicy, ObsEncoder, Process, BaseRunner, Transform)))
+    return [cls for cls in found if cls.__module__.startswith("diffusion_policy.")]
+
+
+def test_no_class_takes_a_path_or_command_from_a_file():
+    """Arguments with such a name are reset, or refused, or given by the user."""
+    words = ("path", "dir", "file", "url", "weights", "command", "factory", "cache", "module")
+    classes = classes_of_files()
+    assert len(classes) > 15
+    for cls in classes:
+        reset = {
+            *getattr(cls, "weight_settings", {}),
+            *(["output_dir"] if cls is EnvRunner else []),
+        }
+        for name in {n for c in cls.__mro__ for n in inspect.signature(c.__init__).parameters}:
+            assert name in reset or not any(word in name for word in words), (cls, name)
 
 
 def test_a_section_that_is_missing_is_named():
