@@ -53,18 +53,16 @@ def migrate_config(cfg: DictConfig) -> DictConfig:
 
 
 def migrate_config_text(text: Any, source: object) -> str:
-    """:func:`migrate_config` of a config as YAML; text in today's form stays as it is.
+    """:func:`migrate_config` of a config as YAML, which then holds plain values alone.
 
     Args:
-        text: as it came in a file. What is returned holds plain values alone.
+        text: as it came in a file.
         source: the file, for messages.
 
     Raises:
         UserError: see :func:`parse_config`.
     """
-    cfg = parse_config(text, source)
-    migrated = migrate_config(cfg)
-    return text if migrated == cfg else OmegaConf.to_yaml(migrated)
+    return OmegaConf.to_yaml(migrate_config(parse_config(text, source)))
 
 
 def _replace_reader(cfg: DictConfig) -> None:

@@ -1,8 +1,9 @@
 """Read YAML that came in a file as plain data: it may come from anybody.
 
 OmegaConf reads the environment and calls resolvers where a value holds ``${...}``, and YAML can
-describe, in a few lines, more than fits into memory. A config that this project wrote holds values
-alone, so a reader refuses all else.
+describe, in a few lines, more than fits into memory. A config that a run wrote holds values alone.
+In one that was written by hand, a value may be the ``${key}`` of another, which is put in its place
+here. A reader refuses all else.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ MAX_CHARACTERS = 2_000_000
 MAX_VALUES = 50_000
 MAX_DEPTH = 50
 """What a file may hold. A config has some 200 values, 6 deep; a list of starts some thousands."""
+_REFERENCE = re.compile(r"\$\{(\w+(?:\.\w+)*)\}")
 _LONG_NUMBER = re.compile(r"[-+.]?\d[\w.:+-]{400,}")  # longer than any float, and slow to read
 _LARGEST_INT = 2**63 - 1
 
@@ -83,10 +85,37 @@ def _parse(text: str, source: object) -> Any:
         )
     try:
         content = yaml.load(text, Loader=_PlainLoader)
+        content = _without_references(content)
     except (yaml.YAMLError, ValueError) as error:
         raise _damaged(source, error) from None
     require_plain(content, source)
     return content
+
+
+def _without_references(root: Any) -> Any:
+    """Values in place of the ``${key}`` of another; one that leads nowhere or in a circle stays."""
+    n_values = 0
+
+    def resolved(node: Any, followed: tuple[str, ...]) -> Any:
+        nonlocal n_values
+        n_values += 1
+        if n_values > MAX_VALUES:
+            raise ValueError(f"its references make more than {MAX_VALUES:,} values")
+        if isinstance(node, dict):
+            return {key: resolved(value, followed) for key, value in node.items()}
+        if isinstance(node, list):
+            return [resolved(value, followed) for value in node]
+        reference = _REFERENCE.fullmatch(node) if isinstance(node, str) else None
+        if reference is None or reference[1] in followed or len(followed) == MAX_DEPTH:
+            return node
+        target = root
+        for name in reference[1].split("."):
+            if not isinstance(target, dict) or name not in target:
+                return node
+            target = target[name]
+        return resolved(target, (*followed, reference[1]))
+
+    return resolved(root, ())
 
 
 def require_plain(content: Any, source: object, key: str = "") -> None:

@@ -41,7 +41,14 @@ def test_types_are_those_of_omegaconf():
     ("text", "told"),
     [
         ("name: ${oc.env:HOME}", "name is '${oc.env:HOME}', an interpolation"),
-        ("name: ${task.name}\ntask: {name: a}", "name is '${task.name}'"),
+        ("name: ${task.name}\ntask: {name: '${oc.env:HOME}'}", "name is '${oc.env:HOME}'"),
+        ("name: a-${task.name}\ntask: {name: a}", "name is 'a-${task.name}'"),
+        ("name: ${task.nome}\ntask: {name: a}", "name is '${task.nome}'"),
+        ("name: ${.task}\ntask: a", "name is '${.task}'"),
+        ("name: ${${task}}\ntask: name", "name is '${${task}}'"),
+        ("name: ${name}", "name is '${name}'"),
+        ("a: {b: '${a}'}", "a.b.b is '${a}'"),
+        ("a: ${b}\nb: ${c}\nc: ${a}", "an interpolation"),
         ("a: {b: [1, 'x-${now:%Y}']}", "a.b[1] is 'x-${now:%Y}'"),
         (r"a: '\${oc.env:HOME}'", "an interpolation"),  # resolving would bring it to life
         (r"a: '\\\${oc.env:HOME}'", "an interpolation"),
@@ -57,6 +64,13 @@ def test_interpolations_are_refused(text, told):
     assert told in str(caught.value)
 
 
+def test_a_value_may_be_that_of_another_key():
+    text = "{a: '${b.c}', b: {c: [1, {d: '${e}'}]}, e: '${f}', f: x}"
+    expected = OmegaConf.to_container(OmegaConf.create(text), resolve=True)
+    assert parse_config(text, "x") == expected
+    assert "${" not in OmegaConf.to_yaml(parse_config(text, "x"))
+
+
 LAUGHS = "\n".join(["a0: &a0 [x]", *(f"a{i}: &a{i} [*a{i - 1}, *a{i - 1}]" for i in range(1, 40))])
 
 
@@ -65,6 +79,12 @@ LAUGHS = "\n".join(["a0: &a0 [x]", *(f"a{i}: &a{i} [*a{i - 1}, *a{i - 1}]" for i
     [
         (LAUGHS, "line 2 holds an alias"),
         ("a: &x {b: 1}\nc: {<<: *x}", "line 2 holds an alias"),
+        (
+            "\n".join(
+                ["a0: [x]", *(f"a{i}: ['${{a{i - 1}}}', '${{a{i - 1}}}']" for i in range(1, 40))]
+            ),
+            "values",
+        ),
         ("[" * 20_000, f"more than {MAX_DEPTH} deep"),
         ("a: " * 3, "damaged"),
         ("- " * 20_000, "deep"),
