@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -34,11 +35,31 @@ R = TypeVar("R", bound=HasSettings)
 
 
 def differences(runs: Sequence[HasSettings]) -> dict[str, list[Any]]:
-    """The settings that are not equal in all ``runs``: a value per run, or :data:`ABSENT`."""
+    """The settings that are not equal in all ``runs``: a value per run, or :data:`ABSENT`.
+
+    A section that is null or empty in one of the runs counts as one setting, of which the others
+    show the class.
+    """
     settings = [since_then(run.settings) for run in runs]
+    keys = dict.fromkeys(key for run in settings for key in run)
+    parents = {key.rpartition(".")[0] for key in keys}
+    closed = [key for key in keys if key in parents]
+    settings = [_folded(run, closed) for run in settings]
     keys = dict.fromkeys(key for run in settings for key in run)
     table = {key: [run.get(key, ABSENT) for run in settings] for key in keys}
     return {key: row for key, row in table.items() if any(value != row[0] for value in row)}
+
+
+def _folded(settings: Mapping[str, Any], sections: Sequence[str]) -> dict[str, Any]:
+    """``settings`` with one entry for each of ``sections`` that they hold."""
+    folded: dict[str, Any] = {}
+    for key, value in settings.items():
+        section = next((each for each in sections if key.startswith(f"{each}.")), None)
+        if section is None:
+            folded[key] = value
+        else:
+            folded[section] = settings.get(f"{section}._target_", "{...}")
+    return folded
 
 
 def tells_apart(key: str) -> bool:
@@ -107,9 +128,14 @@ def shown_setting(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, default=str)
 
 
+def _short(value: str) -> str:
+    """The class of a full name; other values as they are."""
+    return value.rpartition(".")[2] if re.fullmatch(r"[a-z_]\w*(\.\w+)+", value) else value
+
+
 def _label(columns: Mapping[str, Sequence[Any]], i: int) -> str:
     """The label of run ``i``."""
-    shown = [f"{key}={shown_setting(row[i])}" for key, row in columns.items()]
+    shown = [f"{key}={_short(shown_setting(row[i]))}" for key, row in columns.items()]
     n_more = len(shown) - MAX_LABEL_SETTINGS
     return ", ".join(shown[:MAX_LABEL_SETTINGS]) + (f" and {n_more} more" if n_more > 0 else "")
 

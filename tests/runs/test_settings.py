@@ -66,6 +66,19 @@ def test_a_label_of_many_settings_begins_with_what_tells_most_and_counts_the_res
     assert first.endswith(" and 5 more")
 
 
+def test_a_section_that_is_missing_is_one_difference():
+    runner = {"task.env_runner._target_": "some.where.Runner", "task.env_runner.env.id": "a"}
+    found = runs(runner, {"task.env_runner": None}, {"task.env_runner": {}})
+    assert differences(found) == {"task.env_runner": ["some.where.Runner", None, {}]}
+    assert labels([[run] for run in found], "xxx") == [
+        "task.env_runner=Runner",
+        "task.env_runner=null",
+        "task.env_runner={}",
+    ]
+    lists = runs({"s.a": 1, "s.b": 2}, {"s": None})
+    assert differences(lists) == {"s": ["{...}", None]}
+
+
 def test_a_setting_that_came_later_has_the_value_of_its_time():
     found = runs({"lr": 1}, {"lr": 1, "policy.alpha": 0.5})
     assert labels([[run] for run in found], "xx") == ["policy.alpha=0", "policy.alpha=0.5"]
