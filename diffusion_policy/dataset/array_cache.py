@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import mmap
+import os
+import shutil
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -11,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from diffusion_policy.util.atomic_file import replacing
+from diffusion_policy.util.errors import writing
 
 
 def content_hash(parts: Iterable[bytes | np.ndarray]) -> str:
@@ -25,18 +29,6 @@ def content_hash(parts: Iterable[bytes | np.ndarray]) -> str:
     return digest.hexdigest()[:16]
 
 
-def stored_bytes(path: str | Path) -> bytes:
-    """A digest of everything stored at a path: a file, or a folder's with their names."""
-    path = Path(path)
-    digest = hashlib.sha256()
-    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
-    for file in files:
-        digest.update(file.relative_to(path).as_posix().encode())
-        with file.open("rb") as stream:
-            digest.update(hashlib.file_digest(stream, "sha256").digest())
-    return digest.digest()
-
-
 def cached_array(
     path: Path,
     shape: tuple[int, ...],
@@ -45,15 +37,38 @@ def cached_array(
 ) -> np.ndarray:
     """The array stored at ``path``, made by ``fill`` (which writes into it) on first use.
 
-    The file appears under its name only when it is complete. It is mapped into memory, so opening
-    it costs nothing and several processes share its pages.
+    The file appears under its name only when it is complete; one that was cut since is made again.
+    It is mapped into memory, so opening it costs nothing and several processes share its pages.
+
+    Raises:
+        UserError: the disk has no room for it, or the folder cannot be written.
     """
-    if not path.exists():
-        with replacing(path) as partial:
-            array = np.lib.format.open_memmap(partial, mode="w+", dtype=dtype, shape=shape)
-            fill(array)
-            array.flush()
+    with suppress(OSError, ValueError):
+        found = np.load(path, mmap_mode="r")
+        if (found.shape, found.dtype) == (shape, np.dtype(dtype)):
+            return found
+    with writing(path), replacing(path) as partial:
+        array = np.lib.format.open_memmap(partial, mode="w+", dtype=dtype, shape=shape)
+        _reserve(partial)
+        fill(array)
+        array.flush()
     return np.load(path, mmap_mode="r")
+
+
+def _reserve(path: Path) -> None:
+    """Claim the space of a file that is only as long as it will be.
+
+    A page that finds no room on the disk later kills the process by SIGBUS.
+
+    Raises:
+        OSError: there is no room.
+    """
+    size = path.stat().st_size
+    with path.open("rb+") as file:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file.fileno(), 0, size)
+        elif shutil.disk_usage(path.parent).free < size:  # macOS
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def read_ahead(array: np.ndarray, rows: np.ndarray) -> None:

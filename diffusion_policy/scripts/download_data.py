@@ -21,7 +21,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from diffusion_policy.dataset.stores.replay_buffer import ReplayBuffer
-from diffusion_policy.dataset.stores.zarr_group import root_in_zip
+from diffusion_policy.dataset.stores.zip_archive import check_members, root_in_zip
 from diffusion_policy.util.atomic_file import replacing
 from diffusion_policy.util.download import download
 from diffusion_policy.util.errors import UserError, reports_user_errors
@@ -96,16 +96,13 @@ def _unpack(archive: Path, folder: Path) -> None:
     """Write the archive's zarr group to ``folder``; the zip's checksums verify every file."""
     try:
         with zipfile.ZipFile(archive) as source:
+            check_members(source, str(archive), archive.stat().st_size)
             root = Path(root_in_zip(source, str(archive)))
             files = [info for info in source.infolist() if not info.is_dir()]
             for info in tqdm(files, desc=f"Unpacking {archive.name}", unit=" files"):
                 if not Path(info.filename).is_relative_to(root):
                     continue
                 target = folder / Path(info.filename).relative_to(root)
-                if ".." in target.parts:
-                    raise UserError(
-                        f"{archive} would write {info.filename!r} outside the folder: do not use it"
-                    )
                 target.parent.mkdir(parents=True, exist_ok=True)
                 with source.open(info) as packed, target.open("wb") as file:
                     shutil.copyfileobj(packed, file)

@@ -10,6 +10,11 @@ from contextlib import contextmanager, suppress
 from glob import escape
 from pathlib import Path
 
+from diffusion_policy.util.errors import UserError
+
+ASIDE = ".old"
+"""End of the name of a folder whose replacement has not yet taken its place."""
+
 
 @contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
@@ -27,6 +32,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    put_back(path)
     _remove_abandoned(path)
     before, after = _around_process_id(path)
     temporary = path.with_name(f"{before}{os.getpid()}{after}")
@@ -50,7 +56,35 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 def set_aside_path(path: Path) -> Path:
     """Return where :func:`replacing` keeps the old folder while it renames the new one."""
-    return path.with_name(f".{path.name}.old")
+    return path.with_name(f".{path.name}{ASIDE}")
+
+
+def put_back(path: Path) -> None:
+    """Give the old folder its name back if its replacement died between the two renames.
+
+    Raises:
+        UserError: the replacement may still go on, or the folder cannot be renamed.
+    """
+    aside = set_aside_path(path)
+    if path.exists() or not aside.is_dir():
+        return
+    before, after = _around_process_id(path)
+    host = f"{socket.gethostname()}."
+    here = before.removesuffix(host)
+    for found in path.parent.glob(f"{escape(here)}*{escape(after)}"):
+        process = found.name.removeprefix(before).removesuffix(after)
+        if not process.isdecimal() or _is_alive(int(process)):
+            raise UserError(
+                f"{path} is being replaced by another process, or was when that died on another "
+                f"computer: wait, or rename {aside} to {path.name}"
+            )
+    try:
+        aside.rename(path)
+    except OSError as error:
+        raise UserError(
+            f"{path} was being replaced when its writer died: rename {aside} to {path.name} "
+            f"({error.strerror})"
+        ) from error
 
 
 def remove(path: Path) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import functools
+import os
 import re
 import signal
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import takewhile
 from typing import ParamSpec, TypeVar
 
@@ -16,6 +18,22 @@ R = TypeVar("R")
 
 class UserError(Exception):
     """An error that the user can fix; its one-line text names the cause, value and remedy."""
+
+
+@contextmanager
+def writing(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Tell the user why ``path`` cannot be written: a full disk, a quota, a missing permission.
+
+    Raises:
+        UserError: in place of an OSError of the block.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"cannot write {os.fspath(path)}: {error.strerror or one_line(error)}; free space "
+            "there or choose another place"
+        ) from error
 
 
 def require(condition: bool, field: str, value: object, remedy: str) -> None:
@@ -83,7 +101,7 @@ def _config_message(error: BaseException) -> str | None:
     """Return a Hydra or OmegaConf error as one line with a remedy; None: look at its cause."""
     if type(error).__name__ == "InstantiationException" and error.__cause__ is not None:
         return _instantiation_message(str(error), error.__cause__)
-    text = _one_line(error)
+    text = one_line(error)
     if match := re.search(r"Cannot find primary config '([^']+)'", text):
         return f"there is no config {match[1]!r}; choose one of {', '.join(_named_configs())}"
     if match := re.search(r"'hydra/(launcher|sweeper)/((joblib|submitit|ray|optuna)\w*)'", text):
@@ -109,20 +127,21 @@ def _instantiation_message(text: str, cause: BaseException) -> str | None:
     section = re.search(r"\nfull_key: (\S+)$", text)
     if match := re.match(r"Error locating target '([^']+)'", text):
         where = f"{section[1]}._target_" if section else "_target_"
-        return f"{where} is {match[1]!r}, which cannot be imported: {_one_line(cause)}"
+        return f"{where} is {match[1]!r}, which cannot be imported: {one_line(cause)}"
     # Objects not built from a config section are internal; let their errors propagate.
     if section is None or not isinstance(cause, TypeError | ValueError | ImportError):
         return None
     if match := re.search(r"unexpected keyword argument '(\w+)'", str(cause)):
         return f"unknown config key {section[1]}.{match[1]}; see the class that _target_ names"
     return (
-        f"{section[1]} cannot be built: {type(cause).__name__}: {_one_line(cause)}; "
+        f"{section[1]} cannot be built: {type(cause).__name__}: {one_line(cause)}; "
         "correct the config or the override"
     )
 
 
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())
+def one_line(error: BaseException) -> str:
+    """What an error says, on one line; its type if it says nothing."""
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _named_configs() -> list[str]:

@@ -5,6 +5,9 @@ Layout of the group, for E episodes of N steps in all:
     data/<key>         (N, ...)    one row per step
     meta/episode_ends  (E,) int64  cumulative: episode i is rows ends[i-1] (0 if i = 0) to ends[i]
 
+Every chunk is written, with a checksum: one that is missing, cut short or changed is refused when
+it is read.
+
 The episode ends are the commit mark. An append writes its rows first and its end last, a drop
 takes the end away first, and each chunk and each metadata file is replaced by rename. So a process
 killed at any moment leaves all earlier episodes as they were; rows beyond the last end belong to
@@ -15,7 +18,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import ItemsView, KeysView, Mapping, ValuesView
-from operator import itemgetter
 from pathlib import Path
 from typing import Any, Literal
 
@@ -32,17 +34,24 @@ from diffusion_policy.dataset.stores.checks import (
     check_lengths,
     finished_episode_ends,
 )
-from diffusion_policy.dataset.stores.step_copy import copy_steps
+from diffusion_policy.dataset.stores.step_copy import copy_steps, read_steps
+from diffusion_policy.dataset.stores.zarr_arrays import (
+    check_chunks,
+    member_names,
+    open_array,
+    open_arrays,
+)
+from diffusion_policy.dataset.stores.zarr_checksums import without_checksum
 from diffusion_policy.dataset.stores.zarr_encoding import (
     ChunksOption,
     Codec,
     CompressorsOption,
     create_array,
     resolve_compressor,
-    rewrite_array,
+    write_array,
 )
 from diffusion_policy.util.atomic_file import replacing
-from diffusion_policy.util.errors import UserError
+from diffusion_policy.util.errors import UserError, one_line, writing
 
 Array = np.ndarray | zarr.Array
 Root = zarr.Group | dict[str, dict[str, np.ndarray]]
@@ -64,12 +73,13 @@ class ReplayBuffer:
         # zarr types every member as an array or a group; the layout tells which.
         self.root: Any = root
         for name in ("data", "meta"):
-            if name not in root:
+            if not isinstance(root.get(name), zarr.Group | dict):
                 raise UserError(f"the data set has no group {name!r}: it must hold data and meta")
-        if "episode_ends" not in self.meta:
-            raise UserError("the data set has no array meta/episode_ends: write the data set again")
-        self._episode_ends = finished_episode_ends(np.asarray(self.meta["episode_ends"][:]))
-        check_lengths({key: array.shape[0] for key, array in self.items()}, self.n_steps)
+        self._complete: set[str] = set()  # arrays whose chunks are known to be there
+        self._episode_ends = finished_episode_ends(_stored_ends(self.meta))
+        check_lengths(
+            {key: array.shape[0] if array.ndim else 0 for key, array in self.items()}, self.n_steps
+        )
 
     # ------------------------------------------------------------------ open and create
 
@@ -94,14 +104,14 @@ class ReplayBuffer:
         """
         if root is None:
             root = zarr_store.create_group(storage, False, zarr_format, source=None)
-        root.create_group("data")
-        _create_episode_ends(root.create_group("meta"), 0)
+        root.require_group("data")
+        _create_episode_ends(root.require_group("meta"), 0)
         return cls(root)
 
     @classmethod
     def create_from_group(cls, group: zarr.Group) -> ReplayBuffer:
-        """The buffer in ``group``; a group without members, if writable, becomes an empty one."""
-        if not group.read_only and not list(group):
+        """The buffer in ``group``; a group without arrays, if writable, becomes an empty one."""
+        if not group.read_only and _holds_nothing(group):
             return cls.create_empty_zarr(root=group)
         return cls(group)
 
@@ -212,17 +222,21 @@ class ReplayBuffer:
         return next(iter(chunks.values()))[0] if chunks else None
 
     def _arrays(self) -> dict[str, Array]:
-        if isinstance(self.data, dict):
-            return self.data
-        # Storage lists in any order. A leading dot is a rewrite whose process was killed.
-        return {
-            k: array
-            for k, array in sorted(self.data.arrays(), key=itemgetter(0))
-            if not k.startswith(".")
-        }
+        return dict(self.data if isinstance(self.data, dict) else open_arrays(self.data))
+
+    def _all_keys(self) -> list[str]:
+        """Names of the arrays, also of those that cannot be opened."""
+        return list(self.data) if isinstance(self.data, dict) else member_names(self.data)
+
+    def _require_complete(self, key: str, array: Array) -> Array:
+        """``array``, once none of its chunks is missing."""
+        if key not in self._complete and isinstance(array, zarr.Array):
+            check_chunks(array, self.n_steps)
+            self._complete.add(key)
+        return array
 
     def keys(self) -> KeysView[str]:
-        """Names of the arrays."""
+        """Names of the arrays, but for those whose codec is not installed or is no plain data."""
         return self._arrays().keys()
 
     def values(self) -> ValuesView[Array]:
@@ -237,14 +251,15 @@ class ReplayBuffer:
         """The array ``key`` (N, ...).
 
         Raises:
-            UserError: there is none; names those there are.
+            UserError: there is none, it cannot be opened, or chunks of it are missing.
         """
-        if key not in self.data:
+        array = self.data.get(key) if isinstance(self.data, dict) else open_array(self.data, key)
+        if array is None:
             raise UserError(f"the data set has no data/{key}: it has {sorted(self.keys())}")
-        return self.data[key]
+        return self._require_complete(key, array)
 
     def __contains__(self, key: str) -> bool:
-        return key in self.data
+        return key in self._all_keys()
 
     def __repr__(self) -> str:
         arrays = ", ".join(f"{k} {v.dtype}{list(v.shape[1:])}" for k, v in self.items())
@@ -264,7 +279,11 @@ class ReplayBuffer:
         return slice(int(start), int(self._episode_ends[idx]))
 
     def get_episode(self, idx: int, copy: bool = False) -> dict[str, np.ndarray]:
-        """Arrays (L, ...) of episode ``idx``; views of memory unless ``copy``."""
+        """Arrays (L, ...) of episode ``idx``; views of memory unless ``copy``.
+
+        Raises:
+            UserError: chunks are missing or damaged.
+        """
         rows = self.get_episode_slice(idx)
         return self.get_steps_slice(rows.start, rows.stop, copy=copy)
 
@@ -274,7 +293,10 @@ class ReplayBuffer:
         """Arrays of every ``step``-th step in [start, stop); views of memory unless ``copy``."""
         rows = slice(*slice(start, stop, step).indices(self.n_steps))
         read = np.array if copy else np.asarray
-        return {key: read(array[rows]) for key, array in self.items()}
+        return {
+            key: read(read_steps(self._require_complete(key, array), rows, f"data/{key}"))
+            for key, array in self.items()
+        }
 
     def read(self, key: str, dtype: npt.DTypeLike | None = None) -> np.ndarray:
         """The whole array ``key`` (n_steps, ...) in memory, copied, as ``dtype`` if given.
@@ -305,22 +327,29 @@ class ReplayBuffer:
         buffer. In memory each append copies the arrays: collect long recordings in zarr.
 
         Raises:
-            UserError: lengths that differ, or keys, shapes or types that do not fit.
+            UserError: lengths that differ, keys, shapes or types that do not fit, a stored chunk
+                that is missing or damaged, or a full disk. All earlier episodes are still there.
         """
         episode = {key: as_rows(value) for key, value in data.items()}
-        check_episode(episode, self._arrays() if self.n_episodes else {})
+        check_episode(episode, {k: self[k] for k in self._all_keys()} if self.n_episodes else {})
         start = self.n_steps
         stop = start + len(next(iter(episode.values())))
-        if not self.n_episodes:
-            self._start_arrays(episode, chunks, compressors)
-        for key, rows in episode.items():
-            array = self.data[key]
-            if isinstance(array, zarr.Array):
-                array.resize((stop, *array.shape[1:]))
-                array[start:stop] = rows
-            else:
-                self.data[key] = np.concatenate([array[:start], rows], dtype=array.dtype)
-        self._append_end(stop)
+        with writing(self._place):
+            if not self.n_episodes:
+                self._start_arrays(episode, chunks, compressors)
+            for key, rows in episode.items():
+                array = self.data[key]
+                if isinstance(array, zarr.Array):
+                    array.resize((stop, *array.shape[1:]))
+                    _assign(array, slice(start, stop), rows)
+                else:
+                    self.data[key] = np.concatenate([array[:start], rows], dtype=array.dtype)
+            self._append_end(stop)
+
+    @property
+    def _place(self) -> str:
+        """Where the episodes are, for messages."""
+        return str(self.root.store) if isinstance(self.root, zarr.Group) else "memory"
 
     def _start_arrays(
         self,
@@ -329,7 +358,7 @@ class ReplayBuffer:
         compressors: CompressorsOption,
     ) -> None:
         """Make arrays of no steps for this episode; those of dropped or unfinished ones go."""
-        for key in list(self.keys()):
+        for key in self._all_keys():
             del self.data[key]
         for key, rows in episode.items():
             shape = (0, *rows.shape[1:])
@@ -355,11 +384,12 @@ class ReplayBuffer:
             self.meta["episode_ends"] = kept
         else:
             stored = self.meta["episode_ends"]
-            # Zero from the back before shrinking: a chunk keeps entries beyond the array's end,
-            # and a later append that grew over them would bring the dropped episodes back.
+            # Zero before shrinking: a chunk keeps entries beyond the array's end, and a later append
+            # that grew over them would bring the dropped episodes back. One by one: zarr removes a
+            # chunk before it shortens the array, and only the last entry may lack its chunk.
             for i in reversed(range(n_episodes, stored.shape[0])):
                 stored[i] = 0
-            stored.resize((n_episodes,))
+                stored.resize((i,))
         self._episode_ends = kept
         for key, array in self.items():
             if isinstance(self.data, dict):
@@ -403,7 +433,8 @@ class ReplayBuffer:
                 )
         for key, value in data.items():
             rows = as_rows(value)
-            self[key][start : start + len(rows)] = rows
+            with writing(self._place):
+                _assign(self[key], slice(start, start + len(rows)), rows)
 
     def update_meta(self, data: Mapping[str, npt.ArrayLike]) -> None:
         """Add or replace arrays of ``meta``.
@@ -418,7 +449,8 @@ class ReplayBuffer:
             if isinstance(self.meta, dict):
                 self.meta[key] = array
             else:
-                create_array(self.meta, key, array.shape, array.dtype)[...] = array
+                with writing(self._place):
+                    write_array(self.meta, key, array)
 
     def _append_end(self, stop: int) -> None:
         ends = np.append(self._episode_ends, stop)
@@ -449,7 +481,7 @@ class ReplayBuffer:
         Raises:
             UserError: a missing key, or the store is occupied and ``if_exists`` is ``"error"``.
         """
-        arrays = {key: self[key] for key in (self.keys() if keys is None else keys)}
+        arrays = {key: self[key] for key in (self._all_keys() if keys is None else keys)}
         source = self.root if isinstance(self.root, zarr.Group) else None
         root = zarr_store.create_group(store, if_exists == "replace", zarr_format, source)
         data, meta = root.create_group("data"), root.create_group("meta")
@@ -466,13 +498,28 @@ class ReplayBuffer:
     def _copy_to_memory(
         self, keys: list[str] | None, dtypes: Mapping[str, npt.DTypeLike]
     ) -> ReplayBuffer:
-        data = {k: self.read(k, dtypes.get(k)) for k in (self.keys() if keys is None else keys)}
+        keys = self._all_keys() if keys is None else keys
+        data = {key: self.read(key, dtypes.get(key)) for key in keys}
         meta = {"episode_ends": self._episode_ends.copy(), **self._other_meta()}
         return type(self)({"data": data, "meta": meta})
 
     def _other_meta(self) -> dict[str, np.ndarray]:
-        arrays = self.meta.arrays() if isinstance(self.meta, zarr.Group) else self.meta.items()
-        return {key: np.asarray(array[...]) for key, array in arrays if key != "episode_ends"}
+        names = list(self.meta) if isinstance(self.meta, dict) else member_names(self.meta)
+        arrays = {key: self.read_meta(key) for key in names if key != "episode_ends"}
+        return {key: array for key, array in arrays.items() if array is not None}
+
+    def read_meta(self, key: str) -> np.ndarray | None:
+        """The whole array ``meta/<key>``; None where there is none.
+
+        Raises:
+            UserError: it cannot be opened, or is damaged.
+        """
+        array = self.meta.get(key) if isinstance(self.meta, dict) else open_array(self.meta, key)
+        if array is None:
+            return None
+        if isinstance(array, zarr.Array):
+            check_chunks(array, array.shape[0] if array.ndim else 1)
+        return read_steps(array, ..., f"meta/{key}")
 
     def save_to_path(
         self,
@@ -493,7 +540,7 @@ class ReplayBuffer:
         path = Path(zarr_path).expanduser()
         if path.exists() and if_exists == "error":
             raise UserError(f"{path} exists: choose another name, or pass if_exists='replace'")
-        with replacing(path) as temporary:
+        with writing(path), replacing(path) as temporary:
             is_zip = path.suffix == ".zip"
             store = ZipStore(temporary, mode="w") if is_zip else LocalStore(temporary)
             self.save_to_store(store, chunks, compressors, **options)
@@ -509,8 +556,8 @@ class ReplayBuffer:
         return {k: v.chunks for k, v in self.items() if isinstance(v, zarr.Array)}
 
     def get_compressors(self) -> dict[str, tuple[Codec, ...]]:
-        """Codecs by key; empty in memory."""
-        return {k: v.compressors for k, v in self.items() if isinstance(v, zarr.Array)}
+        """Codecs by key, without checksums; empty in memory."""
+        return {k: without_checksum(v) for k, v in self.items() if isinstance(v, zarr.Array)}
 
     def set_chunks(self, chunks: Mapping[str, tuple[int, ...]]) -> None:
         """Rewrite the arrays named in ``chunks`` with these chunk shapes.
@@ -519,8 +566,9 @@ class ReplayBuffer:
             UserError: the buffer is in memory, a key is missing, or a chunk shape does not fit.
         """
         for key, shape in chunks.items():
-            array: Any = self[key]
-            rewrite_array(self._zarr_data(), key, chunks=shape, compressors=array.compressors)
+            group, array = self._zarr_array(key)
+            with writing(self._place):
+                write_array(group, key, array, shape, without_checksum(array))
 
     def set_compressors(self, compressors: Mapping[str, Codec]) -> None:
         """Rewrite the arrays named in ``compressors`` with these.
@@ -529,13 +577,49 @@ class ReplayBuffer:
             UserError: the buffer is in memory, a key is missing, or a name is unknown.
         """
         for key, codec in compressors.items():
-            array: Any = self[key]
-            rewrite_array(self._zarr_data(), key, chunks=array.chunks, compressors=codec)
+            group, array = self._zarr_array(key)
+            with writing(self._place):
+                write_array(group, key, array, array.chunks, codec)
 
-    def _zarr_data(self) -> zarr.Group:
-        if isinstance(self.data, dict):
+    def _zarr_array(self, key: str) -> tuple[zarr.Group, zarr.Array]:
+        """The group ``data``, and an array of it."""
+        array = self[key]
+        if not isinstance(array, zarr.Array):
             raise UserError("a buffer in memory has no chunks: use save_to_path, which takes them")
-        return self.data
+        return self.data, array
+
+
+def _holds_nothing(group: zarr.Group) -> bool:
+    """Whether there are no arrays: the group is new, or was killed while it was made."""
+    return set(member_names(group)) <= {"data", "meta"} and not any(
+        member_names(part) for _, part in group.groups()
+    )
+
+
+def _stored_ends(meta: Any) -> np.ndarray:
+    """``meta/episode_ends`` as it is stored."""
+    ends = meta.get("episode_ends") if isinstance(meta, dict) else open_array(meta, "episode_ends")
+    if ends is None:
+        raise UserError("the data set has no array meta/episode_ends: write the data set again")
+    if isinstance(ends, zarr.Array) and ends.ndim == 1:
+        # A kill before the first write of a chunk leaves its first entry alone without a chunk.
+        check_chunks(ends, ends.shape[0] - 1, zeros_allowed=False)
+    return read_steps(ends, ..., "meta/episode_ends")
+
+
+def _assign(array: Any, rows: slice, values: np.ndarray) -> None:
+    """Set rows of an array.
+
+    Raises:
+        UserError: a stored chunk that these rows share with others does not decode.
+    """
+    try:
+        array[rows] = values
+    except (ValueError, RuntimeError) as error:
+        raise UserError(
+            f"{array.path} cannot be decoded around row {rows.start} ({one_line(error)}): the "
+            "file is damaged; fetch or write it again"
+        ) from error
 
 
 def _create_episode_ends(meta: zarr.Group, n_episodes: int) -> zarr.Array:

@@ -3,17 +3,34 @@
 from __future__ import annotations
 
 import math
-import zipfile
-import zlib
+from types import EllipsisType
 
 import numpy as np
 import zarr
 from tqdm import tqdm
 
-from diffusion_policy.util.errors import UserError
+from diffusion_policy.util.errors import UserError, one_line
 
 # Decoded bytes per block: bounds the memory of a conversion; larger blocks are not faster.
 BLOCK_BYTES = 16 * 1024 * 1024
+
+
+def read_steps(
+    source: np.ndarray | zarr.Array, rows: slice | EllipsisType, name: str
+) -> np.ndarray:
+    """The ``rows`` of ``source``, ``...`` for all; views of memory. ``name`` is for messages.
+
+    Raises:
+        UserError: a chunk does not decode.
+    """
+    try:
+        return np.asarray(source[rows])
+    except Exception as error:  # decoders of many libraries raise what they like
+        where = f" in rows {rows.start} to {rows.stop}" if isinstance(rows, slice) else ""
+        raise UserError(
+            f"{name} cannot be decoded{where} ({one_line(error)}): the file is damaged; fetch or "
+            "write it again"
+        ) from error
 
 
 def copy_steps(
@@ -30,7 +47,7 @@ def copy_steps(
     with tqdm(total=n_steps, desc=f"Copying {name}", unit=" steps", delay=2) as progress:
         for start in range(0, n_steps, block):
             rows = slice(start, min(start + block, n_steps))
-            values = _read(source, rows, name)
+            values = read_steps(source, rows, name)
             if not np.can_cast(source.dtype, target.dtype, "same_kind"):
                 values = _convert(values, target.dtype, name)
             target[rows] = values
@@ -44,16 +61,6 @@ def _block_length(source: np.ndarray | zarr.Array, target: np.ndarray | zarr.Arr
     chunk = chunked[0] if chunked else 1
     longest = max([*chunked, BLOCK_BYTES // step_bytes])
     return chunk * max(1, longest // chunk)
-
-
-def _read(source: np.ndarray | zarr.Array, rows: slice, name: str) -> np.ndarray:
-    try:
-        return np.asarray(source[rows])
-    except (RuntimeError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise UserError(
-            f"{name} cannot be decoded in rows {rows.start} to {rows.stop} ({error}): "
-            "the file is damaged; fetch or write it again"
-        ) from error
 
 
 def _convert(values: np.ndarray, dtype: np.dtype, name: str) -> np.ndarray:

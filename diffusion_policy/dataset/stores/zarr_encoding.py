@@ -15,6 +15,7 @@ from zarr.storage import LocalStore
 
 from diffusion_policy.dataset.stores.checks import is_text
 from diffusion_policy.dataset.stores.step_copy import copy_steps
+from diffusion_policy.dataset.stores.zarr_checksums import COMPLETE, with_checksum
 from diffusion_policy.util.atomic_file import replacing
 from diffusion_policy.util.errors import UserError
 
@@ -106,40 +107,54 @@ def create_array(
     chunks: ChunksOption = None,
     compressors: CompressorsOption = "default",
 ) -> zarr.Array:
-    """Create (or replace) the array ``key`` of ``group``; unwritten entries are zero or empty."""
+    """Create (or replace) the array ``key`` of ``group``; unwritten entries are zero or empty.
+
+    Its chunks carry checksums, see :mod:`zarr_checksums`.
+    """
     dtype = np.dtype(dtype)
-    text = is_text(dtype)
+    text, zarr_format = is_text(dtype), group.metadata.zarr_format
+    codecs = with_checksum(resolve_compressor(compressors, key, zarr_format), zarr_format)
+    packing: dict[str, Any] = {"compressors": codecs}
+    if zarr_format == 2:  # one compressor at most, but any number of filters
+        of_texts = [numcodecs.VLenUTF8()] if text else []
+        packing = {"filters": [*of_texts, *codecs], "compressors": None}
     return group.create_array(
         key,
         shape=shape,
         dtype=str if text else dtype,
         chunks=resolve_chunks(chunks, key, shape, dtype.itemsize),
-        compressors=resolve_compressor(compressors, key, group.metadata.zarr_format),
+        **packing,
         fill_value="" if text else 0,
+        attributes={COMPLETE: True},
         overwrite=True,
     )
 
 
-def rewrite_array(
-    group: zarr.Group, key: str, chunks: tuple[int, ...], compressors: CompressorsOption
+def write_array(
+    group: zarr.Group,
+    key: str,
+    values: np.ndarray | zarr.Array,
+    chunks: tuple[int, ...] | None = None,
+    compressors: Codec = "default",
 ) -> None:
-    """Store the array ``key`` of ``group`` anew with other chunks or compressors.
+    """Store ``values`` as the array ``key`` of ``group``, in the place of the old one, if any.
 
-    In a folder the new array is complete before it takes the old one's place.
+    In a folder the new array is complete before it takes that place.
 
     Raises:
         UserError: as :func:`resolve_chunks` and :func:`resolve_compressor`.
     """
-    array: Any = group[key]
     store = group.store_path.store
 
     def write(name: str, values: np.ndarray | zarr.Array) -> None:
-        codecs = {name: compressors}
-        target = create_array(group, name, array.shape, array.dtype, chunks, codecs)
-        copy_steps(values, target, array.shape[0], f"data/{key}")
+        target = create_array(group, name, values.shape, values.dtype, chunks, {name: compressors})
+        if values.shape:
+            copy_steps(values, target, values.shape[0], f"{group.path}/{key}")
+        else:
+            target[...] = values[...]
 
     if isinstance(store, LocalStore):
-        with replacing(store.root / array.path) as temporary:
-            write(temporary.name, array)
+        with replacing(store.root / group.path / key) as temporary:
+            write(temporary.name, values)
     else:
-        write(key, array[...])
+        write(key, np.asarray(values[...]))

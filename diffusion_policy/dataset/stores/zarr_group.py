@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import io
-import json
 import os
 import zipfile
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,8 +16,10 @@ from zarr.core.buffer import default_buffer_prototype
 from zarr.errors import GroupNotFoundError
 from zarr.storage import FsspecStore, LocalStore, MemoryStore, StoreLike, ZipStore
 
-from diffusion_policy.util.atomic_file import set_aside_path
-from diffusion_policy.util.errors import UserError
+from diffusion_policy.dataset.stores.zarr_arrays import member_names
+from diffusion_policy.dataset.stores.zip_archive import check_members, root_in_zip
+from diffusion_policy.util.atomic_file import ASIDE, put_back
+from diffusion_policy.util.errors import UserError, one_line
 
 Mode = Literal["r", "r+", "a"]
 
@@ -45,8 +45,11 @@ def open_group(path: str | os.PathLike[str], mode: Mode = "r") -> zarr.Group:
         )
     if "://" in path:
         return _open_remote_zip(path) if is_zip else _open_remote(path, mode)
+    put_back(Path(path))
     if not Path(path).exists() and mode != "a":
-        raise UserError(_missing(Path(path)))
+        raise UserError(
+            f"{path} does not exist: check the path, or fetch the data set (docs/data.md)"
+        )
     if is_zip or Path(path).is_file():
         return _open_zip(Path(path))
     return _open_folder(Path(path), mode)
@@ -66,7 +69,7 @@ def create_group(
         return zarr.open_group(store, mode="a", zarr_format=zarr_format)
     if source is not None and _place(existing) == _place(source):
         raise UserError(f"{store} is the data set being copied: choose another place")
-    if list(existing) and not replace:
+    if member_names(existing) and not replace:
         raise UserError(f"{store} holds something already: pass if_exists='replace'")
     return zarr.open_group(store, mode="w", zarr_format=zarr_format)
 
@@ -78,27 +81,34 @@ def _place(group: zarr.Group) -> tuple[object, str]:
 
 @contextmanager
 def naming(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Put ``path`` in front of the user errors of the block; unreadable parts become one."""
+    """Put ``path`` in front of the user errors of the block, which reads it; others become one."""
     try:
         yield
     except UserError as error:
         if os.fspath(path) in str(error):
             raise
         raise UserError(f"{os.fspath(path)}: {error}") from error
-    except (json.JSONDecodeError, zipfile.BadZipFile, zlib.error) as error:
-        raise UserError(f"{os.fspath(path)} is damaged ({error}): fetch it again") from error
-
-
-def _missing(path: Path) -> str:
-    aside = set_aside_path(path)
-    if aside.exists():
-        return f"{path} was being replaced when its writer died: rename {aside} to {path.name}"
-    return f"{path} does not exist: check the path, or fetch the data set (docs/data.md)"
+    except OSError as error:
+        raise UserError(
+            f"{os.fspath(path)} cannot be opened ({error.strerror or one_line(error)}): check the "
+            "path and its permissions"
+        ) from error
+    except Exception as error:  # a broken file leads zarr to all kinds
+        raise UserError(
+            f"{os.fspath(path)} is damaged ({one_line(error)}): fetch it again"
+        ) from error
 
 
 def _open_folder(path: Path, mode: Mode) -> zarr.Group:
+    for part in (path / "data", path / "meta"):
+        for aside in part.glob(f".*{ASIDE}"):
+            put_back(part / aside.name[1:].removesuffix(ASIDE))
+    if mode != "r":
+        _refuse_links(path)
     try:
-        return zarr.open_group(LocalStore(path, read_only=mode == "r"), mode=mode)
+        return zarr.open_group(
+            LocalStore(path, read_only=mode == "r"), mode=mode, use_consolidated=False
+        )
     except (GroupNotFoundError, FileNotFoundError) as error:
         inner = sorted(p for p in path.iterdir() if p.name.endswith((".zarr", ".zarr.zip")))
         remedy = (
@@ -107,13 +117,25 @@ def _open_folder(path: Path, mode: Mode) -> zarr.Group:
         raise UserError(f"{path} is not a zarr group: {remedy}") from error
 
 
+def _refuse_links(path: Path) -> None:
+    """Refuse to write into folders that lie outside; to read from them is fine."""
+    for pattern in ("*", "*/*", "*/*/c"):
+        for found in path.glob(pattern):
+            if found.is_symlink():
+                raise UserError(
+                    f"{found} is a link, so that writing would change {found.resolve()}: copy the "
+                    "data set with save_to_path and write to the copy"
+                )
+
+
 def _open_zip(path: Path) -> zarr.Group:
     try:
         with zipfile.ZipFile(path) as archive:
+            check_members(archive, str(path), path.stat().st_size)
             root = root_in_zip(archive, str(path))
     except zipfile.BadZipFile as error:
         raise UserError(_damaged(str(path))) from error
-    return zarr.open_group(ZipStore(path, mode="r"), path=root, mode="r")
+    return zarr.open_group(ZipStore(path, mode="r"), path=root, mode="r", use_consolidated=False)
 
 
 def _open_remote_zip(url: str) -> zarr.Group:
@@ -122,6 +144,7 @@ def _open_remote_zip(url: str) -> zarr.Group:
         with fsspec.open(url, "rb") as file:
             content = io.BytesIO(file.read())
         with zipfile.ZipFile(content) as archive:
+            check_members(archive, url, content.getbuffer().nbytes)
             root = root_in_zip(archive, url)
             buffer = default_buffer_prototype().buffer
             entries = {name: buffer.from_bytes(archive.read(name)) for name in archive.namelist()}
@@ -141,32 +164,12 @@ def _open_remote(url: str, mode: Mode) -> zarr.Group:
         raise UserError(_unreachable(url, error)) from error
 
 
-def root_in_zip(archive: zipfile.ZipFile, path: str) -> str:
-    """The folder inside the archive that holds ``data`` and ``meta``; "" when it is the top.
-
-    Raises:
-        UserError: there is none, or more than one; ``path`` is the archive's name in the message.
-    """
-    markers = ("meta/episode_ends/.zarray", "meta/episode_ends/zarr.json")
-    roots = {
-        name.removesuffix(marker).rstrip("/")
-        for name in archive.namelist()
-        for marker in markers
-        if name == marker or name.endswith("/" + marker)
-    }
-    if len(roots) != 1:
-        found = f"{len(roots)} of them: {sorted(roots)}" if roots else "none"
-        raise UserError(
-            f"{path} must hold one zarr group with meta/episode_ends but has {found}: "
-            "give an archive of one data set"
-        )
-    return roots.pop()
-
-
 def _damaged(path: str) -> str:
     return f"{path} is not a whole zip file (cut short, or something else): fetch it again"
 
 
 def _unreachable(url: str, error: Exception) -> str:
-    reason = " ".join(str(error).split()) or type(error).__name__
-    return f"{url} cannot be read ({reason}): check the address and the network, or download it"
+    return (
+        f"{url} cannot be read ({one_line(error)}): check the address and the network, or download "
+        "it"
+    )

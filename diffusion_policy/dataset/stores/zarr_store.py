@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import zarr
 from tqdm import tqdm
 
-from diffusion_policy.dataset.array_cache import cached_array, content_hash, stored_bytes
+from diffusion_policy.dataset.array_cache import cached_array, content_hash
 from diffusion_policy.dataset.stores.checks import is_text
 from diffusion_policy.dataset.stores.episode_store import (
     EpisodeInfo,
@@ -22,10 +25,10 @@ from diffusion_policy.dataset.stores.episode_store import (
     require_key,
 )
 from diffusion_policy.dataset.stores.replay_buffer import ReplayBuffer
+from diffusion_policy.dataset.stores.step_copy import read_steps
+from diffusion_policy.dataset.stores.zarr_arrays import chunk_contents
 from diffusion_policy.spec.task_spec import Field
 from diffusion_policy.util.errors import UserError
-
-_BLOCK = 256  # images converted at a time where the group has no chunks
 
 
 class ZarrStore(EpisodeStore):
@@ -74,10 +77,11 @@ class ZarrStore(EpisodeStore):
         whole millimetres or float metres, (H, W) or (1, H, W).
 
         Raises:
-            UserError: a key is missing, does not fit its field, or holds other values than that.
+            UserError: a key is missing, does not fit its field, holds other values than that, or
+                is damaged.
         """
         for key, field in fields.items():
-            require_key(self.features, key)
+            self._require(key)
             if field.type == "rgb":
                 self._prepared[key] = self._images(key, field)
             elif field.type == "depth":
@@ -86,26 +90,35 @@ class ZarrStore(EpisodeStore):
                 self._prepared[key] = self._vectors(key, field)
             else:
                 require_feature(self.features, key, field)
-                self._prepared[key] = np.asarray(self.buffer[key][: self.n_steps])
+                self._prepared[key] = self.buffer.read(key)
 
     def read(self, key: str, steps: np.ndarray) -> np.ndarray | list[str]:
         """See :class:`EpisodeStore`; a key that was not prepared is prepared first."""
         if key not in self._prepared:
-            require_key(self.features, key)
+            self._require(key)
             self.prepare({key: self.features[key]})
         return read_rows(self._prepared[key], steps)
 
     def episode(self, i: int) -> EpisodeInfo:
         """See :class:`EpisodeStore`; initial states are in ``meta/initial_state`` (E, S)."""
-        meta = self.buffer.meta
-        state = np.asarray(meta["initial_state"][i]) if "initial_state" in meta else None
+        states = self._initial_states
+        state = None if states is None else states[i]
         return EpisodeInfo(state, source=f"{self.path}, episode {i}")
+
+    @cached_property
+    def _initial_states(self) -> np.ndarray | None:
+        return self.buffer.read_meta("initial_state")
+
+    def _require(self, key: str) -> None:
+        if key not in self.features and key in self.buffer:
+            _ = self.buffer[key]  # raises, and says why it cannot be opened
+        require_key(self.features, key)
 
     def _vectors(self, key: str, field: Field) -> np.ndarray:
         array = self.buffer[key]
         if is_text(array.dtype) or math.prod(array.shape[1:]) != field.size:
             raise mismatch(key, field, f"{array.dtype} {list(array.shape[1:])}")
-        return np.asarray(array[: self.n_steps], np.float32).reshape(-1, *field.shape)
+        return np.asarray(self.buffer.read(key), np.float32).reshape(-1, *field.shape)
 
     def _images(self, key: str, field: Field) -> np.ndarray:
         shape = self.buffer[key].shape[1:]
@@ -146,23 +159,19 @@ class ZarrStore(EpisodeStore):
     ) -> np.ndarray:
         """The converted array (N, *field.shape), mapped from a file that is written once.
 
-        Its name holds a hash of the group's content. At a URL, that is read at every start.
+        Its name holds a hash of what is stored. At a URL, that is read at every start.
         """
-        array, n_steps = self.buffer[key], self.n_steps
-        # Whole chunks of the group, so that none is decoded twice.
-        block = getattr(array, "chunks", (_BLOCK,))[0]
+        array: Any = self.buffer[key]  # of zarr, since a path was opened
+        n_steps = self.n_steps
+        block = array.chunks[0]  # none is decoded twice
 
         def fill(out: np.ndarray) -> None:
             for start in tqdm(range(0, n_steps, block), desc=f"Converting {key} to {out.dtype}"):
-                stop = min(start + block, n_steps)
-                out[start:stop] = convert(np.asarray(array[start:stop]), f"steps {start} to {stop}")
+                rows = slice(start, min(start + block, n_steps))
+                values = read_steps(array, rows, f"data/{key}")
+                out[rows] = convert(values, f"steps {rows.start} to {rows.stop}")
 
-        if "://" in str(self.path):  # an address says nothing of what lies there today
-            content: Iterable[bytes | np.ndarray] = (
-                np.asarray(array[i : i + block]) for i in range(0, n_steps, block)
-            )
-        else:
-            content = [stored_bytes(self.path)]
-        made_from = [repr((key, field.type, field.shape)).encode(), *content]
-        cache = self.cache_dir / f"{key}-{content_hash(made_from)}.npy"
+        what = repr((key, field.type, field.shape, n_steps)).encode()
+        made_from = content_hash(chain([what], chunk_contents(array, n_steps)))
+        cache = self.cache_dir / f"{key}-{made_from}.npy"
         return cached_array(cache, (n_steps, *field.shape), dtype, fill)
