@@ -69,6 +69,14 @@ class BaseDataset(ABC):
         """Where the samples come from, for messages; empty where that is unknown."""
         return ""
 
+    @property
+    def fingerprint(self) -> str:
+        """What the data are, by their content; empty where that is unknown.
+
+        A run goes on only with data of the same fingerprint. It is equal for a copy elsewhere.
+        """
+        return ""
+
     def episode_samples(self) -> list[np.ndarray]:
         """Numbers of the samples of each episode, in its order; none where that is unknown."""
         return []

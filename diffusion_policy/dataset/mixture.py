@@ -110,6 +110,12 @@ class Mixture(BaseDataset):
         named = zip(self.names, self.members, strict=True)
         return ", ".join(f"{name} {member.source}" for name, member in named)
 
+    @property
+    def fingerprint(self) -> str:
+        """See :class:`BaseDataset`."""
+        named = zip(self.names, self.members, strict=True)
+        return ", ".join(f"{name} {member.fingerprint}" for name, member in named)
+
     def __len__(self) -> int:
         return int(self._ends[-1])
 

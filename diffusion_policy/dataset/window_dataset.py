@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ from diffusion_policy.dataset.stores.episode_store import EpisodeStore
 from diffusion_policy.dataset.stores.open_store import open_store
 from diffusion_policy.model.common.normalizer import LinearNormalizer
 from diffusion_policy.spec.batch import Batch
-from diffusion_policy.spec.task_spec import TaskSpec
+from diffusion_policy.spec.task_spec import Field, TaskSpec
 from diffusion_policy.spec.window import Window
 from diffusion_policy.transforms.pipeline import Pipeline
 from diffusion_policy.transforms.transform import Transform
@@ -121,7 +123,7 @@ class WindowDataset(BaseDataset):
         n_episodes = len(self.episode_ends)
         self.val_mask = get_val_mask(n_episodes, val_ratio, seed)
         self.train_mask = downsample_mask(~self.val_mask, max_train_episodes, seed)
-        self._select(self.train_mask)
+        self._select(self.train_mask, "training")
 
     def _check_store(self) -> None:
         """Find what is wrong with the episodes here rather than in the middle of training."""
@@ -137,17 +139,20 @@ class WindowDataset(BaseDataset):
                 "second; correct task.fps"
             )
         self._tasks = self._episode_tasks()
-        # The action first, so that data of another task is named as such.
-        fields = {"action": spec.action, **spec.obs}
-        if self._tasks is not None:
-            del fields[_TASK]
-        self.store.prepare(fields)
+        self.store.prepare(self._recorded_fields())
         for key, field in spec.fields.items():
             if self.symmetry is not None:
                 self.symmetry(key, self._read(key, np.arange(1)))
             if field.type == "low_dim":
                 steps = np.arange(self.store.n_steps)
                 check_finite(self._read(key, steps), key, self.episode_ends)
+
+    def _recorded_fields(self) -> dict[str, Field]:
+        """What is read of the store; the action first, so that other data is named as such."""
+        fields = {"action": self.pipeline.raw_spec.action, **self.pipeline.raw_spec.obs}
+        if self._tasks is not None:
+            del fields[_TASK]
+        return fields
 
     def _episode_tasks(self) -> list[str] | None:
         """The task of each episode; None unless one is observed and none is recorded by step."""
@@ -165,7 +170,7 @@ class WindowDataset(BaseDataset):
             tasks.append(task)
         return tasks
 
-    def _select(self, episode_mask: np.ndarray) -> None:
+    def _select(self, episode_mask: np.ndarray, purpose: str) -> None:
         """Make every step of the chosen episodes a sample, as far as the window's padding goes."""
         starts = np.concatenate([[0], self.episode_ends[:-1]])
         # The last action of a sample may lie pad_after steps past the end.
@@ -173,7 +178,13 @@ class WindowDataset(BaseDataset):
         if self.window.pad_after is not None:
             beyond = max(0, self.window.action_offsets[-1] - self.window.pad_after)
         lengths = np.maximum(0, self.episode_ends - starts - beyond) * episode_mask
-        self.episode_mask = episode_mask
+        self.episode_mask = lengths > 0
+        if n_short := int((episode_mask & ~self.episode_mask).sum()):
+            warnings.warn(
+                f"{n_short} of {int(episode_mask.sum())} {purpose} episodes are too short to give "
+                f"a sample: the window of this policy needs more than {beyond} steps",
+                stacklevel=2,
+            )
         self._episodes = np.repeat(np.arange(len(starts)), lengths)
         first_sample = np.cumsum(lengths) - lengths
         self._steps = np.arange(lengths.sum()) - np.repeat(first_sample - starts, lengths)
@@ -184,7 +195,7 @@ class WindowDataset(BaseDataset):
         other = copy.copy(self)
         other.symmetry = None
         other.window = replace(self.window, jitter=0)
-        other._select(self.val_mask)
+        other._select(self.val_mask, "validation")
         return other
 
     def get_normalizer(self, modes: Mapping[str, str]) -> LinearNormalizer:
@@ -238,6 +249,12 @@ class WindowDataset(BaseDataset):
     def source(self) -> str:
         """See :class:`BaseDataset`."""
         return self.path
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """See :class:`BaseDataset`."""
+        digest = self.store.fingerprint(self._recorded_fields())
+        return f"{len(self.episode_ends)} episodes of {self.store.n_steps} steps ({digest})"
 
     def __len__(self) -> int:
         return len(self._steps) * (1 if self.symmetry is None else 2)

@@ -21,6 +21,9 @@ from diffusion_policy.util import distributed
 from diffusion_policy.util.errors import UserError
 from diffusion_policy.workspace.changed_settings import changed_settings
 
+DATA = "data"
+"""Entry of a state with the fingerprint of the data, see :class:`BaseDataset`."""
+
 
 class BaseWorkspace(ABC):
     """A run: its config, its output directory and its state.
@@ -147,7 +150,7 @@ class BaseWorkspace(ABC):
         """
         path = self.get_checkpoint_path(tag) if path is None else Path(path)
         payload = load_checkpoint(path)
-        require_same_settings(path, OmegaConf.create(payload["config"]), self.cfg)
+        require_same_run(path, payload, self.cfg)
         needed = [key for key in self._needed() if key not in set(exclude_keys or ())]
         require_parts(path, payload["state"], needed)
         try:
@@ -228,11 +231,23 @@ def _agreed(output_dir: Path) -> Path:
     return agreed
 
 
-def require_same_settings(path: Path, saved: DictConfig, cfg: DictConfig) -> None:
+def require_same_run(path: Path, payload: Mapping[str, Any], cfg: DictConfig) -> None:
+    """:func:`require_same_settings` for the contents of the checkpoint at ``path``.
+
+    Where it tells its data by their content, they may lie elsewhere now.
+    """
+    saved = DictConfig(OmegaConf.create(payload["config"]))
+    require_same_settings(path, saved, cfg, data_compared=bool(payload["state"].get(DATA)))
+
+
+def require_same_settings(
+    path: Path, saved: DictConfig, cfg: DictConfig, *, data_compared: bool = False
+) -> None:
     """Check that a run with ``cfg`` may go on where one with ``saved`` stopped.
 
     Args:
         path: what ``saved`` belongs to, for the message.
+        data_compared: see :func:`changed_settings`.
 
     Raises:
         UserError: they are of another method or other settings.
@@ -243,7 +258,7 @@ def require_same_settings(path: Path, saved: DictConfig, cfg: DictConfig) -> Non
             f"{path} is of {theirs}, this run trains {ours}; choose another output directory"
         )
     # Going on with other settings would pass off a mixture of two runs as one.
-    if changes := changed_settings(saved, cfg):
+    if changes := changed_settings(saved, cfg, data_compared=data_compared):
         told = ", ".join(f"{key} was {old} and is {new}" for key, old, new in changes[:5])
         more = f" and {len(changes) - 5} more" if len(changes) > 5 else ""
         raise UserError(

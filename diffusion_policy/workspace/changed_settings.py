@@ -67,9 +67,17 @@ class Change(NamedTuple):
     current: Any
 
 
-def changed_settings(saved: DictConfig, current: DictConfig) -> list[Change]:
-    """The settings that differ and must not, in the order of their keys."""
+def changed_settings(
+    saved: DictConfig, current: DictConfig, *, data_compared: bool = False
+) -> list[Change]:
+    """The settings that differ and must not, in the order of their keys.
+
+    Args:
+        data_compared: data are known by their content, so that they may lie elsewhere.
+    """
     may_change = (*WITHOUT_EFFECT, *_without_effect_on_training(current))
+    if data_compared:
+        may_change = (*may_change, "task.dataset.path", "task.dataset.datasets.*.path")
     # The statistics of a mixture bear the name of the embodiment.
     if OmegaConf.select(current, "task.dataset.datasets") is not None:
         may_change = tuple(name for name in may_change if name != "task.embodiment")

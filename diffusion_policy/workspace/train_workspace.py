@@ -14,7 +14,7 @@ import torch
 from diffusers.optimization import get_scheduler
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from diffusion_policy.agent.local import LocalAgent, require_one_meaning
 from diffusion_policy.checkpoint.checkpoint_file import peek_checkpoint
@@ -38,9 +38,10 @@ from diffusion_policy.util.seeding import seed_everything
 from diffusion_policy.util.stop_signal import StopSignal
 from diffusion_policy.workspace.base_runner import BaseRunner
 from diffusion_policy.workspace.base_workspace import (
+    DATA,
     BaseWorkspace,
     checkpoint_path,
-    require_same_settings,
+    require_same_run,
 )
 from diffusion_policy.workspace.config_check import check_known_keys
 from diffusion_policy.workspace.curves import plot_curves
@@ -294,6 +295,11 @@ class TrainWorkspace(BaseWorkspace):
                 **({"transforms": cfg.task.transforms} if self.pipeline.transforms else {}),
                 _convert_="object",  # or dataclasses would arrive as configs
             )
+        if not len(self.dataset):
+            raise UserError(
+                f"{self.dataset.source or 'task.dataset'} gives no training sample: record longer "
+                "episodes, or choose a policy with a shorter window"
+            )
         self.val_dataset = self.dataset.get_validation_dataset()
         self.model.set_normalizer(self.dataset.get_normalizer(self.model.normalization))
         self.model.fit(self.dataset)
@@ -382,12 +388,24 @@ class TrainWorkspace(BaseWorkspace):
     # ------------------------------------------------------------------ stop and go on
 
     def state_dict(self) -> dict[str, Any]:
-        state = super().state_dict()
+        state = {**super().state_dict(), DATA: self.dataset.fingerprint}
         if self.ema_model is not None:
             state["ema_model"] = averaged_state(self.ema_model, self.model)
         return whole(state, keep=distributed.is_main())
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over a state.
+
+        Raises:
+            UserError: it was trained on other data.
+        """
+        trained_on, found = state.get(DATA), self.dataset.fingerprint
+        if trained_on and trained_on != found:
+            raise UserError(
+                f"the data have changed: the run was trained on {trained_on}, and "
+                f"{self.dataset.source} holds {found}; go on with the same data, or choose another "
+                "output directory"
+            )
         # An optimiser keeps the tensors that it is given, and these are those of a file.
         state = {**state, "optimizer": copy.deepcopy(state["optimizer"])}
         if self.ema_model is not None and state["ema_model"] is not None:
@@ -413,7 +431,7 @@ def _is_finished(cfg: DictConfig, output_dir: Path) -> bool:
     if not training.resume or not latest.is_file():
         return False
     payload = peek_checkpoint(latest)
-    require_same_settings(latest, DictConfig(OmegaConf.create(payload["config"])), cfg)
+    require_same_run(latest, payload, cfg)
     done = payload["state"]
     return training.is_over(done["epoch"], done["global_step"], done["epoch_step"])
 

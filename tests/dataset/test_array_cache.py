@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import mmap
+import resource
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from diffusion_policy.dataset.array_cache import cached_array, read_ahead
+from diffusion_policy.util.errors import UserError
 
 N_ROWS = 7
 
@@ -21,6 +23,41 @@ def mapped(tmp_path_factory) -> np.ndarray:
 
     path = tmp_path_factory.mktemp("cache") / "rows.npy"
     return cached_array(path, (N_ROWS, 30, 100), np.uint8, fill)
+
+
+def test_an_array_is_made_once_and_again_after_it_was_cut(tmp_path):
+    path, made = tmp_path / "sub" / "a.npy", []
+
+    def fill(out: np.memmap) -> None:
+        made.append(out.shape)
+        out[:] = 7
+
+    for _ in range(2):
+        assert (cached_array(path, (50, 4), np.float32, fill) == 7).all()
+        assert len(made) == 1
+    path.write_bytes(path.read_bytes()[:-1])
+    assert (cached_array(path, (50, 4), np.float32, fill) == 7).all()
+    assert len(made) == 2
+
+
+def test_a_full_disk_is_told_before_anything_is_written(tmp_path):
+    def fill(out: np.memmap) -> None:
+        raise AssertionError("a page without room would kill the process")
+
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_100, limits[1]))
+    try:
+        with pytest.raises(UserError, match=r"cannot write .*a\.npy: .*; free space"):
+            cached_array(tmp_path / "a.npy", (100, 100), np.uint8, fill)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_cannot_be_made_is_told(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"cannot write .*file/a\.npy"):
+        cached_array(tmp_path / "file" / "a.npy", (1,), np.uint8, print)
 
 
 class Watched:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from diffusion_policy.util.atomic_file import replacing
+from diffusion_policy.util.atomic_file import put_back, replacing, set_aside_path
+from diffusion_policy.util.errors import UserError
 
 DYING_WRITER = """
 import os, signal, sys
@@ -79,3 +80,39 @@ def test_a_folder_takes_the_place_of_a_folder(tmp_path):
             (partial / content).touch()
     assert [p.name for p in path.iterdir()] == ["new"]
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.fixture
+def half_replaced(tmp_path) -> Path:
+    """A folder that was set aside, and whose successor has not taken its place."""
+    path = tmp_path / "data.zarr"
+    set_aside_path(path).mkdir()
+    (set_aside_path(path) / "old").touch()
+    return path
+
+
+def test_a_folder_whose_replacement_died_gets_its_name_back(half_replaced):
+    put_back(half_replaced)
+    assert [p.name for p in half_replaced.iterdir()] == ["old"]
+    put_back(half_replaced)  # nothing is left to do
+    assert list(half_replaced.parent.iterdir()) == [half_replaced]
+
+
+def test_a_replacement_that_may_go_on_is_left_alone(half_replaced):
+    with replacing(half_replaced.with_name("other.zarr")) as temporary:
+        temporary.mkdir()
+    (half_replaced.parent / "other.zarr").rmdir()
+    name = temporary.name.replace("other", "data")
+    for living in (name, name.replace(str(os.getpid()), "elsewhere.1")):
+        (half_replaced.parent / living).mkdir()
+        with pytest.raises(UserError, match=r"rename .*\.data\.zarr\.old to data\.zarr"):
+            put_back(half_replaced)
+        (half_replaced.parent / living).rmdir()
+    put_back(half_replaced)
+    assert half_replaced.is_dir()
+
+
+def test_the_next_write_starts_from_what_was_put_back(half_replaced):
+    with pytest.raises(KeyboardInterrupt):
+        write_half(half_replaced)
+    assert [p.name for p in half_replaced.iterdir()] == ["old"]

@@ -120,8 +120,8 @@ def check_fits(key: str, rows: np.ndarray, array: np.ndarray | zarr.Array) -> No
         )
 
 
-def check_finite(array: np.ndarray, key: str, episode_ends: np.ndarray) -> None:
-    """Check that ``array`` (N, ...) holds neither NaN nor infinity.
+def check_finite(array: np.ndarray, key: str, episode_ends: np.ndarray, first_row: int = 0) -> None:
+    """Check that ``array`` (N, ...), rows of ``key`` from ``first_row`` on, is finite.
 
     Raises:
         UserError: names the key, and the episode and step of the first such value.
@@ -136,10 +136,11 @@ def check_finite(array: np.ndarray, key: str, episode_ends: np.ndarray) -> None:
     finite = np.isfinite(array).reshape(len(array), -1).all(axis=1)
     if finite.all():
         return
-    step = int(np.flatnonzero(~finite)[0])
-    episode = int(np.searchsorted(episode_ends, step, side="right"))
+    bad = int(np.flatnonzero(~finite)[0])
+    row = first_row + bad
+    episode = int(np.searchsorted(episode_ends, row, side="right"))
     start = int(episode_ends[episode - 1]) if episode else 0
     raise UserError(
-        f"data/{key} is not finite in episode {episode} at step {step - start} "
-        f"(row {step}: {array[step].ravel()[:4]}): repair or drop that episode"
+        f"data/{key} is not finite in episode {episode} at step {row - start} "
+        f"(row {row}: {array[bad].ravel()[:4]}): repair or drop that episode"
     )

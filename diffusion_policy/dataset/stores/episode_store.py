@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,10 +10,12 @@ from dataclasses import dataclass
 import numpy as np
 import zarr
 
-from diffusion_policy.dataset.array_cache import read_ahead
-from diffusion_policy.dataset.stores.checks import is_text
+from diffusion_policy.dataset.array_cache import content_hash, read_ahead
+from diffusion_policy.dataset.stores.checks import check_finite, is_text
 from diffusion_policy.spec.task_spec import Field
 from diffusion_policy.util.errors import UserError
+
+_BLOCK = 256  # depth images checked at a time
 
 
 @dataclass(frozen=True)
@@ -60,10 +63,28 @@ class EpisodeStore(ABC):
         """Get ready to read these keys as these fields; called before training starts.
 
         Raises:
-            UserError: a key is missing, or what is recorded does not fit its field.
+            UserError: a key is missing, what is recorded does not fit its field, or depth is not
+                finite.
         """
         for key, field in fields.items():
             require_feature(self.features, key, field)
+            if field.type == "depth":
+                for first in range(0, self.n_steps, _BLOCK):
+                    steps = np.arange(first, min(first + _BLOCK, self.n_steps))
+                    check_finite(np.asarray(self.read(key, steps)), key, self.episode_ends, first)
+
+    def fingerprint(self, fields: Mapping[str, Field]) -> str:
+        """16 hex digits over the episode ends and the vectors and texts among these keys.
+
+        It is the same wherever and however the episodes are stored. Images are left out, because
+        reading all of them takes long.
+        """
+        steps = np.arange(self.n_steps)
+        kept = (key for key in sorted(fields) if fields[key].type in ("low_dim", "text"))
+        recorded = (self.read(key, steps) for key in kept)
+        return content_hash(
+            [self.episode_ends, *(_as_bytes(r) if isinstance(r, list) else r for r in recorded)]
+        )
 
     @abstractmethod
     def read(self, key: str, steps: np.ndarray) -> np.ndarray | list[str]:
@@ -80,6 +101,10 @@ class EpisodeStore(ABC):
     def episode(self, i: int) -> EpisodeInfo:
         """What is known of episode ``i``."""
         return EpisodeInfo(source=f"episode {i}")
+
+
+def _as_bytes(texts: list[str]) -> bytes:
+    return json.dumps(texts).encode()
 
 
 def read_rows(array: np.ndarray, steps: np.ndarray) -> np.ndarray | list[str]:

@@ -86,6 +86,11 @@ class PushTStore(EpisodeStore):
             else:
                 self._computed[key] = self._compute(key)
 
+    def fingerprint(self, fields: Mapping[str, Field]) -> str:
+        """See :class:`EpisodeStore`; of what is recorded: computing it rounds on every machine."""
+        found = self.recorded.features
+        return self.recorded.fingerprint({k: found[k] for k in ("state", "action") if k in found})
+
     def read(self, key: str, steps: np.ndarray) -> np.ndarray | list[str]:
         """See :class:`EpisodeStore`; a key that was not prepared is prepared first."""
         if key in self._computed:

@@ -384,9 +384,9 @@ class ReplayBuffer:
             self.meta["episode_ends"] = kept
         else:
             stored = self.meta["episode_ends"]
-            # Zero before shrinking: a chunk keeps entries beyond the array's end, and a later append
-            # that grew over them would bring the dropped episodes back. One by one: zarr removes a
-            # chunk before it shortens the array, and only the last entry may lack its chunk.
+            # Zero before shrinking: a chunk keeps entries beyond the array's end, and a later
+            # append that grew over them would bring the dropped episodes back. One by one: zarr
+            # removes a chunk before it shortens the array, and the last entry alone may lack it.
             for i in reversed(range(n_episodes, stored.shape[0])):
                 stored[i] = 0
                 stored.resize((i,))
@@ -591,9 +591,9 @@ class ReplayBuffer:
 
 def _holds_nothing(group: zarr.Group) -> bool:
     """Whether there are no arrays: the group is new, or was killed while it was made."""
-    return set(member_names(group)) <= {"data", "meta"} and not any(
-        member_names(part) for _, part in group.groups()
-    )
+    parts = [group.get(name) for name in member_names(group)]
+    arrays = (open_array(part, key) for part in parts if part for key in member_names(part))
+    return set(member_names(group)) <= {"data", "meta"} and all(a is None for a in arrays)
 
 
 def _stored_ends(meta: Any) -> np.ndarray:

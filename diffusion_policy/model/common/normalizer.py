@@ -29,7 +29,7 @@ def statistics(data: Array) -> dict[str, Tensor]:
         "min": x.amin(0),
         "max": x.amax(0),
         "mean": x.mean(0),
-        "std": x.std(0),
+        "std": x.std(0) if len(x) > 1 else torch.zeros_like(x.mean(0)),  # of one row it is NaN
         "q01": torch.as_tensor(low, device=x.device),
         "q99": torch.as_tensor(high, device=x.device),
     }
