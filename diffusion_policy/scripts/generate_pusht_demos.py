@@ -30,7 +30,7 @@ from diffusion_policy.env.pusht.simulation import (
     initial_state,
 )
 from diffusion_policy.util.atomic_file import replacing
-from diffusion_policy.util.errors import UserError, reports_user_errors
+from diffusion_policy.util.errors import UserError, reports_user_errors, writing
 
 GENERATOR_VERSION = 1
 """Increase this whenever the same arguments give different data."""
@@ -138,7 +138,11 @@ def generate(episodes: int, seed: int, workers: int = 1) -> Iterator[Demonstrati
 
 
 def save(demonstrations: list[Demonstration], seed: int, path: Path) -> None:
-    """Write a zarr zip (format 2) to ``path`` atomically."""
+    """Write a zarr zip (format 2) to ``path`` atomically.
+
+    Raises:
+        UserError: the disk is full, or the folder cannot be written.
+    """
     lengths = [len(demonstration.state) for demonstration in demonstrations]
     arrays = {
         f"data/{key}": np.concatenate([getattr(d, key) for d in demonstrations])
@@ -146,7 +150,7 @@ def save(demonstrations: list[Demonstration], seed: int, path: Path) -> None:
     }
     arrays["meta/episode_ends"] = np.cumsum(lengths, dtype=np.int64)
     arrays["meta/initial_state"] = np.stack([d.initial_state for d in demonstrations])
-    with tempfile.TemporaryDirectory() as folder, replacing(path) as archive:
+    with writing(path), tempfile.TemporaryDirectory() as folder, replacing(path) as archive:
         group = zarr.open_group(folder, mode="w", zarr_format=2)
         group.attrs.update(
             generator="diffusion_policy.scripts.generate_pusht_demos",

@@ -142,6 +142,16 @@ def test_validation_holds_every_held_out_sample_once():
     assert set(tasks) == set(UNITS)
 
 
+def test_a_mixture_is_known_by_the_content_of_all_its_datasets():
+    def fingerprint(**lengths: list[int]) -> str:
+        datasets = {n: partial(WindowDataset, ToyStore(v), val_ratio=0) for n, v in lengths.items()}
+        return Mixture(TOY_META, WINDOW, datasets=datasets).fingerprint
+
+    assert fingerprint(a=[5, 4], b=[6]) == fingerprint(a=[5, 4], b=[6])
+    assert fingerprint(a=[5, 4], b=[6]) != fingerprint(a=[5, 4], b=[7])
+    assert fingerprint(a=[5, 4], b=[6]) != fingerprint(a=[6], b=[5, 4])
+
+
 def other_form(shape_meta, window):
     return WindowDataset(ToyStore([5]), TOY_META, window)
 
@@ -155,6 +165,7 @@ def too_short(shape_meta, window):
 small = partial(WindowDataset, toy_store("small"))
 
 
+@pytest.mark.filterwarnings("ignore:.*too short to give")
 @pytest.mark.parametrize(
     ("datasets", "weights", "message"),
     [

@@ -23,6 +23,14 @@ def fit(obs, action, modes, /, **data):
     return fit_normalizer(spec, modes, data.__getitem__)
 
 
+@pytest.mark.parametrize("mode", ["MIN_MAX", "MEAN_STD", "QUANTILE"])
+def test_one_row_is_shifted_and_not_scaled(mode):
+    row = torch.tensor([[3.0, -5.0]])
+    field = fit({}, {"shape": [2]}, {"ACTION": mode}, action=row.numpy())["action"]
+    torch.testing.assert_close(field.normalize(row), torch.zeros(1, 2))
+    torch.testing.assert_close(field.unnormalize(torch.ones(1, 2)), row + 1)
+
+
 def test_one_vector_is_normalised_part_by_part():
     action = np.random.default_rng(0).normal(size=(500, 10)).astype(np.float32)
     field = fit({}, POSE, {"ACTION": "MIN_MAX"}, action=action)["action"]

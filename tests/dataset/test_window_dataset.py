@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from torch.utils.data import DataLoader
 
 from diffusion_policy.dataset.batch_order import BatchIndex, BatchOrder, as_is
 from diffusion_policy.dataset.sampler import create_indices
+from diffusion_policy.dataset.stores.memory_store import MemoryStore
 from diffusion_policy.dataset.stores.pusht_store import PushTStore
 from diffusion_policy.dataset.stores.replay_buffer import ReplayBuffer
 from diffusion_policy.dataset.stores.zarr_store import ZarrStore
@@ -56,6 +58,7 @@ def test_a_sample_is_the_window_with_repeated_edges(store):
     assert last["action_is_pad"].tolist() == [False, False, True, True]
 
 
+@pytest.mark.filterwarnings("ignore:.*too short to give")
 @settings(max_examples=25, deadline=None)
 @given(
     lengths=st.lists(st.integers(1, 12), min_size=1, max_size=5),
@@ -117,6 +120,61 @@ def test_normaliser_sees_training_episodes_alone(tmp_path):
     assert stats["min"].item() == min(steps)
     assert stats["max"].item() == max(steps)
     assert stats["mean"].item() == pytest.approx(np.mean(steps), rel=1e-5)
+
+
+def test_episodes_too_short_for_the_window_are_told(tmp_path):
+    store = write(tmp_path / "store.zarr", [5, 3, 7, 4])
+    window = Window(obs_offsets=(0,), action_offsets=(0, 4), pad_after=0)
+    with pytest.warns(UserWarning, match=r"2 of 4 training episodes are too short .* than 4 steps"):
+        dataset = WindowDataset(store, META, window, val_ratio=0)
+    assert dataset.n_episodes == 2
+    assert len(dataset) == (5 - 4) + (7 - 4)
+
+
+def test_data_are_known_by_their_content_wherever_they_lie(tmp_path):
+    store = write(tmp_path / "store.zarr", [5, 3, 7, 4])
+    moved = shutil.copytree(store, tmp_path / "elsewhere.zarr")
+    packed = tmp_path / "packed.zarr.zip"
+    ReplayBuffer.create_from_path(store).save_to_path(packed, chunks={"action": (2, 1)})
+    known = {WindowDataset(path, META, WINDOW).fingerprint for path in (store, moved, packed)}
+    assert len(known) == 1
+    assert "4 episodes of 19 steps" in known.pop()
+
+
+def test_other_episodes_are_other_data(tmp_path):
+    def fingerprint() -> str:
+        return WindowDataset(path, META, WINDOW).fingerprint
+
+    path = write(tmp_path / "store.zarr", [5, 3, 7, 4])
+    buffer = ReplayBuffer.create_from_path(path, mode="r+")
+    known = [fingerprint()]
+    buffer.edit(6, {"state": np.zeros((1, 2), np.float32)})
+    known.append(fingerprint())
+    buffer.drop_episode()
+    known.append(fingerprint())
+    write(tmp_path / "split.zarr", [4, 4, 7])
+    path = tmp_path / "split.zarr"
+    known.append(fingerprint())
+    assert len(set(known)) == 4
+
+
+def test_observations_that_are_computed_do_not_tell_data_apart(tmp_path):
+    demos = make_demos(tmp_path / "demos.zarr", n_episodes=2, length=4)
+    known = {
+        WindowDataset(PushTStore(demos), pusht_meta(key), WINDOW).fingerprint
+        for key in ("keypoint", "agent_pos")
+    }
+    assert len(known) == 1
+
+
+def test_depth_that_is_not_finite_is_told_of_any_store():
+    depth = np.ones((600, 1, 2, 2), np.float32)
+    depth[513, 0, 1, 1] = np.nan
+    meta = {"obs": {"depth": {"shape": [1, 2, 2], "type": "depth"}}, "action": {"shape": [1]}}
+    fields = {"depth": Field((1, 2, 2), "depth", "DEPTH")}
+    store = MemoryStore({"depth": depth, "action": np.zeros((600, 1))}, [300, 600], fields)
+    with pytest.raises(UserError, match=r"depth is not finite in episode 1 at step 213 \(row 513"):
+        WindowDataset(store, meta, WINDOW)
 
 
 @pytest.mark.parametrize(

@@ -591,9 +591,10 @@ class ReplayBuffer:
 
 def _holds_nothing(group: zarr.Group) -> bool:
     """Whether there are no arrays: the group is new, or was killed while it was made."""
-    parts = [group.get(name) for name in member_names(group)]
-    arrays = (open_array(part, key) for part in parts if part for key in member_names(part))
-    return set(member_names(group)) <= {"data", "meta"} and all(a is None for a in arrays)
+    names = member_names(group)
+    parts = [part for part in map(group.get, names) if isinstance(part, zarr.Group)]
+    arrays = (open_array(part, key) for part in parts for key in member_names(part))
+    return set(names) <= {"data", "meta"} and all(array is None for array in arrays)
 
 
 def _stored_ends(meta: Any) -> np.ndarray:

@@ -20,6 +20,7 @@ from diffusion_policy.dataset.stores.zarr_checksums import COMPLETE, all_codecs
 from diffusion_policy.util.errors import UserError, one_line
 
 _AT_ONCE = 8  # chunks fetched together: enough for a network, little for the memory
+_MOST_REQUESTS = 100  # to find out whether chunks exist
 _MOST_TOLD = 1000  # missing chunks that are counted
 
 
@@ -132,8 +133,8 @@ def check_chunks(array: zarr.Array, n_rows: int, *, zeros_allowed: bool = True) 
     """Find chunks that are missing among the first ``n_rows`` rows, without reading any.
 
     zarr reads a missing chunk as zeros. Its writer may have left out chunks of nothing but zeros,
-    so this is only warned of, unless the array says that it has them all. At a URL nothing is
-    looked at: a request for each chunk takes as long as reading them.
+    so this is only warned of, unless the array says that it has them all. At a URL, where each
+    chunk takes a request, arrays of many chunks are not looked at.
 
     Args:
         zeros_allowed: False where no chunk can be of zeros alone.
@@ -141,7 +142,7 @@ def check_chunks(array: zarr.Array, n_rows: int, *, zeros_allowed: bool = True) 
     Raises:
         UserError: chunks are missing of an array that had them all.
     """
-    exists = _presence(array)
+    exists = _presence(array, n_rows)
     if exists is None:
         return
     missing = (row for row, key in chunk_keys(array, n_rows) if not exists(key))
@@ -163,16 +164,23 @@ def check_chunks(array: zarr.Array, n_rows: int, *, zeros_allowed: bool = True) 
     )
 
 
-def _presence(array: zarr.Array) -> Callable[[str], bool] | None:
-    """Whether a key of the array's store exists; None where that takes a request for each."""
+def _presence(array: zarr.Array, n_rows: int) -> Callable[[str], bool] | None:
+    """Whether a chunk exists, given its key; None where that takes long to find out."""
     store = array.store
     if isinstance(store, LocalStore):
         root = os.fspath(store.root)
         return lambda key: os.path.isfile(f"{root}/{key}")  # noqa: PTH113 -- a Path takes 10 times longer
     if isinstance(store, ZipStore | MemoryStore):
-        return set(sync(_keys(array))).__contains__
-    return None
+        return sync(_listed(array)).__contains__
+    if math.prod(_counts(array, n_rows)) > _MOST_REQUESTS:
+        return None
+    return sync(_found(array, [key for _, key in chunk_keys(array, n_rows)])).__contains__
 
 
-async def _keys(array: zarr.Array) -> list[str]:
-    return [key async for key in array.store.list_prefix(f"{array.path}/")]
+async def _listed(array: zarr.Array) -> set[str]:
+    return {key async for key in array.store.list_prefix(f"{array.path}/")}
+
+
+async def _found(array: zarr.Array, keys: list[str]) -> set[str]:
+    exist = await asyncio.gather(*(array.store.exists(key) for key in keys))
+    return {key for key, exists in zip(keys, exist, strict=True) if exists}

@@ -107,6 +107,14 @@ def test_a_missing_chunk_is_refused_with_its_rows(tmp_path, zarr_format, use):
     assert not (tmp_path / "cache").exists()
 
 
+def test_a_missing_chunk_is_refused_at_an_address(tmp_path):
+    path = ours(tmp_path / "a.zarr", 3)
+    buffer = ReplayBuffer.create_from_path(f"file://{path}")
+    chunk(path, "data/img", 2).unlink()
+    with pytest.raises(UserError, match="data/img lacks 1 of its 4 chunks, from row 8 to 12"):
+        buffer.read("img")
+
+
 def test_missing_ends_are_refused_rather_than_read_as_no_episodes(tmp_path):
     for path in (ours(tmp_path / "a.zarr", 3), of_others(tmp_path / "b.zarr", 2)):
         chunk(path, "meta/episode_ends", 0).unlink()
@@ -148,6 +156,7 @@ def test_a_cut_chunk_is_refused(tmp_path, make, zarr_format, array):
         read_all(path)
 
 
+@pytest.mark.filterwarnings("ignore:steps beyond")
 @pytest.mark.parametrize("zarr_format", [2, 3])
 def test_a_damaged_chunk_is_not_written_to(tmp_path, zarr_format):
     path = ours(tmp_path / "a.zarr", zarr_format)
