@@ -36,6 +36,7 @@ from diffusion_policy.dataset.stores.checks import (
 )
 from diffusion_policy.dataset.stores.step_copy import copy_steps, read_steps
 from diffusion_policy.dataset.stores.zarr_arrays import (
+    CodecNotInstalledError,
     check_chunks,
     member_names,
     open_array,
@@ -221,12 +222,11 @@ class ReplayBuffer:
         chunks = self.get_chunks()
         return next(iter(chunks.values()))[0] if chunks else None
 
-    def _arrays(self) -> dict[str, Array]:
-        return dict(self.data if isinstance(self.data, dict) else open_arrays(self.data))
-
-    def _all_keys(self) -> list[str]:
-        """Names of the arrays, also of those that cannot be opened."""
-        return list(self.data) if isinstance(self.data, dict) else member_names(self.data)
+    def _arrays(self, *, all_of_them: bool = False) -> dict[str, Array]:
+        """The arrays that can be opened; ``all_of_them``, or an error."""
+        if isinstance(self.data, dict):
+            return dict(self.data)
+        return dict(open_arrays(self.data, all_of_them=all_of_them))
 
     def _require_complete(self, key: str, array: Array) -> Array:
         """``array``, once none of its chunks is missing."""
@@ -259,7 +259,12 @@ class ReplayBuffer:
         return self._require_complete(key, array)
 
     def __contains__(self, key: str) -> bool:
-        return key in self._all_keys()
+        if isinstance(self.data, dict):
+            return key in self.data
+        try:
+            return open_array(self.data, key) is not None
+        except CodecNotInstalledError:
+            return True
 
     def __repr__(self) -> str:
         arrays = ", ".join(f"{k} {v.dtype}{list(v.shape[1:])}" for k, v in self.items())
@@ -331,7 +336,10 @@ class ReplayBuffer:
                 that is missing or damaged, or a full disk. All earlier episodes are still there.
         """
         episode = {key: as_rows(value) for key, value in data.items()}
-        check_episode(episode, {k: self[k] for k in self._all_keys()} if self.n_episodes else {})
+        stored = self._arrays(all_of_them=True) if self.n_episodes else {}
+        check_episode(episode, stored)
+        for key, array in stored.items():
+            self._require_complete(key, array)
         start = self.n_steps
         stop = start + len(next(iter(episode.values())))
         with writing(self._place):
@@ -358,7 +366,7 @@ class ReplayBuffer:
         compressors: CompressorsOption,
     ) -> None:
         """Make arrays of no steps for this episode; those of dropped or unfinished ones go."""
-        for key in self._all_keys():
+        for key in self._arrays():
             del self.data[key]
         for key, rows in episode.items():
             shape = (0, *rows.shape[1:])
@@ -481,7 +489,8 @@ class ReplayBuffer:
         Raises:
             UserError: a missing key, or the store is occupied and ``if_exists`` is ``"error"``.
         """
-        arrays = {key: self[key] for key in (self._all_keys() if keys is None else keys)}
+        keys = list(self._arrays(all_of_them=True)) if keys is None else keys
+        arrays = {key: self[key] for key in keys}
         source = self.root if isinstance(self.root, zarr.Group) else None
         root = zarr_store.create_group(store, if_exists == "replace", zarr_format, source)
         data, meta = root.create_group("data"), root.create_group("meta")
@@ -498,7 +507,7 @@ class ReplayBuffer:
     def _copy_to_memory(
         self, keys: list[str] | None, dtypes: Mapping[str, npt.DTypeLike]
     ) -> ReplayBuffer:
-        keys = self._all_keys() if keys is None else keys
+        keys = list(self._arrays(all_of_them=True)) if keys is None else keys
         data = {key: self.read(key, dtypes.get(key)) for key in keys}
         meta = {"episode_ends": self._episode_ends.copy(), **self._other_meta()}
         return type(self)({"data": data, "meta": meta})

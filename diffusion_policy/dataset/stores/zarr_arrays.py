@@ -77,8 +77,8 @@ def open_array(group: zarr.Group, key: str) -> zarr.Array | None:
     return array
 
 
-def open_arrays(group: zarr.Group) -> dict[str, zarr.Array]:
-    """The arrays of a group by name, but for those whose codec is not installed.
+def open_arrays(group: zarr.Group, *, all_of_them: bool = False) -> dict[str, zarr.Array]:
+    """The arrays of a group by name; unless ``all_of_them``, without those whose codec is missing.
 
     Raises:
         UserError: as :func:`open_array`.
@@ -88,6 +88,8 @@ def open_arrays(group: zarr.Group) -> dict[str, zarr.Array]:
         try:
             array = open_array(group, key)
         except CodecNotInstalledError:
+            if all_of_them:
+                raise
             continue
         if array is not None:
             arrays[key] = array

@@ -123,6 +123,15 @@ def test_missing_ends_are_refused_rather_than_read_as_no_episodes(tmp_path):
                 ReplayBuffer.create_from_path(path, mode=mode)
 
 
+@pytest.mark.filterwarnings("ignore:Object at .* is not recognized")
+def test_what_is_no_array_does_not_count(tmp_path):
+    path = ours(tmp_path / "a.zarr", 3)
+    zarr.open_group(path, mode="r+").create_group("data/notes")
+    (path / "data" / "stray").mkdir()
+    append(path)
+    assert set(ReplayBuffer.copy_from_path(path).keys()) == set(recorded())
+
+
 def test_zeros_are_stored_like_other_numbers(tmp_path):
     buffer = ReplayBuffer.create_from_path(tmp_path / "a.zarr", mode="a")
     for _ in range(2):
