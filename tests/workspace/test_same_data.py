@@ -35,6 +35,7 @@ def resume(folder: Path, data: Path) -> int:
     return train(folder, data, "training.num_epochs=2").epoch
 
 
+@pytest.mark.slow
 def test_a_run_is_not_resumed_with_other_episodes(tmp_path, trained):
     folder = shutil.copytree(trained, tmp_path / "copy")
     data = shutil.copytree(trained / "demos.zarr", tmp_path / "demos.zarr")
@@ -43,11 +44,13 @@ def test_a_run_is_not_resumed_with_other_episodes(tmp_path, trained):
         resume(folder, data)
 
 
+@pytest.mark.slow
 def test_a_run_is_resumed_with_a_copy_elsewhere(tmp_path, trained):
     folder = shutil.copytree(trained, tmp_path / "copy")
     assert resume(folder, folder / "demos.zarr") == 2
 
 
+@pytest.mark.slow
 def test_a_checkpoint_that_does_not_know_its_data_knows_their_path(tmp_path, trained):
     folder = shutil.copytree(trained, tmp_path / "copy")
     latest = folder / "run/checkpoints/latest.ckpt"

@@ -338,6 +338,7 @@ def test_a_kill_at_any_write_leaves_whole_episodes(tmp_path, change, steps, allo
     assert left == set(range(len(allowed)))
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Object at .* is not recognized")
 @pytest.mark.parametrize("zarr_format", [2, 3])
 def test_a_kill_while_a_data_set_is_made_leaves_one_that_opens(tmp_path, zarr_format):

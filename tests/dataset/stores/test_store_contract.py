@@ -155,6 +155,7 @@ def test_every_episode_is_described(recorded):
         assert info.source
 
 
+@pytest.mark.filterwarnings("ignore:.*too short to give")
 @settings(max_examples=10, deadline=None)
 @given(
     offsets=st.lists(st.integers(-3, 0), min_size=1, max_size=3, unique=True),
