@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections import defaultdict, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,10 +17,10 @@ from diffusion_policy.agent.agent import Agent
 from diffusion_policy.env_runner.episode import Episode
 from diffusion_policy.env_runner.outcomes import Outcomes
 from diffusion_policy.env_runner.replay import Chunks, first_of_each_outcome, record
-from diffusion_policy.env_runner.scores import scores
+from diffusion_policy.env_runner.scores import count_successes, note_on_success, scores
 from diffusion_policy.env_runner.space_check import check_spaces
 from diffusion_policy.env_runner.starts import Group
-from diffusion_policy.gym_util.vector_env import VectorEnv
+from diffusion_policy.gym_util.vector_env import DEFAULT_TIMEOUT_S, VectorEnv, WorkerError
 from diffusion_policy.spec.task_spec import TaskSpec
 from diffusion_policy.util import distributed
 from diffusion_policy.util.config import plain
@@ -28,6 +30,7 @@ from diffusion_policy.workspace.base_runner import BaseRunner
 
 MAX_SLOTS = 50
 """Environments side by side unless asked otherwise: enough to fill a policy's batch."""
+TRACEBACK_FILE = "environment_error.txt"
 
 
 class EnvRunner(BaseRunner):
@@ -64,6 +67,8 @@ class EnvRunner(BaseRunner):
         policy_seed: where torch's random numbers start in every run; policies of this package draw
             from the episodes' seeds instead.
         outcomes: how reports read the rewards, see :class:`Outcomes`.
+        timeout_s: seconds that one construction, reset or step of an environment may take; then it
+            is taken to hang, and the run ends.
         progress: show a progress bar.
 
     Attributes:
@@ -104,21 +109,26 @@ class EnvRunner(BaseRunner):
         output_dir: str | Path | None = None,
         policy_seed: int = 0,
         outcomes: Mapping[str, Any] | None = None,
+        timeout_s: float = DEFAULT_TIMEOUT_S,
         progress: bool = True,
     ) -> None:
         counts = dict(
             n_train=n_train,
             n_train_vis=n_train_vis,
+            train_start_seed=train_start_seed,
             n_test=n_test,
             n_test_vis=n_test_vis,
+            test_start_seed=test_start_seed,
             n_outcome_vis=n_outcome_vis,
             n_latency_steps=n_latency_steps,
+            policy_seed=policy_seed,
         )
         sizes = dict(n_envs=n_envs, n_workers=n_workers, max_steps=max_steps, fps=fps)
         for least, values in ((0, counts), (1, sizes)):
             for name, value in values.items():
-                if value is not None and value < least:
-                    raise UserError(f"{name}={value} makes no sense: use {least} or more")
+                _require_whole(name, value, least, optional=name in ("n_envs", "n_workers"))
+        if not _is_positive(timeout_s):
+            raise UserError(f"task.env_runner.timeout_s is {timeout_s!r}; use seconds, more than 0")
         self.groups = _nonempty(
             Group.of_seeds("train", train_start_seed, n_train, n_train_vis),
             Group.of_seeds("test", test_start_seed, n_test, n_test_vis),
@@ -135,26 +145,38 @@ class EnvRunner(BaseRunner):
         self.fps = fps
         self.output_dir = None if output_dir is None else Path(output_dir)
         self.policy_seed = policy_seed
+        self.timeout_s = timeout_s
         self.progress = progress
         self.episodes: list[Episode] = []
         self._kept: defaultdict[int, Chunks] = defaultdict(list)
         self._folder: Path | None = None
+        self._is_noted = False
         self._env = self._start_workers()
 
     def _start_workers(self) -> VectorEnv:
-        env = VectorEnv(
-            self.env_spec,
-            self.n_envs,
-            self.n_workers or max(1, usable_cores() // distributed.n_local_processes()),
-            max_steps=self.max_steps,
-            video_fps=self.fps,
-        )
+        with _traceback_kept(self.output_dir):
+            env = VectorEnv(
+                self.env_spec,
+                self.n_envs,
+                self.n_workers or max(1, usable_cores() // distributed.n_local_processes()),
+                max_steps=self.max_steps,
+                video_fps=self.fps,
+                timeout_s=self.timeout_s,
+            )
         try:
             check_spaces(self.shape_meta, env.spaces)
+            if self._records:
+                env.require_pictures(self.groups[0].starts[0])
         except BaseException:
             env.close()
             raise
         return env
+
+    @property
+    def _records(self) -> bool:
+        """Whether any episode is to be recorded."""
+        asked = self.n_outcome_vis > 0 or any(group.n_vis > 0 for group in self.groups)
+        return asked and self.output_dir is not None
 
     def run(self, agent: Agent, label: str | None = None) -> dict[str, Any]:
         """Play every episode once, and sum up.
@@ -168,7 +190,8 @@ class EnvRunner(BaseRunner):
             and its 95 % interval ``success_ci_low``, ``success_ci_high``; and for each episode,
             by the name of its start, ``sim_max_reward_<name>``, ``sim_sum_reward_<name>``,
             ``sim_success_<name>`` (0 or 1), ``sim_length_<name>`` (steps), and ``sim_video_<name>``
-            (path) if it was recorded. All names begin with ``<group>/``.
+            (path) if it was recorded. All names begin with ``<group>/``. A group has no success
+            rate unless the environment told the success of each of its episodes.
 
         Raises:
             UserError: the policy's plan is too short for ``n_latency_steps``, or the environment
@@ -181,9 +204,13 @@ class EnvRunner(BaseRunner):
         self._folder = self._video_folder(label)
         self._kept.clear()
         plan = _share(self._plan(), distributed.rank(), distributed.n_processes())
-        with agent.undisturbed(self.policy_seed):
+        with agent.undisturbed(self.policy_seed), _traceback_kept(self.output_dir):
             played = self._play(env, agent, plan)
         self.episodes = sorted(distributed.gather(played), key=lambda episode: episode.episode_ix)
+        note = note_on_success(self.episodes)
+        if note is not None and not self._is_noted and distributed.is_main():
+            print(note)
+            self._is_noted = True
         return scores(self.episodes)
 
     def record_outcomes(self) -> None:
@@ -193,7 +220,7 @@ class EnvRunner(BaseRunner):
         :meth:`run`, so that scores can be saved before anything goes wrong with videos.
 
         Raises:
-            WorkerError: a video cannot be written, or an environment failed.
+            WorkerError: an environment failed.
         """
         if self._folder is None or not self.n_outcome_vis:
             return
@@ -278,6 +305,38 @@ class EnvRunner(BaseRunner):
         )
 
 
+def _require_whole(name: str, value: Any, least: int, *, optional: bool) -> None:
+    if value is None and optional:
+        return
+    if type(value) is not int or value < least:
+        raise UserError(
+            f"task.env_runner.{name} is {value!r}; use a whole number, at least {least}"
+            f"{', or null' if optional else ''}"
+        )
+
+
+def _is_positive(value: Any) -> bool:
+    return type(value) in (int, float) and 0 < value < math.inf
+
+
+@contextmanager
+def _traceback_kept(folder: Path | None) -> Iterator[None]:
+    """Write the traceback of an environment's error to ``folder``, and tell where it is."""
+    try:
+        yield
+    except WorkerError as error:
+        notes = getattr(error, "__notes__", [])
+        if folder is None or not notes:
+            raise
+        path = folder / TRACEBACK_FILE
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            path.write_text("\n".join(notes))
+        except OSError:
+            raise error from None
+        raise WorkerError(f"{error}; its traceback is in {path}") from None
+
+
 def _nonempty(*groups: Group) -> list[Group]:
     """The groups that have episodes.
 
@@ -320,8 +379,11 @@ def _report(
     bar: tqdm, finished: Sequence[Episode], running_lengths: np.ndarray, max_steps: int
 ) -> None:
     """Move the bar; an episode that has ended counts as all the steps it might have taken."""
-    successes = sum(episode.success for episode in finished)
-    bar.set_description_str(
-        f"rollout, {successes} of {len(finished)} episodes succeeded", refresh=False
+    successes = count_successes(finished)
+    so_far = (
+        f"{len(finished)} episodes ended"
+        if successes is None
+        else (f"{successes} of {len(finished)} episodes succeeded")
     )
+    bar.set_description_str(f"rollout, {so_far}", refresh=False)
     bar.update(len(finished) * max_steps + int(running_lengths.sum()) - bar.n)

@@ -10,6 +10,11 @@ from diffusion_policy.gym_util.vector_env import EpisodeTotals
 from diffusion_policy.spec.start import Start
 
 
+def outcome(success: bool | None) -> str:
+    """How an episode ended, in a word: ``success``, ``failure``, or ``ended`` if nobody knows."""
+    return {True: "success", False: "failure", None: "ended"}[success]
+
+
 @dataclass(frozen=True)
 class Episode:
     """One episode: how it begins, and how it went.
@@ -20,7 +25,7 @@ class Episode:
         video: mp4 of the episode, None if it was not recorded.
         sum_reward, max_reward: over its steps.
         best_step: steps after which the max was reached first.
-        success: whether any step succeeded.
+        success: whether any step succeeded; None if the environment never told.
         length: steps.
     """
 
@@ -30,7 +35,7 @@ class Episode:
     sum_reward: float = 0.0
     max_reward: float = 0.0
     best_step: int = 0
-    success: bool = False
+    success: bool | None = None
     length: int = 0
 
     def recorded_in(self, folder: Path) -> Episode:
@@ -38,11 +43,15 @@ class Episode:
         return replace(self, video=folder / f"{self.start.group}_{self.start.name}.mp4")
 
     def finished(self, totals: EpisodeTotals, row: int) -> Episode:
-        """This episode with its totals; the outcome becomes part of its video's name."""
-        success, video = bool(totals.success[row]), self.video
-        if video is not None:
-            outcome = "success" if success else "failure"
-            video = video.rename(video.with_stem(f"{video.stem}_{outcome}"))
+        """This episode with its totals; the outcome becomes part of its video's name.
+
+        A video that could not be written is none.
+        """
+        success = bool(totals.success[row]) if totals.tells_success[row] else None
+        video = None
+        if self.video is not None and self.video.is_file():
+            named = self.video.with_stem(f"{self.video.stem}_{outcome(success)}")
+            video = self.video.rename(named)
         return replace(
             self,
             video=video,

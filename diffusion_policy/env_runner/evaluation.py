@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import platform
 import shutil
 import time
@@ -30,11 +29,13 @@ from diffusion_policy.env_runner.report import (
     REPORT_FILE,
     write_report,
 )
+from diffusion_policy.env_runner.scores import count_successes
 from diffusion_policy.env_runner.starts import group_from, starts_text
 from diffusion_policy.gym_util.vector_env import WorkerError
 from diffusion_policy.spec.start import MAX_SEED
 from diffusion_policy.util.atomic_file import replacing
 from diffusion_policy.util.errors import UserError
+from diffusion_policy.util.json_text import json_text
 from diffusion_policy.util.output_dir import OutputLock
 from diffusion_policy.util.provenance import command_line, commit, machine
 from diffusion_policy.util.pytorch_util import resolve_device, resolve_precision
@@ -195,16 +196,17 @@ def aggregate(episodes: Sequence[Episode], outcomes: Outcomes) -> dict[str, Any]
     """The score of ``episodes``: rates and means with their 95 % intervals.
 
     The environment decides what a success is, not the reward: an episode may come very close and
-    fail. Such episodes are listed as near misses.
+    fail. Such episodes are listed as near misses. Where it does not tell, rate and interval are
+    None.
     """
     n = len(episodes)
     records = [episode.record() for episode in episodes]
-    successes = sum(episode.success for episode in episodes)
+    successes = count_successes(episodes)
     max_rewards = np.array([episode.max_reward for episode in episodes])
     return {
         "n_episodes": n,
-        "success_rate": successes / n,
-        "success_ci95": list(wilson_interval(successes, n)),
+        "success_rate": None if successes is None else successes / n,
+        "success_ci95": None if successes is None else list(wilson_interval(successes, n)),
         "mean_max_reward": float(max_rewards.mean()),
         "mean_max_reward_ci95": list(bootstrap_interval(max_rewards)),
         "mean_sum_reward": float(np.mean([episode.sum_reward for episode in episodes])),
@@ -288,7 +290,7 @@ def _clear(output_dir: Path) -> None:
 
 def _write_info(info: dict[str, Any], output_dir: Path) -> None:
     with replacing(output_dir / INFO_FILE) as partial:
-        partial.write_text(json.dumps(info, indent=2) + "\n")
+        partial.write_text(json_text(info, indent=2))
 
 
 @contextmanager
@@ -297,9 +299,8 @@ def _numbers_are_kept(output_dir: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, WorkerError) as error:
-        reason = str(error).strip().splitlines()[-1]  # of a worker's traceback, what was raised
         raise UserError(
-            f"cannot make videos and report ({reason}); the numbers are kept in "
+            f"cannot make videos and report ({error}); the numbers are kept in "
             f"{output_dir / INFO_FILE}; for the rest free space and evaluate with --overwrite"
         ) from error
 

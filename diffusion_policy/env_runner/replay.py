@@ -22,10 +22,13 @@ Chunks = list[np.ndarray]
 
 
 def first_of_each_outcome(episodes: Sequence[Episode], n: int) -> list[Episode]:
-    """The first ``n`` successes and the first ``n`` failures, in the order of ``episodes``."""
-    successes = [episode for episode in episodes if episode.success][:n]
-    failures = [episode for episode in episodes if not episode.success][:n]
-    return sorted(successes + failures, key=lambda episode: episode.episode_ix)
+    """The first ``n`` of each outcome, in the order of ``episodes``."""
+    chosen = [
+        episode
+        for outcome in (True, False, None)
+        for episode in [each for each in episodes if each.success is outcome][:n]
+    ]
+    return sorted(chosen, key=lambda episode: episode.episode_ix)
 
 
 def record(

@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from diffusion_policy.env_runner.episode import outcome
 from diffusion_policy.env_runner.outcomes import NEAR_MISS, Outcomes
 from diffusion_policy.env_runner.starts import starts_text
 from diffusion_policy.gym_util.video_writer import read_video
@@ -26,9 +27,9 @@ REPORT_FILE = "report.html"
 FRAMES_PER_EPISODE = 6
 
 _OUTCOMES = {
-    False: ("failure", "#b5483a"),
-    True: ("success", "#2a7f4f"),
-    None: ("ended", "#666666"),
+    False: (outcome(False), "#b5483a"),
+    True: (outcome(True), "#2a7f4f"),
+    None: (outcome(None), "#666666"),
 }
 """Word and colour of an episode's ``success``; None is of an environment that does not tell it."""
 _BINS = 40  # of the histogram
@@ -130,11 +131,11 @@ def contact_sheet(episodes: Sequence[Mapping[str, Any]], folder: Path) -> Figure
 
 def _describe(ax: Axes, episode: Mapping[str, Any]) -> None:
     """Write start, outcome and reward, as far as they fit into the first column."""
-    outcome, colour = _OUTCOMES[episode["success"]]
+    word, colour = _OUTCOMES[episode["success"]]
     label = "\n".join(textwrap.wrap(Start.of_record(episode).label, _LABEL_WIDTH, max_lines=2))
     style: dict[str, Any] = dict(verticalalignment="top", transform=ax.transAxes)
     ax.text(0, 0.95, label, fontsize=10, **style)
-    ax.text(0, 0.55, outcome, fontsize=11, color=colour, weight="bold", **style)
+    ax.text(0, 0.55, word, fontsize=11, color=colour, weight="bold", **style)
     ax.text(0, 0.25, f"max reward {episode['max_reward']:.3f}", fontsize=9, **style)
 
 
@@ -148,10 +149,12 @@ def max_reward_histogram(
     """
     figure = Figure(figsize=(7, 3), layout="constrained")
     ax = figure.subplots()
-    told = any(episode["success"] is not None for episode in episodes)
+    found = {episode["success"] for episode in episodes}
+    shown = {False, True} | found if found != {None} else found
     groups = {
-        _OUTCOMES[outcome]: [e["max_reward"] for e in episodes if e["success"] is outcome]
-        for outcome in ((False, True) if told else (None,))
+        _OUTCOMES[success]: [e["max_reward"] for e in episodes if e["success"] is success]
+        for success in _OUTCOMES
+        if success in shown
     }
     ends = [*(reward_range or ()), *(reward for group in groups.values() for reward in group)]
     ax.hist(

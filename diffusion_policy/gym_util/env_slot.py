@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -9,9 +10,10 @@ import gymnasium as gym
 import numpy as np
 
 from diffusion_policy.spec.history import ObservationHistory
+from diffusion_policy.util.errors import UserError
 
 if TYPE_CHECKING:
-    from diffusion_policy.gym_util.video_writer import VideoWriter
+    from diffusion_policy.gym_util.video_writer import ByproductVideo
 
 
 class EnvSlot:
@@ -20,7 +22,7 @@ class EnvSlot:
     An episode that has ended stays as it is (further chunks do nothing) until :meth:`reset`.
 
     Args:
-        env: the environment; ``info["success"]`` of a step, where there is one, is a bool.
+        env: the environment.
         obs_offsets: times, relative to now, of the To observations to hand out, see
             :class:`ObservationHistory`.
         video_fps: frames per second of recorded episodes.
@@ -29,6 +31,7 @@ class EnvSlot:
         sum_reward, max_reward: over the steps of the episode so far (max: -inf before the first).
         best_step: steps after which ``max_reward`` was reached first; 0 before the first.
         success: whether any step succeeded.
+        tells_success: whether any step said so or not, see :func:`success_of`.
         length: steps so far.
         done: whether the episode has ended.
     """
@@ -36,7 +39,7 @@ class EnvSlot:
     def __init__(self, env: gym.Env, obs_offsets: Sequence[int], video_fps: int = 10) -> None:
         self.env = env
         self.video_fps = video_fps
-        self._video: VideoWriter | None = None
+        self._video: ByproductVideo | None = None
         self.configure(obs_offsets)
 
     def configure(self, obs_offsets: Sequence[int]) -> None:
@@ -50,22 +53,31 @@ class EnvSlot:
         options: dict[str, Any] | None = None,
         video_path: str | None = None,
     ) -> None:
-        """Begin an episode; with ``video_path`` it is recorded there (mp4)."""
+        """Begin an episode; with ``video_path`` it is recorded there (mp4).
+
+        Raises:
+            UserError: the environment draws no picture to record.
+        """
         self._discard_video()
         observation, _ = self.env.reset(seed=seed, options=options)
         self._history.clear()
         self._history.append(_named(observation))
         self.sum_reward, self.max_reward = 0.0, float("-inf")
-        self.success, self.best_step, self.length, self.done = False, 0, 0, False
+        self.success = self.tells_success = self.done = False
+        self.best_step = self.length = 0
         if video_path is not None:
             # PyAV is tens of megabytes that a worker without videos does not need.
-            from diffusion_policy.gym_util.video_writer import VideoWriter
+            from diffusion_policy.gym_util.video_writer import ByproductVideo
 
-            self._video = VideoWriter(video_path, self.video_fps)
-            self._video.write(np.asarray(self.env.render()))
+            self._video = ByproductVideo(video_path, self.video_fps)
+            self._video.write(self.frame())
 
     def step(self, actions: np.ndarray) -> None:
-        """Execute ``actions`` (Ta, Da) in turn, up to the end of the episode."""
+        """Execute ``actions`` (Ta, Da) in turn, up to the end of the episode.
+
+        Raises:
+            UserError: a reward is not finite.
+        """
         for action in actions:
             if self.done:
                 return
@@ -74,12 +86,19 @@ class EnvSlot:
             self._history.append(_named(observation))
             self.sum_reward += reward
             self.length += 1
+            if not math.isfinite(reward):
+                raise UserError(
+                    f"the reward of step {self.length} is {reward}; correct the environment, since "
+                    "no score can be made of it"
+                )
             if reward > self.max_reward:
                 self.max_reward, self.best_step = reward, self.length
-            self.success |= bool(info.get("success", False))
+            success = success_of(info)
+            self.tells_success |= success is not None
+            self.success |= bool(success)
             self.done = terminated or truncated
             if self._video is not None:
-                self._video.write(np.asarray(self.env.render()))
+                self._video.write(self.frame())
                 if self.done:
                     self._video.close()
                     self._video = None
@@ -87,6 +106,23 @@ class EnvSlot:
     def observations(self) -> list[dict[str, Any]]:
         """The To single observations at ``obs_offsets``, oldest first."""
         return self._history.read()
+
+    def frame(self) -> np.ndarray:
+        """A picture of the present state, (H, W, 3) uint8.
+
+        Raises:
+            UserError: the environment draws none.
+        """
+        frame = self.env.render()
+        if isinstance(frame, np.ndarray) and frame.dtype == np.uint8 and frame.shape[2:] == (3,):
+            return frame
+        kind = type(frame).__name__
+        found = f"{frame.dtype} of shape {frame.shape}" if isinstance(frame, np.ndarray) else kind
+        raise UserError(
+            f"videos are asked for, but render() of the environment gives {found}, not (H, W, 3) "
+            "uint8; correct it, or record nothing: task.env_runner.n_train_vis=0 "
+            "task.env_runner.n_test_vis=0, or eval.py --n-videos 0"
+        )
 
     def close(self) -> None:
         """Close the environment and drop an unfinished video."""
@@ -97,6 +133,21 @@ class EnvSlot:
         if self._video is not None:
             self._video.discard()
             self._video = None
+
+
+def success_of(info: Mapping[str, Any]) -> bool | None:
+    """Whether a step succeeded: a bool under ``success`` or ``is_success``; None: it is not told.
+
+    Other values, such as numbers or a dict of several tasks, are no answer: a guess at what they
+    mean would pass for a score.
+    """
+    for key in ("success", "is_success"):
+        value = info.get(key)
+        if isinstance(value, bool | np.bool_):
+            return bool(value)
+        if isinstance(value, np.ndarray) and value.shape == () and value.dtype == bool:
+            return bool(value)
+    return None
 
 
 def _named(observation: Any) -> Mapping[str, Any]:

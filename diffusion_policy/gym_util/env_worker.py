@@ -10,19 +10,21 @@ message                                   value of ``done``
 ========================================  =========================================================
 fields of :class:`WorkerSetup`, first     :class:`EnvSpaces` of its environments
 ``("share", fields, obs_offsets)``        None; the shared arrays are mapped
+``("draw", EpisodeStart)``                None; the environment was reset and has drawn a picture
 ``("reset", [EpisodeStart, ...])``        None; first observations are in the shared arrays
 ``("step", slots, n_steps)``              None; observations and totals are in the shared arrays
 None                                      no answer; the worker ends
 ========================================  =========================================================
 
-The status ``refused`` comes with the text of a :class:`UserError`, ``failed`` with a traceback;
-after both the worker ends.
+The status ``refused`` comes with the text of a :class:`UserError`, ``failed`` with what was raised,
+in one line, and its traceback; after both the worker ends.
 """
 
 from __future__ import annotations
 
 import os
 import sys
+import textwrap
 import threading
 import time
 import traceback
@@ -43,18 +45,22 @@ TOTALS = {
     "max_reward": "f8",
     "best_step": "i8",
     "success": "?",
+    "tells_success": "?",
     "length": "i8",
     "done": "?",
 }
 """The attributes of an :class:`EnvSlot` that are shared, with dtypes."""
 
+_MAX_SUMMARY = 300  # characters of an error's own text
+
 
 def status_fields(n_workers: int) -> Fields:
-    """The slot that each worker is busy with: the first of the shared arrays, from the start on.
+    """What each worker is busy with: the first of the shared arrays, from the start on.
 
-    A process that is killed cannot say where it was; the shared memory can.
+    ``current_slot`` is a slot, and ``n_begun`` counts what was begun: constructions, resets and
+    steps. A process that is killed or hangs cannot say where it was; the shared memory can.
     """
-    return {"current_slot": ((n_workers,), "i8")}
+    return {name: ((n_workers,), "i8") for name in ("current_slot", "n_begun")}
 
 
 @dataclass(frozen=True)
@@ -108,6 +114,13 @@ class Worker:
         for env_slot in self.slots.values():
             env_slot.configure(obs_offsets)
 
+    def draw(self, start: EpisodeStart) -> None:
+        """Try whether an episode that begins so can be recorded."""
+        self._note(start.slot)
+        env_slot = self.slots[start.slot]
+        env_slot.reset(start.seed, start.options)
+        env_slot.frame()
+
     def reset(self, starts: list[EpisodeStart]) -> None:
         """Begin episodes."""
         for slot, seed, options, video_path in starts:
@@ -118,8 +131,9 @@ class Worker:
     def step(self, slots: list[int], n_steps: int) -> None:
         """Execute the first ``n_steps`` shared actions of each of ``slots``."""
         for slot in slots:
-            self._note(slot)
-            self.slots[slot].step(self.arrays["action"][slot, :n_steps].copy())
+            for action in self.arrays["action"][slot, :n_steps].copy():
+                self._note(slot)
+                self.slots[slot].step(action[None])
             self._publish(slot)
 
     def close(self) -> None:
@@ -129,6 +143,7 @@ class Worker:
 
     def _note(self, slot: int) -> None:
         self.arrays["current_slot"][self.setup.index] = slot
+        self.arrays["n_begun"][self.setup.index] += 1
 
     def _publish(self, slot: int) -> None:
         env_slot = self.slots[slot]
@@ -164,8 +179,8 @@ def serve(connection: Connection) -> None:
             except UserError as error:
                 connection.send(("refused", str(error)))
                 return
-            except Exception:
-                connection.send(("failed", traceback.format_exc()))
+            except Exception as error:
+                connection.send(("failed", (_summary(error), traceback.format_exc())))
                 return
             connection.send(("done", value))
             message = connection.recv()
@@ -173,6 +188,13 @@ def serve(connection: Connection) -> None:
         pass  # the parent has hung up, or is gone
     finally:
         worker.close()
+
+
+def _summary(error: Exception) -> str:
+    """What was raised and where, in one line."""
+    text = textwrap.shorten(str(error), _MAX_SUMMARY, placeholder=" ...")
+    where = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__}: {text} ({where.filename}, line {where.lineno})"
 
 
 def end_with_parent(parent_pid: int) -> None:

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from multiprocessing.connection import Connection, Pipe, wait
 from pathlib import Path
@@ -30,13 +30,18 @@ from diffusion_policy.util.config import plain
 from diffusion_policy.util.cores import usable_cores
 from diffusion_policy.util.errors import UserError
 
+DEFAULT_TIMEOUT_S = 100.0
+"""A simulator that takes longer for one step is more likely to hang than to be slow."""
 _CLOSE_TIMEOUT = 3.0  # seconds that workers have for closing their environments
 _ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
 """Workers share the cores among themselves: none of them should start threads for all."""
 
 
-class WorkerError(RuntimeError):
-    """An environment failed, or its process died; the text names slot and start and says why."""
+class WorkerError(UserError):
+    """An environment raised or hangs, or its process died; the text names slot, start and cause.
+
+    Where it raised, the traceback is a note of the error (``__notes__``).
+    """
 
 
 @dataclass(frozen=True)
@@ -47,6 +52,7 @@ class EpisodeTotals:
         sum_reward, max_reward: (n,) float64 over the steps of the episode.
         best_step: (n,) int64, steps after which the max was reached first.
         success: (n,) bool, whether any step of the episode succeeded.
+        tells_success: (n,) bool, whether any step said so or not.
         length: (n,) int64, environment steps of the episode.
         done: (n,) bool, whether the episode has ended.
     """
@@ -55,6 +61,7 @@ class EpisodeTotals:
     max_reward: np.ndarray
     best_step: np.ndarray
     success: np.ndarray
+    tells_success: np.ndarray
     length: np.ndarray
     done: np.ndarray
 
@@ -73,14 +80,17 @@ class VectorEnv:
         obs_offsets, n_action_steps: see :meth:`configure`.
         max_steps: steps after which an episode ends; None keeps the environment's own limit.
         video_fps: frames per second of recorded episodes.
+        timeout_s: seconds that one construction, reset or step of an environment may take.
 
     Attributes:
         spaces: what a single environment observes and takes.
         obs_offsets, n_action_steps: as configured last.
 
     Raises:
-        UserError: ``env_spec`` is wrong.
-        WorkerError: an environment raised, or a worker process died. The workers are ended then.
+        UserError: ``env_spec`` is wrong, or a reward is not finite.
+        WorkerError: an environment raised or took too long, or a worker process died.
+
+    The workers are ended after each of these errors.
     """
 
     def __init__(
@@ -93,8 +103,10 @@ class VectorEnv:
         n_action_steps: int = 1,
         max_steps: int | None = None,
         video_fps: int = 10,
+        timeout_s: float = DEFAULT_TIMEOUT_S,
     ) -> None:
         n_workers = min(n_workers or usable_cores(), n_envs)
+        self._timeout_s = timeout_s
         self._starts: list[Start | None] = [None] * n_envs
         # Neighbours go to different workers, so that the last few episodes of a run spread out.
         self._worker_of = [slot % n_workers for slot in range(n_envs)]
@@ -176,26 +188,38 @@ class VectorEnv:
     def reset(
         self,
         slots: Sequence[int],
-        starts: Sequence[Start],
+        starts: Sequence[Start | int],
         video_paths: Sequence[str | Path | None] | None = None,
     ) -> None:
         """Begin an episode in each of ``slots``.
 
         Args:
             slots: n different slots.
-            starts: n of them.
+            starts: n of them; a number is the seed of a fresh start.
             video_paths: n paths of mp4 files to record to, None where nothing is recorded.
         """
         commands: dict[int, tuple] = {}
-        for slot, start, path in zip(
+        for slot, given, path in zip(
             slots, starts, video_paths or [None] * len(slots), strict=True
         ):
+            start = given if isinstance(given, Start) else Start.of_seed("test", given)
             absolute = None if path is None else str(Path(path).absolute())
             options = None if start.options is None else dict(start.options)
             episode = EpisodeStart(slot, start.seed, options, absolute)
             commands.setdefault(self._worker_of[slot], ("reset", []))[1].append(episode)
             self._starts[slot] = start
         self._command(commands)
+
+    def require_pictures(self, start: Start) -> None:
+        """Check, on an episode that is then dropped, that episodes can be recorded.
+
+        Raises:
+            UserError: the environment draws no pictures.
+        """
+        self._starts[0] = start
+        options = None if start.options is None else dict(start.options)
+        self._command({self._worker_of[0]: ("draw", EpisodeStart(0, start.seed, options))})
+        self._starts[0] = None
 
     def observe(self, slots: Sequence[int]) -> dict[str, np.ndarray | list[str]]:
         """A copy of what each of the n ``slots`` observed at ``obs_offsets``.
@@ -236,12 +260,16 @@ class VectorEnv:
             for index, command in commands.items():
                 self._workers[index].connection.send(command)
             waiting = {self._workers[index].connection: index for index in commands}
+            watch = _Watch(self._arrays["n_begun"], self._timeout_s)
             while waiting:
-                for connection in cast("list[Connection]", wait(list(waiting))):
+                ready = wait(list(waiting), watch.interval_s)
+                for connection in cast("list[Connection]", ready):
                     index = waiting.pop(connection)
                     status, answers[index] = connection.recv()
                     if status != "done":
                         self._fail(index, status, answers[index])
+                if not ready and (late := watch.late(waiting.values())) is not None:
+                    self._fail(late, "late", "")
         except (EOFError, OSError):
             self._fail(index, "lost", self._workers[index].obituary())
         except BaseException:
@@ -250,15 +278,24 @@ class VectorEnv:
             raise
         return answers
 
-    def _fail(self, index: int, status: str, reason: str) -> NoReturn:
+    def _fail(self, index: int, status: str, reason: Any) -> NoReturn:
         slot = int(self._arrays["current_slot"][index])
         start = self._starts[slot]
         self.close()
         if status == "refused":
             raise UserError(reason if start is None else f"{start.label}: {reason}")
-        where = f"slot {slot} ({'no episode yet' if start is None else start.label})"
-        what = "raised:\n" if status == "failed" else "is lost: its worker process "
-        raise WorkerError(f"environment in {where} {what}{reason}") from None
+        where = f"the environment in slot {slot} ({start.label if start else 'no episode yet'})"
+        if status == "late":
+            raise WorkerError(
+                f"{where} has not answered for {self._timeout_s:g} s, so it was ended; correct it, "
+                "or raise task.env_runner.timeout_s"
+            )
+        if status == "lost":
+            raise WorkerError(f"{where} is lost: its worker process {reason}") from None
+        summary, traceback = reason
+        error = WorkerError(f"{where} raised {summary}")
+        error.add_note(traceback)
+        raise error from None
 
     def close(self) -> None:
         """End the workers; may be called twice."""
@@ -269,6 +306,31 @@ class VectorEnv:
 
     def __exit__(self, *error: object) -> None:
         self.close()
+
+
+class _Watch:
+    """Finds workers that begin nothing new for too long.
+
+    Args:
+        n_begun: (n_workers,), counts what each has begun; shared with the workers.
+        timeout_s: how long one thing may take.
+
+    Attributes:
+        interval_s: seconds between looks.
+    """
+
+    def __init__(self, n_begun: np.ndarray, timeout_s: float) -> None:
+        self._n_begun, self._timeout_s = n_begun, timeout_s
+        self._seen = n_begun.copy()
+        self._since = np.full(len(n_begun), time.monotonic())
+        self.interval_s = min(1.0, timeout_s / 4)
+
+    def late(self, workers: Iterable[int]) -> int | None:
+        """One of ``workers`` that took too long; None if none did."""
+        now = time.monotonic()
+        moved = self._n_begun != self._seen
+        self._since[moved], self._seen = now, self._n_begun.copy()
+        return next((i for i in workers if now - self._since[i] > self._timeout_s), None)
 
 
 class _WorkerHandle:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 
 import av
 import numpy as np
+from av.codec.codec import UnknownCodecError
+
+_WRITE_ERRORS = (OSError, av.FFmpegError, UnknownCodecError)
 
 
 class VideoWriter:
@@ -24,17 +29,21 @@ class VideoWriter:
         self.path = Path(path)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._partial = self.path.with_name(self.path.name + ".partial")
+        self._frame_shape: tuple[int, ...] | None = None
         # faststart puts the index first, so that a browser plays the file while it loads.
         self._container = av.open(
             str(self._partial), "w", format="mp4", options={"movflags": "faststart"}
         )
-        self._stream = self._container.add_stream(
-            "libx264", rate=fps, options={"crf": str(crf), "preset": "veryfast"}
-        )
+        try:
+            self._stream = self._container.add_stream(
+                "libx264", rate=fps, options={"crf": str(crf), "preset": "veryfast"}
+            )
+        except BaseException:
+            self.discard()
+            raise
         # Many writers run side by side, each in a worker that has one core.
         self._stream.codec_context.thread_count = 1
         self._stream.pix_fmt = "yuv420p"  # the only layout that every player reads
-        self._frame_shape: tuple[int, ...] | None = None
 
     def write(self, frame: np.ndarray) -> None:
         """Append one frame, (H, W, 3) uint8 RGB; odd sizes are padded by repeating the edge."""
@@ -60,8 +69,10 @@ class VideoWriter:
 
     def discard(self) -> None:
         """Stop without leaving a file."""
-        self._container.close()
-        self._partial.unlink(missing_ok=True)
+        try:
+            self._container.close()
+        finally:
+            self._partial.unlink(missing_ok=True)
 
     def __enter__(self) -> VideoWriter:
         return self
@@ -76,6 +87,48 @@ class VideoWriter:
             self.close()
         else:
             self.discard()
+
+
+class ByproductVideo:
+    """A video of something that matters more: where it cannot be written, a warning says so.
+
+    Args:
+        path, fps: see :class:`VideoWriter`.
+    """
+
+    def __init__(self, path: str | Path, fps: int) -> None:
+        self.path = Path(path)
+        self._writer: VideoWriter | None = None
+        with self._warning():
+            self._writer = VideoWriter(path, fps)
+
+    def write(self, frame: np.ndarray) -> None:
+        """See :meth:`VideoWriter.write`."""
+        if self._writer is not None:
+            with self._warning():
+                self._writer.write(frame)
+
+    def close(self) -> None:
+        """See :meth:`VideoWriter.close`."""
+        if self._writer is not None:
+            with self._warning():
+                self._writer.close()
+
+    def discard(self) -> None:
+        """See :meth:`VideoWriter.discard`."""
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            with suppress(*_WRITE_ERRORS):
+                writer.discard()
+
+    @contextmanager
+    def _warning(self) -> Iterator[None]:
+        try:
+            yield
+        except _WRITE_ERRORS as error:
+            self.discard()
+            reason = " ".join(str(error).split())
+            print(f"warning: no video {self.path}: {reason}", file=sys.stderr, flush=True)
 
 
 def read_video(path: str | Path, indices: Sequence[int] | None = None) -> np.ndarray:

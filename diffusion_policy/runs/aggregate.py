@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -22,6 +21,7 @@ from diffusion_policy.runs.sweep import (
     require_scores,
 )
 from diffusion_policy.util.html_page import png
+from diffusion_policy.util.json_text import json_text
 from diffusion_policy.util.output_dir import OutputLock, write_atomically
 from diffusion_policy.util.tables import aligned_table
 from diffusion_policy.workspace.loggers import open_wandb
@@ -110,9 +110,9 @@ class SweepReport:
 
     def _write(self, metrics: Metrics, scores: Mapping[str, Sequence[Evaluations]]) -> None:
         records = history(scores)
-        lines = "".join(json.dumps(record) + "\n" for record in records)
+        lines = "".join(map(json_text, records))
         write_atomically(self._folder / "logs.json.txt", lines.encode())
-        text = json.dumps(metrics, indent=1) + "\n"
+        text = json_text(metrics, indent=1)
         write_atomically(self._folder / "metrics.json", text.encode())
         write_atomically(self._folder / "curves.png", png(score_curves(scores)))
         if self._wandb_run is not None:

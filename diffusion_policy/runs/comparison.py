@@ -29,6 +29,7 @@ from diffusion_policy.util.html_page import (
     video_url,
 )
 from diffusion_policy.util.statistics import mean_and_half_width, mean_by_key
+from diffusion_policy.workspace.curves import score_limits
 
 LOSS, VALIDATION = "train_loss", "val_loss"
 SUCCESS, SCORE = "test/success_rate", "test/mean_score"
@@ -251,8 +252,10 @@ def _curves(groups: Sequence[Group]) -> Iterator[tuple[str, str]]:
             axes.yaxis.set_minor_locator(LogLocator(subs=(2, 5)))
             axes.yaxis.set_major_formatter("{x:g}")
             axes.yaxis.set_minor_formatter("{x:g}")
-        else:
-            axes.set_ylim(-0.02, 1.02)
+        elif limits := score_limits(
+            value for group in curves for curve in group for value in curve[:, 1]
+        ):
+            axes.set_ylim(limits)
         yield title, data_url("image/svg+xml", svg(figure))
 
 

@@ -24,6 +24,7 @@ from diffusion_policy.runs.record_page import (
 from diffusion_policy.runs.result import CONFIG_FILE
 from diffusion_policy.util.atomic_file import replacing, set_aside_path
 from diffusion_policy.util.errors import UserError
+from diffusion_policy.util.json_text import json_text
 from diffusion_policy.util.output_dir import writing
 from diffusion_policy.workspace.curves import plot_curves
 from diffusion_policy.workspace.launches import LAUNCHES_FILE, read_launches
@@ -86,7 +87,7 @@ def record_result(
             stack_images([curves, evaluation / CONTACT_SHEET_FILE], folder / OVERVIEW_FILE)
         config = _neutral(_config(checkpoint), run, evaluation)
         OmegaConf.save(OmegaConf.create(config), folder / CONFIG_FILE)
-        (folder / LAUNCHES_FILE).write_text(json.dumps(launches, indent=2) + "\n")
+        (folder / LAUNCHES_FILE).write_text(json_text(launches, indent=2))
         write_info(folder, info)
         if (output / NOTES_FILE).is_file():
             shutil.copyfile(output / NOTES_FILE, folder / NOTES_FILE)
@@ -94,12 +95,12 @@ def record_result(
 
 
 def keep_two_videos(episodes: Sequence[dict[str, Any]], folder: str) -> dict[str, str]:
-    """Keep the videos of the first success and the first failure, and name them in ``folder``.
+    """Keep the first video of each outcome, and name it in ``folder``.
 
     Returns:
         Former name by new name.
     """
-    kept: dict[bool, dict[str, Any]] = {}
+    kept: dict[bool | None, dict[str, Any]] = {}
     for episode in episodes:
         if episode["video"] and kept.setdefault(episode["success"], episode) is not episode:
             episode["video"] = None
@@ -115,7 +116,7 @@ def write_info(folder: Path, info: Mapping[str, Any]) -> None:
     """Write what eval.py recorded: the episodes as a table, the rest as JSON."""
     aggregated = {k: v for k, v in info["aggregated"].items() if k != "near_misses"}
     short = {k: v for k, v in info.items() if k != "per_episode"} | {"aggregated": aggregated}
-    (folder / INFO_FILE).write_text(json.dumps(short, indent=2) + "\n")
+    (folder / INFO_FILE).write_text(json_text(short, indent=2))
     write_episodes(folder / EPISODES_FILE, info["per_episode"])
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from diffusion_policy.env_runner.episode import outcome
 from diffusion_policy.env_runner.outcomes import LAST_PART, Outcomes, rose_late
 from diffusion_policy.env_runner.starts import starts_text
 from diffusion_policy.runs.result import Result, duration, thousandths
@@ -88,14 +89,18 @@ def _facts(result: Result) -> list[tuple[str, str]]:
     cfg, info, score = result.cfg, result.info, result.score
     alone = SeedGroup([result])
     n_episodes = score["n_episodes"]
-    n_successes = sum(episode["success"] for episode in info["per_episode"])
+    n_successes = sum(episode["success"] is True for episode in info["per_episode"])
+    success = (
+        f"**{alone.text('success_rate')} success**, {n_successes} of {n_episodes}"
+        if alone.knows("success_rate")
+        else f"{n_episodes} episodes, whose success the environment does not tell"
+    )
     paths = ", ".join(f"`{path}`" for path in result.demonstration_paths)
     return [
         (
             "score",
-            f"**{alone.text('success_rate')} success**, {n_successes} of {n_episodes}; "
-            f"mean max reward {alone.text('mean_max_reward')}; 95 % intervals in brackets, all "
-            "rounded down",
+            f"{success}; mean max reward {alone.text('mean_max_reward')}; 95 % intervals in "
+            "brackets, all rounded down",
         ),
         (
             "evaluation",
@@ -139,10 +144,10 @@ def _near_misses(outcomes: Outcomes, episodes: Iterable[Mapping[str, Any]]) -> s
 
 
 def _episode(outcomes: Outcomes, episode: Mapping[str, Any]) -> tuple[object, ...]:
-    outcome = "success" if episode["success"] else f"failure: {outcomes.kind(episode).name}"
+    how = outcome(episode["success"])
     return (
         Start.of_record(episode).name,
-        outcome,
+        f"{how}: {outcomes.kind(episode).name}" if how == "failure" else how,
         thousandths(episode["max_reward"]),
         episode["best_step"],
         episode["length"],

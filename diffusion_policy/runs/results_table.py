@@ -171,7 +171,8 @@ def _verdict(figures: Sequence[Figure], ours: SeedGroup | None) -> str:
         return "nothing published"
     if ours is None:
         return "not tried"
-    missed = [figure for figure in figures if ours.mean(figure.measure) < figure.value]
+    # A rate that is not known is NaN and reaches nothing.
+    missed = [figure for figure in figures if not ours.mean(figure.measure) >= figure.value]
     if not missed:
         above = all(ours.interval(figure.measure)[0] > figure.value for figure in figures)
         return "**clearly reached**" if above else "**reached**"

@@ -24,6 +24,10 @@ class SeedGroup:
 
     results: Sequence[Result]
 
+    def knows(self, measure: Measure) -> bool:
+        """Whether each run has the measure: an environment need not tell success."""
+        return None not in (result.score[measure] for result in self.results)
+
     def mean(self, measure: Measure) -> float:
         """Mean over the seeds."""
         return float(mean_and_half_width(self._values(measure))[0])
@@ -48,6 +52,8 @@ class SeedGroup:
 
     def text(self, measure: Measure) -> str:
         """Mean and interval, rounded down."""
+        if not self.knows(measure):
+            return "unknown"
         low, high = self.interval(measure)
         if measure == "success_rate":
             return f"{percent(self.mean(measure))} % ({percent(low)} to {percent(high)})"

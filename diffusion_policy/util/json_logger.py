@@ -8,6 +8,7 @@ import numbers
 from pathlib import Path
 from typing import Any
 
+from diffusion_policy.util.json_text import json_text
 from diffusion_policy.util.output_dir import write_atomically, writing
 
 
@@ -23,7 +24,7 @@ class JsonLogger:
     def __init__(self, path: Path, keep: int = 0) -> None:
         self.path = path
         kept = read_log(path)[:keep]
-        text = "".join(json.dumps(record) + "\n" for record in kept)
+        text = "".join(map(_line, kept))
         write_atomically(path, text.encode())
         with writing(path):
             # Unbuffered: closing must not retry bytes that a full disk refused.
@@ -35,9 +36,7 @@ class JsonLogger:
         Raises:
             UserError: the record cannot be written; earlier records are safe.
         """
-        plain = {key: _plain(value) for key, value in record.items()}
-        line = json.dumps({key: value for key, value in plain.items() if value is not None})
-        left = f"{line}\n".encode()
+        left = _line(record).encode()
         with writing(self.path):
             while left:  # a nearly full disk accepts only a part
                 left = left[self._file.write(left) :]
@@ -48,6 +47,11 @@ class JsonLogger:
     def __exit__(self, *_: object) -> None:
         with writing(self.path):
             self._file.close()
+
+
+def _line(record: dict[str, Any]) -> str:
+    plain = {key: _plain(value) for key, value in record.items()}
+    return json_text({key: value for key, value in plain.items() if value is not None})
 
 
 def _plain(value: Any) -> int | float | str | None:

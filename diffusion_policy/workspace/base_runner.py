@@ -26,6 +26,7 @@ class BaseRunner(ABC):
         "n_test_vis",
         "fps",
         "outcomes",
+        "timeout_s",
     )
     debug_settings: ClassVar[Mapping[str, Any]] = {}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,15 +65,26 @@ def _draw_losses(axes: Axes, records: Records) -> None:
     axes.legend()
 
 
+def score_limits(values: Iterable[float]) -> tuple[float, float] | None:
+    """Limits of an axis of scores: those of a rate, if all lie between 0 and 1; else None."""
+    return (-0.02, 1.02) if all(0 <= value <= 1 for value in values) else None
+
+
 def _draw_scores(axes: Axes, records: Records) -> None:
+    shown: list[float] = []
     for prefix, color in (("train", "tab:blue"), ("test", "tab:orange")):
         steps, score = _series(records, f"{prefix}/mean_score")
-        label = f"{prefix} mean max reward"
-        axes.plot(steps, score, color=color, linestyle="--", marker=".", label=label)
+        shown += score.tolist()
+        if len(steps):
+            label = f"{prefix} mean max reward"
+            axes.plot(steps, score, color=color, linestyle="--", marker=".", label=label)
         steps, rate = _series(records, f"{prefix}/success_rate")
-        axes.plot(steps, rate, color=color, marker="o", label=f"{prefix} success rate")
+        if len(steps):
+            axes.plot(steps, rate, color=color, marker="o", label=f"{prefix} success rate")
         low, high = (_series(records, f"{prefix}/success_ci_{end}")[1] for end in ("low", "high"))
-        if prefix == "test" and len(low) == len(high) == len(steps):
+        if prefix == "test" and len(low) == len(high) == len(steps) > 0:
             axes.fill_between(steps, low, high, color=color, alpha=0.15, label="95 % interval")
-    axes.set(title="rollouts", ylim=(-0.02, 1.02))
+    axes.set_title("rollouts")
+    if limits := score_limits(shown):
+        axes.set_ylim(limits)
     axes.legend(loc="best", fontsize="small", framealpha=0.5)

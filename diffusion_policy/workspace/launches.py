@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from diffusion_policy.util.errors import UserError
+from diffusion_policy.util.json_text import json_text
 from diffusion_policy.util.output_dir import write_atomically
 from diffusion_policy.util.provenance import command_line, commit, machine
 
@@ -46,7 +47,7 @@ class Launches:
             "seconds": round(time.monotonic() - self._started, 1),
         }
         launches = [*self._earlier, {**self.current, **progress}]
-        write_atomically(self.path, (json.dumps(launches, indent=2) + "\n").encode())
+        write_atomically(self.path, json_text(launches, indent=2).encode())
 
 
 def read_launches(output_dir: Path) -> list[dict[str, Any]]:

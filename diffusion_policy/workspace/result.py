@@ -16,7 +16,7 @@ from diffusion_policy.workspace.score_text import score_text
 def outcome(output_dir: Path) -> str:
     """One line: the score of the last rollout, or without rollouts the best validation loss."""
     records = read_log(output_dir / LOG_FILE)
-    if scored := [record for record in records if "test/success_rate" in record]:
+    if scored := [record for record in records if "test/mean_score" in record]:
         return _score(scored[-1])
     if validated := [record for record in records if "val_loss" in record]:
         return _best_validation(output_dir, validated)
@@ -25,11 +25,11 @@ def outcome(output_dir: Path) -> str:
 
 
 def _score(record: dict[str, Any]) -> str:
-    score = score_text(
-        record["test/success_rate"],
-        (record["test/success_ci_low"], record["test/success_ci_high"]),
-        record["test/mean_score"],
-    )
+    rate = record.get("test/success_rate")
+    interval = None
+    if rate is not None:
+        interval = record["test/success_ci_low"], record["test/success_ci_high"]
+    score = score_text(rate, interval, record["test/mean_score"])
     n_episodes = sum(key.startswith("test/sim_max_reward_") for key in record)
     return f"{score} over {n_episodes} episodes after {record['global_step'] + 1:,} steps"
 

@@ -196,6 +196,27 @@ def test_records_the_first_of_each_outcome(tmp_path, capsys, n_action_steps):
     assert "note:" not in capsys.readouterr().out
 
 
+def test_pictures_are_asked_for_before_training(tmp_path):
+    blind = {**TOY, "kwargs": {"frame_shape": [0]}}
+    options = dict(n_train=0, n_test=1, n_workers=1, progress=False)
+    with pytest.raises(UserError, match=r"seed 100000: videos are asked for"):
+        EnvRunner(blind, SHAPE_META, **options, n_test_vis=1, output_dir=tmp_path)
+    with EnvRunner(blind, SHAPE_META, **options, n_test_vis=0, output_dir=tmp_path) as runner:
+        assert "test/mean_score" in runner.run(LocalAgent(GoalPolicy()))
+
+
+def test_a_video_that_cannot_be_written_does_not_end_the_run(tmp_path, capfd):
+    options = dict(n_train=0, n_test=2, n_test_vis=2, output_dir=tmp_path)
+    (tmp_path / "media" / "a" / "test_100000.mp4.partial").mkdir(parents=True)
+    with make_runner(**options) as runner:
+        log = runner.run(LocalAgent(GoalPolicy()), label="a")
+    first, second = runner.episodes
+    assert first.video is None
+    assert second.video.is_file()
+    assert "test/sim_video_100000" not in log
+    assert capfd.readouterr().err.count("warning: no video") == 1
+
+
 def test_no_video_passes_for_another_episode(tmp_path, capsys):
     forgetful = {"factory": "toy_env:make", "kwargs": {"seeded": False}}
     options = dict(n_train=0, n_test=3, n_test_vis=0, n_outcome_vis=3, n_workers=1)
@@ -360,12 +381,6 @@ def test_a_mismatch_is_named_at_construction(path, value, message):
         EnvRunner(TOY, shape_meta)
 
 
-@pytest.mark.parametrize(("name", "value"), [("n_test", -1), ("n_workers", 0), ("max_steps", 0)])
-def test_sizes_must_make_sense(name, value):
-    with pytest.raises(UserError, match=f"{name}={value} makes no sense"):
-        make_runner(**{name: value})
-
-
 def test_no_episodes_are_no_run():
     with pytest.raises(UserError, match="at least one episode"):
         make_runner(n_train=0, n_test=0)
@@ -387,15 +402,66 @@ def test_unusable_actions_stop_the_run(action, message):
         runner.run(LocalAgent(Broken()))
 
 
-def test_a_failing_environment_stops_the_run_and_restores_the_policy():
+def test_a_failing_environment_stops_the_run_and_restores_the_policy(tmp_path):
     env = {"factory": "toy_env:make", "kwargs": {"bad_seed": 100_002, "failure": "raise"}}
     policy = GoalPolicy(noise=SIZE)
     with (
-        EnvRunner(env, SHAPE_META, n_envs=2, max_steps=5, progress=False) as runner,
-        pytest.raises(WorkerError, match=r"seed 100002(.*\n)*.*the toy broke"),
+        EnvRunner(
+            env,
+            SHAPE_META,
+            n_envs=2,
+            n_workers=1,
+            max_steps=5,
+            output_dir=tmp_path,
+            n_train_vis=0,
+            n_test_vis=0,
+            progress=False,
+        ) as runner,
+        pytest.raises(WorkerError, match=r"seed 100002.*the toy broke.*environment_error\.txt$"),
     ):
         runner.run(LocalAgent(policy))
     assert policy.training
+    assert "in fail" in (tmp_path / "environment_error.txt").read_text()
+
+
+@pytest.mark.parametrize(("silent_from", "n_silent"), [(0, 5), (100_002, 3)])
+def test_without_success_there_is_no_success_rate(capsys, silent_from, n_silent):
+    env = {**TOY, "kwargs": {"silent_from": silent_from}}
+    options = dict(n_train=0, n_test=5, n_workers=1, max_steps=6, progress=False)
+    with EnvRunner(env, SHAPE_META, **options) as runner:
+        log, again = (runner.run(LocalAgent(GoalPolicy())) for _ in range(2))
+    assert log == again
+    assert "test/mean_score" in log
+    assert not any("success" in key for key in log if not key.endswith(("100000", "100001")))
+    assert ("test/sim_success_100001" in log) == (n_silent == 3)
+    told = capsys.readouterr().out.splitlines()
+    assert len(told) == 1
+    assert f"did not tell the success of {n_silent} of 5 episodes" in told[0]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"fps": 10.0},
+        {"fps": 0},
+        {"max_steps": 5.0},
+        {"max_steps": None},
+        {"n_envs": 2.0},
+        {"n_envs": True},
+        {"n_workers": 0},
+        {"n_test": "5"},
+        {"n_test_vis": -1},
+        {"test_start_seed": -1},
+        {"test_start_seed": 2**32},
+        {"policy_seed": 0.5},
+        {"timeout_s": 0},
+        {"timeout_s": "long"},
+    ],
+)
+def test_settings_that_cannot_work_are_refused(settings):
+    (name,) = settings
+    with pytest.raises(UserError, match=name if settings != {"test_start_seed": 2**32} else "seed"):
+        make_runner(**settings)
 
 
 @pytest.mark.parametrize(

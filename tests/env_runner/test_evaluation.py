@@ -31,6 +31,7 @@ from diffusion_policy.env_runner.report import (
     max_reward_histogram,
     write_report,
 )
+from diffusion_policy.runs.episodes import read_episodes, write_episodes
 from diffusion_policy.scripts import export_policy
 from diffusion_policy.spec.start import Start
 from diffusion_policy.util.errors import UserError, user_message
@@ -181,20 +182,25 @@ def test_repeats_itself(checkpoint, tmp_path):
     assert first["per_episode"] == second["per_episode"]
 
 
-def test_the_numbers_survive_videos_that_cannot_be_written(checkpoint, tmp_path):
+def test_an_evaluation_survives_videos_that_cannot_be_written(checkpoint, tmp_path, capfd):
     expected = evaluate(checkpoint, tmp_path / "whole")
     (tmp_path / "eval").mkdir()
     (tmp_path / "eval" / "media").touch()  # in the way of the folder
-    with pytest.raises(UserError) as caught:
-        evaluate(checkpoint, tmp_path / "eval")
-    assert re.fullmatch(
-        r"cannot make videos and report \(\w+Error: .*\); the numbers are kept in "
-        rf"{tmp_path}/eval/eval_info\.json; for the rest .*",
-        str(caught.value),
-    )
-    info = json.loads((tmp_path / "eval" / "eval_info.json").read_text())
+    info = evaluate(checkpoint, tmp_path / "eval")
     assert info["aggregated"] == expected["aggregated"]
     assert all(episode["video"] is None for episode in info["per_episode"])
+    assert "No videos were recorded" in (tmp_path / "eval" / "report.html").read_text()
+    assert capfd.readouterr().err.count(f"warning: no video {tmp_path}/eval/media/eval/test_4") == 2
+
+
+def test_the_numbers_survive_a_full_disk(checkpoint, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("diffusion_policy.env_runner.evaluation.write_report", full)
+    with pytest.raises(UserError, match=r"cannot make videos and report .*; the numbers are kept"):
+        evaluate(checkpoint, tmp_path / "eval", n_videos=0)
+    assert json.loads((tmp_path / "eval" / "eval_info.json").read_text())["per_episode"]
 
 
 def test_low_precision_rounds_actions_and_is_told(checkpoint, tmp_path):
@@ -361,6 +367,26 @@ def test_without_videos(checkpoint, tmp_path):
         "eval_info.json",
         "report.html",
     }
+
+
+def test_an_environment_that_does_not_tell_success(checkpoint, tmp_path, capsys):
+    env = OmegaConf.merge(CONFIG["task"]["env_runner"]["env"], {"kwargs": {"silent_from": 0}})
+    info = evaluate(save(tmp_path / "a.ckpt", env=env), tmp_path / "eval")
+    assert json.loads((tmp_path / "eval" / "eval_info.json").read_text()) == info
+    score = info["aggregated"]
+    assert (score["success_rate"], score["success_ci95"]) == (None, None)
+    assert sum(score["failures"].values()) == len(score["near_misses"]) == 0
+    assert [e["video"] for e in info["per_episode"] if e["video"]] == [
+        "media/eval/test_40_ended.mp4"
+    ]
+    said = capsys.readouterr().out.splitlines()
+    assert said[-1].startswith(f"mean max reward {score['mean_max_reward']:.3f} over 8 episodes")
+    assert sum("no success rate" in line for line in said) == 1
+    page = (tmp_path / "eval" / "report.html").read_text()
+    assert "does not tell success" in page
+    assert "Failures" not in page
+    write_episodes(tmp_path / "episodes.csv.gz", info["per_episode"])
+    assert read_episodes(tmp_path / "episodes.csv.gz") == info["per_episode"]
 
 
 def test_a_rounded_reward_is_no_success():

@@ -5,8 +5,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from toy_env import SIZE, ToyEnv
 
-from diffusion_policy.gym_util.env_slot import EnvSlot
+from diffusion_policy.gym_util.env_slot import EnvSlot, success_of
 from diffusion_policy.gym_util.video_writer import read_video
+from diffusion_policy.util.errors import UserError
 
 offsets = st.sets(st.integers(-12, 0), min_size=1).map(lambda times: tuple(sorted(times)))
 
@@ -81,6 +82,40 @@ def test_counts_a_success_before_the_end():
     assert slot.done
 
 
+@pytest.mark.parametrize("value", [True, np.True_, np.array(True)])
+@pytest.mark.parametrize("key", ["success", "is_success"])
+def test_a_bool_tells_success(key, value):
+    assert success_of({key: value}) is True
+    assert success_of({key: ~value if value is not True else False}) is False
+
+
+@pytest.mark.parametrize(
+    "info", [{}, {"success": 1.0}, {"success": 1}, {"success": {"task": True}}, {"success": None}]
+)
+def test_anything_else_does_not_tell_success(info):
+    class Says(ToyEnv):
+        def step(self, action):
+            return *super().step(action)[:4], info
+
+    slot = EnvSlot(Says(), (0,))
+    slot.reset(seed=0)
+    slot.step(np.zeros((2, 2)))
+    assert (slot.tells_success, slot.success) == (False, False)
+
+
+@pytest.mark.parametrize("reward", [np.nan, np.inf, -np.inf])
+def test_a_reward_that_is_not_finite_is_told(reward):
+    class Breaks(ToyEnv):
+        def step(self, action):
+            observation, _, *rest = super().step(action)
+            return observation, reward if self.steps == 2 else 0.5, *rest
+
+    slot = EnvSlot(Breaks(), (0,))
+    slot.reset(seed=0)
+    with pytest.raises(UserError, match=f"reward of step 2 is {reward}"):
+        slot.step(np.zeros((3, 2)))
+
+
 def test_records_every_frame_of_the_episode(tmp_path):
     path = tmp_path / "videos" / "episode.mp4"
     slot = EnvSlot(gym.wrappers.TimeLimit(ToyEnv(), 6), (0,))
@@ -91,6 +126,16 @@ def test_records_every_frame_of_the_episode(tmp_path):
     brightness = read_video(path).mean(axis=(1, 2, 3))
     # The frame after reset, and one for each step.
     np.testing.assert_allclose(brightness, 10 * np.arange(7), atol=3)
+
+
+@pytest.mark.parametrize("picture", [None, np.zeros((4, 4)), np.zeros((4, 4, 3)), "a picture"])
+def test_an_environment_must_draw_what_is_recorded(tmp_path, picture):
+    class Draws(ToyEnv):
+        def render(self):
+            return picture
+
+    with pytest.raises(UserError, match=r"render\(\) of the environment gives .*--n-videos 0"):
+        EnvSlot(Draws(), (0,)).reset(seed=0, video_path=str(tmp_path / "episode.mp4"))
 
 
 @pytest.mark.parametrize("interrupt", ["reset", "close"])

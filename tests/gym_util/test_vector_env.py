@@ -4,13 +4,14 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 from toy_env import SIZE, ToyEnv
 
-from diffusion_policy.gym_util.vector_env import VectorEnv, WorkerError
+from diffusion_policy.gym_util.vector_env import VectorEnv, WorkerError, _Watch
 from diffusion_policy.gym_util.video_writer import read_video
 from diffusion_policy.spec.start import Start
 from diffusion_policy.util.errors import UserError
@@ -157,7 +158,8 @@ def test_records_only_what_was_asked_for(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("failure", "reason"),
     [
-        ("raise", r"raised:\n(.*\n)*.*toy_env\.py(.*\n)*ArithmeticError: the toy broke"),
+        ("raise", r"raised ArithmeticError: the toy broke \(.*toy_env\.py, line \d+\)$"),
+        ("hang", r"has not answered for 0\.5 s.*timeout_s$"),
         ("exit", "exited with code 7"),
         ("kill", "killed by SIGKILL"),
     ],
@@ -165,9 +167,13 @@ def test_records_only_what_was_asked_for(tmp_path, monkeypatch):
 def test_a_failing_environment_is_named(failure, reason):
     env = VectorEnv(bad_toy(failure), 5, 2)
     env.reset(range(5), starts(*range(10, 15)))
-    with pytest.raises(WorkerError, match=rf"slot 4 \(seed 14\) .*{reason}"):  # noqa: PT012
+    env._timeout_s = 0.5  # building may take longer
+    with pytest.raises(WorkerError) as caught:  # noqa: PT012
         for _ in range(3):
             env.step(range(5), np.zeros((5, 1, 2)))
+    assert re.search(rf"slot 4 \(seed 14\) .*{reason}", str(caught.value))
+    notes = "".join(getattr(caught.value, "__notes__", []))
+    assert ("Traceback" in notes) == (failure == "raise")
     assert env.worker_pids == []
     with pytest.raises(ValueError, match="closed"):
         env.step(range(5), np.zeros((5, 1, 2)))
@@ -181,8 +187,34 @@ def test_a_worker_killed_between_steps_is_noticed():
             env.step(range(4), np.zeros((4, 1, 2)))
 
 
+def test_a_worker_that_stands_still_is_ended():
+    env = VectorEnv(TOY, 2, 2)
+    env.reset(range(2), [7, 8])
+    env._timeout_s = 0.5
+    workers = env.worker_pids
+    os.kill(workers[1], signal.SIGSTOP)
+    with pytest.raises(WorkerError, match=r"slot 1 \(seed 8\) has not answered"):
+        env.step(range(2), np.zeros((2, 1, 2)))
+    for pid in workers:
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+
+
+def test_the_time_limit_is_for_each_step(monkeypatch):
+    n_begun, now = np.zeros(3, int), 100.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    watch = _Watch(n_begun, 10)
+    for _ in range(5):
+        now += 9
+        n_begun[:2] += 1
+        assert watch.late([0, 1]) is None
+    assert watch.late([0, 1, 2]) == 2
+    now += 11
+    assert watch.late([1]) == 1
+
+
 def test_failing_to_build_is_reported():
-    with pytest.raises(WorkerError, match=r"slot 0 \(no episode yet\) raised:\n(.*\n)*.*be built"):
+    with pytest.raises(WorkerError, match=r"slot 0 \(no episode yet\) raised Runtime.*be built"):
         VectorEnv({"factory": "toy_env:make_broken"}, 1, 1)
 
 
@@ -258,7 +290,7 @@ def test_workers_end_with_their_parent(tmp_path, number, failure):
 @pytest.mark.parametrize("failure", ["raise", "kill"])
 def test_a_failure_ends_the_program_with_an_error(tmp_path, failure):
     _, errors = start_script(tmp_path, bad_toy(failure)).communicate(timeout=30)
-    assert "WorkerError: environment in slot 3 (seed 14)" in errors
+    assert "WorkerError: the environment in slot 3 (seed 14)" in errors
     assert not re.search("leak|resource_tracker|Warning", errors), errors
 
 

@@ -29,12 +29,15 @@ SHAPE_META = {
 class ToyEnv(gym.Env):
     """The point goes a third of the way to the action; the reward falls with its distance.
 
-    ``reset(options={"state": [x, y, goal x, goal y]})`` begins there.
+    ``reset(options={"state": [x, y, goal x, goal y]})`` begins there. Seeds from ``silent_from`` on
+    do not tell success.
     """
 
-    def __init__(self, bad_seed=None, failure=None, frame_shape=(15, 17), seeded=True):
+    def __init__(
+        self, bad_seed=None, failure=None, frame_shape=(15, 17), seeded=True, silent_from=None
+    ):
         self.bad_seed, self.failure, self.frame_shape = bad_seed, failure, frame_shape
-        self.seeded = seeded
+        self.seeded, self.silent_from = seeded, silent_from
         self.action_space = gym.spaces.Box(0, SIZE, (2,), np.float64)
         self.observation_space = gym.spaces.Dict(
             position=gym.spaces.Box(0, SIZE, (2,), np.float64),
@@ -63,7 +66,9 @@ class ToyEnv(gym.Env):
         self.position += (action - self.position) / 3
         distance = float(np.linalg.norm(self.position - self.goal))
         success = distance < 0.5
-        return self._observe(), max(0.0, 1 - distance / SIZE), success, False, {"success": success}
+        is_silent = self.silent_from is not None and self.seed >= self.silent_from
+        info = {} if is_silent else {"success": success}
+        return self._observe(), max(0.0, 1 - distance / SIZE), success, False, info
 
     def _observe(self):
         self.image[:] = min(255, self.steps)
