@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 
 from diffusion_policy.util.errors import reports_user_errors
+
+# As in train.py: before torch is imported.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -54,6 +58,12 @@ def parse_arguments() -> argparse.Namespace:
         help=f"record this many of the first successes and of the first failures {default}",
     )
     parser.add_argument("--n-workers", type=int, help="worker processes (default: one per core)")
+    parser.add_argument(
+        "--num-threads",
+        type=int,
+        help="CPU threads of the policy (default: one per core); 1 is often faster on a busy "
+        "machine. Actions may differ in their last digits",
+    )
     parser.add_argument(
         "--device", default="auto", help=f"auto, cpu, cuda, cuda:1 or mps {default}"
     )

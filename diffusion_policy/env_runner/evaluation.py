@@ -13,6 +13,7 @@ from typing import Any
 
 import hydra
 import numpy as np
+import torch
 from omegaconf import OmegaConf
 
 from diffusion_policy.agent.agent import Agent
@@ -71,6 +72,7 @@ def evaluate_checkpoint(
     start_seed: int | None = None,
     n_videos: int = 5,
     n_workers: int | None = None,
+    num_threads: int | None = None,
     device: str = "auto",
     precision: str = "fp32",
     embodiment: str | None = None,
@@ -91,6 +93,7 @@ def evaluate_checkpoint(
         n_episodes: None is :data:`DEFAULT_N_EPISODES`, or as many as there are ``starts``.
         start_seed: seed of the first episode, each further one has the next; None is
             :data:`DEFAULT_START_SEED`, or the seeds that ``starts`` have.
+        num_threads: CPU threads of the policy; None is torch's choice.
         precision: of the policy's matrix products: fp32, bf16, fp16, or auto for bf16 where the
             device has it and fp32 elsewhere.
         embodiment: name of the robot that acts, for a policy that was trained on several; None is
@@ -111,7 +114,9 @@ def evaluate_checkpoint(
     if starts is None:
         n_episodes = DEFAULT_N_EPISODES if n_episodes is None else n_episodes
         start_seed = DEFAULT_START_SEED if start_seed is None else start_seed
-    _check_arguments(n_episodes, start_seed, n_videos, n_workers)
+    _check_arguments(n_episodes, start_seed, n_videos, n_workers, num_threads)
+    if num_threads is not None:
+        torch.set_num_threads(num_threads)
     _check_overrides(overrides)
     torch_device = resolve_device(device)
     precision = resolve_precision(precision, torch_device)
@@ -136,6 +141,7 @@ def evaluate_checkpoint(
         "overrides": list(overrides),
         "device": str(torch_device),
         "precision": precision,
+        "num_threads": torch.get_num_threads(),
         "starts": starts,
     }
     del saved  # a second copy of the weights
@@ -248,13 +254,18 @@ def _runner_config(
 
 
 def _check_arguments(
-    n_episodes: int | None, start_seed: int | None, n_videos: int, n_workers: int | None
+    n_episodes: int | None,
+    start_seed: int | None,
+    n_videos: int,
+    n_workers: int | None,
+    num_threads: int | None,
 ) -> None:
     for name, value, least in (
         ("n-episodes", n_episodes, 1),
         ("start-seed", start_seed, 0),
         ("n-videos", n_videos, 0),
         ("n-workers", n_workers, 1),
+        ("num-threads", num_threads, 1),
     ):
         if value is not None and value < least:
             raise UserError(f"--{name} is {value}; use at least {least}")

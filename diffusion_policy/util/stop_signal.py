@@ -1,11 +1,14 @@
-"""Treat SIGINT and SIGTERM as a request to stop at the next safe point."""
+"""Treat SIGINT and SIGTERM as a request to stop at the next safe point, once."""
 
 from __future__ import annotations
 
+import os
 import signal
+from contextlib import suppress
 from types import FrameType
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_NOTICE = "\n{}: saving and stopping after this step or rollout; send it again to end at once\n"
 
 
 class Stopped(SystemExit):
@@ -13,7 +16,7 @@ class Stopped(SystemExit):
 
 
 class StopSignal:
-    """While open, the first signal only sets ``received``; a second one acts as usual.
+    """While open, the first signal sets ``received`` and says so; a second one ends the process.
 
     Args:
         patient: ignore later signals, too. A launcher repeats the signal that the terminal already
@@ -28,12 +31,17 @@ class StopSignal:
         self.received = signal.Signals(number)
         if not self.patient:
             self._restore()
+        if not self.patient and os.getpid() == self._pid:
+            # os.write, since print may be what the signal has interrupted.
+            with suppress(OSError):
+                os.write(2, _NOTICE.format(self.received.name).encode())
 
     def _restore(self) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
 
     def __enter__(self) -> StopSignal:
+        self._pid = os.getpid()  # forked processes inherit the handlers
         self._previous = {number: signal.getsignal(number) for number in _SIGNALS}
         for number in _SIGNALS:
             signal.signal(number, self._handle)

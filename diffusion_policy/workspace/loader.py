@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import math
+import os
+import re
+import signal
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -26,6 +31,8 @@ class LoaderConfig:
         pin_memory: None is true where training is on a GPU.
         persistent_workers: keep the processes from epoch to epoch.
         prefetch_factor: batches that each process reads ahead; None is torch's choice.
+        timeout: seconds to wait for a batch of a process; then it is taken to hang, and the run
+            ends.
     """
 
     batch_size: int
@@ -33,6 +40,7 @@ class LoaderConfig:
     pin_memory: bool | None = None
     persistent_workers: bool = False
     prefetch_factor: int | None = None
+    timeout: float = 100.0
 
     @classmethod
     def parse(cls, name: str, section: Mapping[str, Any]) -> LoaderConfig:
@@ -50,6 +58,9 @@ class LoaderConfig:
                 continue
             if type(value) is not int or value < least:
                 raise UserError(f"{name}.{key} is {value!r}; use a whole number, at least {least}")
+        timeout = section.get("timeout", 1)
+        if type(timeout) not in (int, float) or not 0 < timeout < math.inf:
+            raise UserError(f"{name}.timeout is {timeout!r}; use seconds, more than 0")
         return cls(**section)
 
     def batches(
@@ -83,7 +94,7 @@ class LoaderConfig:
         source: Any = dataset
         sampler: Any = order
         collate: Any = as_is
-        loader: DataLoader = DataLoader(
+        loader = Loader(
             source,
             batch_sampler=sampler,
             collate_fn=collate,
@@ -94,5 +105,45 @@ class LoaderConfig:
             pin_memory=device.type == "cuda" if self.pin_memory is None else self.pin_memory,
             persistent_workers=self.persistent_workers,
             prefetch_factor=self.prefetch_factor,
+            timeout=self.timeout if self.num_workers else 0,
         )
         return order, loader
+
+
+class Loader(DataLoader):
+    """Tells what happened to its processes in one line, and ends them then."""
+
+    def __iter__(self) -> Any:
+        batches: Any = super().__iter__()
+        try:
+            yield from batches
+        except RuntimeError as error:
+            for process in getattr(batches, "_workers", ()):
+                with suppress(ProcessLookupError):
+                    os.kill(process.pid, signal.SIGCONT)  # or it would not hear torch end it
+            if message := _process_failure(str(error)):
+                raise UserError(message) from error
+            raise
+        except UserError as error:  # of a process: torch adds its traceback
+            raise UserError(str(error).strip().rpartition("UserError: ")[2]) from error
+
+
+def _process_failure(text: str) -> str | None:
+    """What to do about an error of torch's loader; None if its processes are not to blame."""
+    remedy = "or use dataloader.num_workers=0 val_dataloader.num_workers=0"
+    if re.search(r"shared memory|shm|Bus error|No space left", text):
+        return (
+            "the processes of the data loader need more shared memory than /dev/shm has; give it "
+            f"more (docker run --shm-size=8g), {remedy}"
+        )
+    if match := re.search(r"timed out after ([\d.]+) seconds", text):
+        return (
+            f"a process of the data loader has given no batch for {float(match[1]):g} s; look at "
+            f"the data set's disk, raise dataloader.timeout, {remedy}"
+        )
+    if re.search(r"DataLoader worker .*(exited|killed)", text):
+        return (
+            f"a process of the data loader has died ({' '.join(text.split())}), often for lack of "
+            f"memory or of shared memory (docker run --shm-size=8g gives more); {remedy[3:]}"
+        )
+    return None
