@@ -40,8 +40,9 @@ def save_policy_folder(folder: Path, config: str, weights: Mapping[str, Tensor])
         partial.mkdir()
         (partial / CONFIG_FILE).write_text(config)
         (partial / WEIGHTS_FILE).write_bytes(weights_bytes(weights))
-        if (folder / README_FILE).is_file():
-            shutil.copy(folder / README_FILE, partial)
+        readme = folder / README_FILE
+        if readme.is_file() and not readme.is_symlink():  # a link could bring in any file
+            shutil.copy(readme, partial)
 
 
 def require_policy_folder(folder: Path) -> None:

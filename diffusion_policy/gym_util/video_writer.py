@@ -30,6 +30,7 @@ class VideoWriter:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._partial = self.path.with_name(self.path.name + ".partial")
         self._frame_shape: tuple[int, ...] | None = None
+        self._partial.unlink(missing_ok=True)  # a link would be written through
         # faststart puts the index first, so that a browser plays the file while it loads.
         self._container = av.open(
             str(self._partial), "w", format="mp4", options={"movflags": "faststart"}

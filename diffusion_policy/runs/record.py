@@ -76,6 +76,12 @@ def record_result(
     _check_together(run, evaluation, info, launches[-1]["steps"][1])
     videos = keep_two_videos(info["per_episode"], _VIDEOS)
     _require(evaluation, *videos.values())
+    for name in videos.values():
+        if not (evaluation / name).resolve().is_relative_to(evaluation.resolve()):
+            raise UserError(
+                f"{evaluation / INFO_FILE} names the video {name!r}, which lies elsewhere; "
+                "evaluate the checkpoint again"
+            )
     info = _neutral(info, run, evaluation)
     with writing(output), replacing(output) as folder:
         (folder / _VIDEOS).mkdir(parents=True)

@@ -68,10 +68,15 @@ def reports_user_errors(main: Callable[P, R]) -> Callable[P, R]:
             message = user_message(error)
             if message is None:
                 raise
-            print(f"error: {message}", file=sys.stderr)
+            print(f"error: {_printable(message)}", file=sys.stderr)
             sys.exit(1)
 
     return wrapped
+
+
+def _printable(message: str) -> str:
+    """Without control characters: a name in a file must not move the cursor or set colours."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in message)
 
 
 def user_message(error: BaseException) -> str | None:

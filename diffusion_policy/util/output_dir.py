@@ -69,7 +69,8 @@ class OutputLock:
     def __enter__(self) -> OutputLock:
         with writing(self.path):
             self.directory.mkdir(parents=True, exist_ok=True)
-            self._file = self.path.open("ab+", buffering=0)
+            # The lock of a folder from elsewhere may be a link to a file that matters.
+            self._file = open(self.path, "ab+", buffering=0, opener=_without_links)
         try:
             self._take()
         except BaseException:
@@ -105,6 +106,10 @@ class OutputLock:
 
     def __exit__(self, *_: object) -> None:
         self._file.close()
+
+
+def _without_links(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW, 0o666)
 
 
 def is_held(directory: Path) -> bool:

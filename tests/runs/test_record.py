@@ -179,3 +179,22 @@ def test_what_an_interruption_left_is_told(run, evaluation, tmp_path):
     (tmp_path / ".tiny.old").mkdir()
     with pytest.raises(UserError, match=r"\.tiny\.old is what an interrupted record left of"):
         record_result(run, evaluation, tmp_path / "tiny")
+
+
+@pytest.mark.parametrize("how", ["path", "link"])
+def test_a_record_takes_no_video_from_elsewhere(run, evaluation, tmp_path, how):
+    copied = tmp_path / "evaluation"
+    shutil.copytree(evaluation, copied)
+    secret = tmp_path / "secret.mp4"
+    secret.write_text("secret")
+    info = json.loads((copied / "eval_info.json").read_text())
+    video = next(episode for episode in info["per_episode"] if episode["video"])
+    if how == "path":
+        video["video"] = "../secret.mp4"
+        (copied / "eval_info.json").write_text(json.dumps(info))
+    else:
+        (copied / video["video"]).unlink()
+        (copied / video["video"]).symlink_to(secret)
+    with pytest.raises(UserError, match="which lies elsewhere"):
+        record_result(run, copied, tmp_path / "out")
+    assert not (tmp_path / "out").exists()

@@ -107,3 +107,12 @@ def test_a_missing_section_is_told_wherever_it_is_missed():
     with pytest.raises(InstantiationException) as caught:
         within_the_program(lambda: cfg.other)
     assert user_message(caught.value).startswith("Key 'other' is not in struct")
+
+
+def test_control_characters_are_shown(capsys):
+    def fail() -> None:
+        raise UserError("the name is \x1b[31m\rred é")
+
+    with pytest.raises(SystemExit):
+        reports_user_errors(fail)()
+    assert capsys.readouterr().err == "error: the name is \\x1b[31m\\rred é\n"

@@ -8,8 +8,10 @@ import sys
 import threading
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from diffusion_policy.gym_util.video_writer import VideoWriter
 from diffusion_policy.util.errors import UserError
 from diffusion_policy.util.output_dir import OutputLock, is_held, write_atomically, writing
 
@@ -98,3 +100,20 @@ def test_real_full_disk_keeps_the_previous_file(tmp_path):
         assert len(list(tmp_path.iterdir())) == 1
     finally:
         subprocess.run(["umount", tmp_path], check=True)
+
+
+def test_no_file_is_written_through_a_link(tmp_path):
+    """A run folder from somebody else may hold links."""
+    precious = tmp_path / "precious.txt"
+    precious.write_text("precious")
+    run = tmp_path / "run"
+    run.mkdir()
+    for name in (".lock", "logs.json.txt", "a.mp4", "a.mp4.partial"):
+        (run / name).symlink_to(precious)
+    with pytest.raises(UserError, match=r"cannot write .*\.lock"), OutputLock(run):
+        pass
+    write_atomically(run / "logs.json.txt", b"{}\n")
+    with VideoWriter(run / "a.mp4") as video:
+        video.write(np.zeros((16, 16, 3), np.uint8))
+    assert precious.read_text() == "precious"
+    assert not (run / "a.mp4").is_symlink()

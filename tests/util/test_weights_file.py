@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import json
+
 import numpy as np
+import pytest
 import torch
 from safetensors.torch import save
 
@@ -43,3 +46,37 @@ def test_a_flipped_bit_is_refused_or_harmless(tmp_path):
         else:
             assert_equal_states(loaded, WEIGHTS)
     assert refused > 280
+
+
+def header(length: int, text: str = "", data: bytes = b"") -> bytes:
+    return length.to_bytes(8, "little") + text.encode() + data
+
+
+def of_tensors(*offsets: tuple[int, int]) -> bytes:
+    entries = {
+        str(i): {"dtype": "F32", "shape": [2], "data_offsets": list(pair)}
+        for i, pair in enumerate(offsets)
+    }
+    text = json.dumps(entries)
+    return header(len(text), text, bytes(16))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        header(2**63),
+        header(2**30, "{}"),
+        header(100_000_000, "{}"),
+        of_tensors((0, 8), (4, 12)),  # overlapping
+        of_tensors((0, 8), (0, 8)),
+        of_tensors((0, 8), (8, 2**40)),
+        of_tensors((8, 0), (8, 16)),
+        header(200_000, '{"a":' * 40_000),
+    ],
+)
+def test_hostile_headers_are_refused(tmp_path, content):
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"model\.safetensors is damaged") as caught:
+        read_weights(path)
+    assert "\n" not in str(caught.value)
