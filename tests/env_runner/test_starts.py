@@ -137,3 +137,13 @@ def test_the_command_line_chooses_a_group_a_list_or_a_data_set(tmp_path):
 )
 def test_text(info, expected):
     assert starts_text(info) == expected
+
+
+@pytest.mark.parametrize(
+    "text", ["- &a {name: x}\n- *a", "- name: ${oc.env:HOME}", "- {name: !!python/name:os.mkdir }"]
+)
+def test_a_list_of_starts_is_plain_data(tmp_path, text):
+    path = tmp_path / "starts.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError, match=r"the starts in .*starts\.yaml cannot be read"):
+        Group.parse("a", {"starts": str(path)})
