@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import sys
 
 import hydra
+from hydra.errors import ConfigCompositionException
 from omegaconf import DictConfig
 
 from diffusion_policy.util.errors import UserError, reports_user_errors, user_message
+from diffusion_policy.util.train_command import usage, with_setting_added
 
 # Threads that wait for each other sleep instead of spinning, which slows a busy machine down many
 # times. It must be set before torch is imported. Results stay the same.
@@ -16,7 +19,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ["HYDRA_FULL_ERROR"] = "1"
 
 
-@hydra.main(version_base="1.3", config_path="pkg://diffusion_policy.config")
+@hydra.main(version_base="1.3", config_path="pkg://diffusion_policy.config", config_name="train")
 def run(cfg: DictConfig) -> float | None:
     launch = {"_target_": f"{cfg.workspace._target_}.launch"}
     try:
@@ -28,7 +31,20 @@ def run(cfg: DictConfig) -> float | None:
         raise
 
 
-main = reports_user_errors(run)
+@reports_user_errors
+def main() -> None:
+    if sys.argv[1:] in ([], ["-h"], ["--help"]):
+        print(usage())
+        sys.exit(0 if sys.argv[1:] else 2)  # as argparse ends without what it requires
+    while True:
+        try:
+            return run()
+        except ConfigCompositionException as error:
+            arguments = with_setting_added(sys.argv[1:], error)
+            if arguments is None:
+                raise
+            sys.argv[1:] = arguments
+
 
 if __name__ == "__main__":
     main()

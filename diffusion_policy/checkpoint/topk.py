@@ -48,8 +48,8 @@ class TopKCheckpoints:
     ) -> None:
         if mode not in ("max", "min"):
             raise UserError(f"checkpoint.topk.mode is {mode!r}; use max or min")
-        if k < 0:
-            raise UserError(f"checkpoint.topk.k is {k}; use 0 to keep none, or more")
+        if type(k) is not int or k < 0:
+            raise UserError(f"checkpoint.topk.k is {k}; use 0 to keep none, or a whole number")
         self.directory = directory
         self.monitor_key = _underscored(monitor_key)
         self.mode = mode

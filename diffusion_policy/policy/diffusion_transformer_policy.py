@@ -35,6 +35,7 @@ class DiffusionTransformerPolicy(DenoisingPolicy):
     """
 
     model: TransformerForDiffusion
+    further_settings_of = DenoisingPolicy
     CONDITIONINGS = ("global", "inpaint")
 
     def __init__(

@@ -32,6 +32,7 @@ class DiffusionUnetPolicy(DenoisingPolicy):
     """
 
     model: ConditionalUnet1D
+    further_settings_of = DenoisingPolicy
     CONDITIONINGS = ("global", "local", "inpaint")
 
     def __init__(

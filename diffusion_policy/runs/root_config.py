@@ -32,6 +32,8 @@ class WriteRootConfig(Callback):
         for override in overrides:
             if override.is_sweep_override() and not override.is_delete():
                 parent, _, name = override.key_or_group.rpartition(".")
-                (OmegaConf.select(common, parent) if parent else common).pop(name, None)
+                section = OmegaConf.select(common, parent) if parent else common
+                if name in (section or ()):  # else a job adds it
+                    section.pop(name)
         with replacing(path) as partial:
             partial.write_text(OmegaConf.to_yaml(common))

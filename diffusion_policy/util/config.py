@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import inspect
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from difflib import get_close_matches
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -39,11 +41,11 @@ def plain(value: Any) -> Any:
     return value
 
 
-def require_known(section: str, content: Mapping[str, Any], known: Sequence[str]) -> None:
+def require_known(section: str, content: Iterable[str], known: Collection[str]) -> None:
     """Refuse keys that nothing reads: a misspelt one would leave its setting at the default.
 
     Args:
-        section: full key of ``content``; empty for the whole config.
+        section: full key of ``content``, which has these keys; empty for the whole config.
 
     Raises:
         UserError: names the key and those that are known.
@@ -51,22 +53,66 @@ def require_known(section: str, content: Mapping[str, Any], known: Sequence[str]
     for key in content:
         if key not in known:
             name = f"{section}.{key}" if section else key
-            raise UserError(f"config key {name} is unknown; known keys are {', '.join(known)}")
+            raise UserError(f"config key {name} is unknown; {known_names(key, known, section)}")
 
 
-def targets(node: Any, key: str) -> Iterator[tuple[str, Any]]:
-    """Every section of a config that names a class: its full key, and its ``_target_``.
+def known_names(name: str, known: Collection[str], section: str = "") -> str:
+    """End of a message about an unknown name: the one that was meant, or else all that are known.
+
+    Args:
+        section: full key of what they are keys of.
+    """
+    close = get_close_matches(name, known, n=1)
+    if not close:
+        return f"known keys are {', '.join(known)}"
+    return f"did you mean {section}.{close[0]}?" if section else f"did you mean {close[0]}?"
+
+
+def arguments_of(target: str) -> list[str] | None:
+    """Names of the arguments that a class or function takes, whatever it passes them on to.
+
+    A class whose ``**kwargs`` are arguments of another one names it as ``further_settings_of``.
+
+    Args:
+        target: full name, as ``_target_`` gives it; it is imported.
+
+    Returns:
+        None where that is not known: it takes any arguments, does not exist or is no Python code.
+    """
+    from hydra.utils import get_object
+
+    try:
+        return _arguments(get_object(target))
+    except Exception:  # whatever importing a module of the user's own raises; building it tells
+        return None
+
+
+def _arguments(called: Any) -> list[str] | None:
+    parameters = inspect.signature(called).parameters.values()
+    names = [p.name for p in parameters if p.kind is not p.VAR_KEYWORD]
+    if len(names) == len(parameters):
+        return names
+    # That of the class whose constructor it is: a subclass may pass other arguments on.
+    parents = inspect.getmro(called) if inspect.isclass(called) else ()
+    owner = next((parent for parent in parents if "__init__" in vars(parent)), None)
+    further = getattr(owner, "__dict__", {}).get("further_settings_of")
+    others = None if further is None else _arguments(further)
+    return None if others is None else list(dict.fromkeys([*names, *others]))
+
+
+def class_sections(node: Any, key: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every section of a config that names a class, by its full key.
 
     Args:
         node: in dicts, lists and scalars, see :func:`plain`.
         key: full key of ``node``.
     """
     if isinstance(node, dict) and "_target_" in node:
-        yield key, node["_target_"]
+        yield key, node
     items = node.items() if isinstance(node, dict) else enumerate(node)
     for name, value in items:
         if isinstance(value, dict | list):
-            yield from targets(value, f"{key}.{name}")
+            yield from class_sections(value, f"{key}.{name}")
 
 
 def declared(cfg: DictConfig, section: str, attribute: str) -> Iterator[tuple[str, Any]]:
@@ -78,9 +124,9 @@ def declared(cfg: DictConfig, section: str, attribute: str) -> Iterator[tuple[st
     from hydra.utils import get_object
 
     content = plain(OmegaConf.select(cfg, section))
-    for key, target in targets(content, section) if isinstance(content, dict) else ():
+    for key, named in class_sections(content, section) if isinstance(content, dict) else ():
         try:
-            found = get_object(target)
+            found = get_object(named["_target_"])
         except (ImportError, AttributeError, ValueError, TypeError):
             continue
         if hasattr(found, attribute):

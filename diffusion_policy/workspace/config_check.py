@@ -1,4 +1,4 @@
-"""The keys of a config outside the sections that a class checks itself."""
+"""The keys of a config: nothing may stand there that nothing reads."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from diffusion_policy.checkpoint.topk import TopKCheckpoints
-from diffusion_policy.util.config import require_known
+from diffusion_policy.util.config import arguments_of, class_sections, plain, require_known
 from diffusion_policy.util.errors import UserError
 from diffusion_policy.workspace.loader import LoaderConfig
 from diffusion_policy.workspace.loggers import LOGGING_KEYS
@@ -34,10 +34,12 @@ _SECTIONS: dict[str, tuple[str, ...]] = {
     "checkpoint.topk": tuple(inspect.signature(TopKCheckpoints).parameters)[1:],
     "logging": LOGGING_KEYS,
 }
+_BUILT = ("policy", "optimizer", "ema", "task.dataset", "task.env_runner", "task.transforms")
+"""Sections that hold the arguments of a class, and of classes further inside."""
 
 
 def check_known_keys(cfg: DictConfig) -> None:
-    """Check the keys of every section that is not the arguments of a class.
+    """Check the keys of every section.
 
     Raises:
         UserError: a key is unknown, a section missing, or a loader's number out of range.
@@ -46,6 +48,12 @@ def check_known_keys(cfg: DictConfig) -> None:
         require_known(section, _section(cfg, section), known)
     for section in ("dataloader", "val_dataloader"):
         LoaderConfig.parse(section, _section(cfg, section))
+    for section in _BUILT:
+        content = plain(OmegaConf.select(cfg, section))
+        for key, arguments in class_sections(content or {}, section):
+            taken = arguments_of(arguments["_target_"])
+            if taken is not None:
+                require_known(key, [name for name in arguments if name[0] != "_"], taken)
 
 
 def _section(cfg: DictConfig, section: str) -> Mapping[str, Any]:

@@ -6,6 +6,7 @@ import math
 import os
 import re
 import signal
+import warnings
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, fields
@@ -61,7 +62,17 @@ class LoaderConfig:
         timeout = section.get("timeout", 1)
         if type(timeout) not in (int, float) or not 0 < timeout < math.inf:
             raise UserError(f"{name}.timeout is {timeout!r}; use seconds, more than 0")
-        return cls(**section)
+        for key, usable in (("pin_memory", bool | None), ("persistent_workers", bool)):
+            if not isinstance(section.get(key, False), usable):
+                raise UserError(f"{name}.{key} is {section[key]!r}; use true or false")
+        loader = cls(**section)
+        for key in ("persistent_workers", "prefetch_factor"):
+            if getattr(loader, key) and loader.num_workers == 0:
+                raise UserError(
+                    f"{name}.{key} is {getattr(loader, key)} without workers; leave it out, or set "
+                    f"{name}.num_workers"
+                )
+        return loader
 
     def batches(
         self,
@@ -80,6 +91,12 @@ class LoaderConfig:
             shuffle: draw the samples of each epoch; False goes through all of them.
             max_batches: an epoch ends after so many; None for all.
         """
+        if shuffle and 0 < len(dataset) < self.batch_size:
+            warnings.warn(
+                f"dataloader.batch_size is {self.batch_size}, but the training episodes have "
+                f"{len(dataset)} samples: every batch holds all of them; use a smaller batch",
+                stacklevel=2,
+            )
         order = BatchOrder(
             len(dataset),
             self.batch_size,

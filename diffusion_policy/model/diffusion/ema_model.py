@@ -9,6 +9,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
+from diffusion_policy.util.errors import require
+
 M = TypeVar("M", bound=nn.Module)
 
 
@@ -24,6 +26,9 @@ class EMAModel:
         update_after_step: steps to copy weights before averaging starts.
         inv_gamma, power, min_value, max_value: the decay's shape. power 3/4 reaches 0.999 at
             10,000 steps, 2/3 at 31,600.
+
+    Raises:
+        UserError: a setting is out of range.
     """
 
     def __init__(
@@ -35,6 +40,14 @@ class EMAModel:
         min_value: float = 0.0,
         max_value: float = 0.9999,
     ) -> None:
+        require(
+            update_after_step >= 0, "ema.update_after_step", update_after_step, "use at least 0"
+        )
+        require(inv_gamma > 0, "ema.inv_gamma", inv_gamma, "use more than 0")
+        require(power >= 0, "ema.power", power, "use at least 0")
+        require(0 <= min_value <= 1, "ema.min_value", min_value, "use 0..1")
+        remedy = f"use ema.min_value ({min_value})..1"
+        require(min_value <= max_value <= 1, "ema.max_value", max_value, remedy)
         self.averaged_model = model.eval().requires_grad_(False)
         self.update_after_step = update_after_step
         self.inv_gamma = inv_gamma
