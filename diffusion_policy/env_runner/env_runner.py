@@ -56,7 +56,7 @@ class EnvRunner(BaseRunner):
         groups: further groups of starts by name, see :meth:`Group.parse`.
         n_outcome_vis: :meth:`record_outcomes` records the first so many successes and as many
             failures. All actions of a run are kept for it.
-        max_steps: length at which an episode ends without success.
+        max_steps: see the attribute; None is the environment's own limit, see :func:`make_env`.
         n_latency_steps: control steps between an observation and the first action that was chosen
             by it, see :class:`Agent`.
         n_envs: slots; None is one per episode, at most :data:`MAX_SLOTS`.
@@ -73,6 +73,7 @@ class EnvRunner(BaseRunner):
 
     Attributes:
         episodes: of the last run, in the order of the plan.
+        max_steps: length at which an episode ends without success.
 
     Raises:
         UserError: a setting is out of range, or shape_meta and environment do not fit.
@@ -101,7 +102,7 @@ class EnvRunner(BaseRunner):
         test_start_seed: int = 100_000,
         groups: Mapping[str, Mapping[str, Any]] | None = None,
         n_outcome_vis: int = 0,
-        max_steps: int = 300,
+        max_steps: int | None = None,
         n_latency_steps: int = 0,
         n_envs: int | None = None,
         n_workers: int | None = None,
@@ -126,7 +127,8 @@ class EnvRunner(BaseRunner):
         sizes = dict(n_envs=n_envs, n_workers=n_workers, max_steps=max_steps, fps=fps)
         for least, values in ((0, counts), (1, sizes)):
             for name, value in values.items():
-                _require_whole(name, value, least, optional=name in ("n_envs", "n_workers"))
+                optional = name in ("n_envs", "n_workers", "max_steps")
+                _require_whole(name, value, least, optional=optional)
         if not _is_positive(timeout_s):
             raise UserError(f"task.env_runner.timeout_s is {timeout_s!r}; use seconds, more than 0")
         self.groups = _nonempty(
@@ -138,7 +140,6 @@ class EnvRunner(BaseRunner):
         self.env_spec = plain(env)
         self.shape_meta = TaskSpec.parse(shape_meta)
         self.n_outcome_vis = n_outcome_vis
-        self.max_steps = max_steps
         self.n_latency_steps = n_latency_steps
         self.n_envs = n_envs or min(sum(len(group.starts) for group in self.groups), MAX_SLOTS)
         self.n_workers = n_workers
@@ -151,18 +152,19 @@ class EnvRunner(BaseRunner):
         self._kept: defaultdict[int, Chunks] = defaultdict(list)
         self._folder: Path | None = None
         self._is_noted = False
-        self._env = self._start_workers()
+        self._env = self._start_workers(max_steps)
 
-    def _start_workers(self) -> VectorEnv:
+    def _start_workers(self, max_steps: int | None) -> VectorEnv:
         with _traceback_kept(self.output_dir):
             env = VectorEnv(
                 self.env_spec,
                 self.n_envs,
                 self.n_workers or max(1, usable_cores() // distributed.n_local_processes()),
-                max_steps=self.max_steps,
+                max_steps=max_steps,
                 video_fps=self.fps,
                 timeout_s=self.timeout_s,
             )
+        self.max_steps = env.spaces.max_steps
         try:
             check_spaces(self.shape_meta, env.spaces)
             if self._records:
@@ -242,7 +244,7 @@ class EnvRunner(BaseRunner):
     def _env_for(self, agent: Agent) -> VectorEnv:
         """The workers, handing over what this agent reads; new ones if an error ended them."""
         if self._env.closed:
-            self._env = self._start_workers()
+            self._env = self._start_workers(self.max_steps)
         wanted = (agent.obs_offsets, agent.n_action_steps)
         if wanted != (self._env.obs_offsets, self._env.n_action_steps):
             self._env.configure(*wanted)

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import gymnasium as gym
 
+from diffusion_policy.gym_util.make_env import DEFAULT_MAX_STEPS, step_limit
 from diffusion_policy.util.errors import UserError
 
 
@@ -23,10 +24,11 @@ class TextSpace(NamedTuple):
 
 
 class EnvSpaces(NamedTuple):
-    """Observations by name, and the action."""
+    """Observations by name, the action, and the steps after which an episode ends at the latest."""
 
     observations: dict[str, ArraySpace | TextSpace]
     action: ArraySpace
+    max_steps: int
 
 
 def describe_spaces(env: gym.Env) -> EnvSpaces:
@@ -40,6 +42,7 @@ def describe_spaces(env: gym.Env) -> EnvSpaces:
     return EnvSpaces(
         {key: _describe(f"observation {key!r}", each) for key, each in spaces.items()},
         _describe_action(env.action_space),
+        step_limit(env) or DEFAULT_MAX_STEPS,
     )
 
 
