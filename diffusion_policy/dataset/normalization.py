@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,7 +17,7 @@ from diffusion_policy.model.common.normalizer import (
     statistics,
 )
 from diffusion_policy.model.vision.resnet import IMAGENET_MEAN, IMAGENET_STD
-from diffusion_policy.spec.task_spec import NORMALIZATIONS, Field, Limits, Part, TaskSpec
+from diffusion_policy.spec.task_spec import NORMALIZATIONS, Field, Part, TaskSpec
 from diffusion_policy.util.errors import UserError
 
 _FITS = {"MIN_MAX": "limits", "MEAN_STD": "gaussian", "QUANTILE": "quantile"}
@@ -44,7 +46,7 @@ def fit_normalizer(
         elif field.type == "depth":
             normalizer[key] = _depth_normalizer(field, modes, values(key))
         elif field.type == "low_dim":
-            normalizer[key] = _vector_normalizer(field, modes, values(key))
+            normalizer[key] = _vector_normalizer(key, field, modes, values(key))
     return normalizer
 
 
@@ -86,17 +88,38 @@ def _depth_normalizer(
 
 
 def _vector_normalizer(
-    field: Field, modes: Mapping[str, str], data: np.ndarray
+    key: str, field: Field, modes: Mapping[str, str], data: np.ndarray
 ) -> SingleFieldLinearNormalizer:
     """One scale and one offset per number, each part in its own mode."""
     stats = statistics(data.reshape(len(data), -1))
     fitted, start = [], 0
     for part in field.normalized_parts(modes):
         of_part = {name: value[start : start + part.size] for name, value in stats.items()}
+        if part.limits is not None:
+            _warn_outside(f"{key}.{part.name}" if field.parts else key, part, of_part)
         fitted.append(_scale_and_offset(field.modality, part, of_part))
         start += part.size
     scales, offsets = zip(*fitted, strict=True)
     return SingleFieldLinearNormalizer.create_manual(torch.cat(scales), torch.cat(offsets), stats)
+
+
+def _warn_outside(name: str, part: Part, stats: Mapping[str, Tensor]) -> None:
+    """Warn of data outside the limits: policies do not predict what lies there."""
+    low, high = (torch.tensor(ends) for ends in zip(*_pairs(part), strict=True))
+    slack = (high - low) / 100  # a controller overshoots a little
+    if (stats["min"] < low - slack).any() or (stats["max"] > high + slack).any():
+        found = f"{float(stats['min'].min()):.4g} to {float(stats['max'].max()):.4g}"
+        warnings.warn(
+            f"{name} has values from {found} in the training episodes, outside its limits "
+            f"{list(part.limits or ())}; correct shape_meta",
+            stacklevel=2,
+        )
+
+
+def _pairs(part: Part) -> Sequence[tuple[float, float]]:
+    """(low, high) of each number of a part with limits."""
+    limits: Any = part.limits
+    return [limits] * part.size if isinstance(limits[0], int | float) else limits
 
 
 def _scale_and_offset(
@@ -108,14 +131,9 @@ def _scale_and_offset(
     if mode not in _FITS:
         raise _unknown_mode(modality, mode, NORMALIZATIONS)
     if mode == "MIN_MAX" and part.limits is not None:
-        return _from_limits(part.limits, part.size)
+        scale = torch.tensor([2 / (high - low) for low, high in _pairs(part)])
+        return scale, -1 - scale * torch.tensor([low for low, _ in _pairs(part)])
     return scale_and_offset(stats, _FITS[mode])
-
-
-def _from_limits(limits: Limits, size: int) -> tuple[Tensor, Tensor]:
-    pairs = [limits] * size if isinstance(limits[0], int | float) else limits
-    scale = torch.tensor([2 / (high - low) for low, high in pairs])
-    return scale, -1 - scale * torch.tensor([low for low, _ in pairs])
 
 
 def _unknown_mode(modality: str, mode: str | None, known: Sequence[str]) -> UserError:

@@ -23,6 +23,11 @@ def dict_apply(x: dict[str, Any], function: Callable[[Tensor], Tensor]) -> dict[
     }
 
 
+def flat_steps(x: Tensor) -> Tensor:
+    """(B, T, ...) -> (B, T, numbers of a step); a scalar a step is one number."""
+    return x.reshape(*x.shape[:2], -1)
+
+
 def split_rows(tree: Any, n: int) -> list[Any]:
     """Split every tensor of a tree into ``n`` equal parts by rows; return ``n`` trees.
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -84,3 +86,14 @@ def test_unknown_modes_are_named(obs, modality, mode):
     data = np.zeros((4, 2), np.float32)
     with pytest.raises(UserError, match=rf"policy\.normalization\.{modality} is '{mode}'; use"):
         fit({"x": obs}, {"shape": [2]}, {modality: mode}, x=data, action=data)
+
+
+@pytest.mark.parametrize(("highest", "warns"), [(1.0, False), (1.005, False), (1.5, True)])
+def test_data_outside_the_limits_are_warned_of(highest, warns):
+    part = {"name": "arm", "size": 1, "limits": [0, 1]}
+    spec = TaskSpec.parse({"obs": {}, "action": {"shape": [1], "parts": [part]}})
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        fit_normalizer(spec, {}, lambda key: np.array([[0.0], [highest]], np.float32))
+    expected = "action.arm has values from 0 to 1.5 in the training episodes, outside its limits"
+    assert [str(w.message).startswith(expected) for w in told] == [True] * warns

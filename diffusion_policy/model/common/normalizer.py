@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, cast
+from urllib.parse import unquote
 
 import numpy as np
 import torch
@@ -205,6 +206,9 @@ class SingleFieldLinearNormalizer(nn.Module):
 class LinearNormalizer(nn.Module):
     """A :class:`SingleFieldLinearNormalizer` per field, under ``params_dict.<field>``.
 
+    A field may have any name; where torch allows no such module, as with dots, the state_dict has
+    it percent-encoded: ``params_dict.observation%2Estate``.
+
     A normaliser of several embodiments has no field of its own, but one normaliser per embodiment
     under ``embodiments.<name>``; :meth:`of` chooses among them.
     """
@@ -252,21 +256,26 @@ class LinearNormalizer(nn.Module):
         if not isinstance(data, Mapping):
             data = {"_default": data}
         for key, value in data.items():
-            self.params_dict[key] = SingleFieldLinearNormalizer.create_fit(value, **kwargs)
+            self[key] = SingleFieldLinearNormalizer.create_fit(value, **kwargs)
+
+    @property
+    def fields(self) -> list[str]:
+        """Names of the fields."""
+        return [unquote(name) for name in self.params_dict]
 
     def __getitem__(self, key: str) -> SingleFieldLinearNormalizer:
-        if key not in self.params_dict:
+        if key not in self:
             raise KeyError(
-                f"the normaliser has no field {key!r}, only {sorted(self.params_dict)}; "
+                f"the normaliser has no field {key!r}, only {sorted(self.fields)}; "
                 "call set_normalizer with one fitted on this task's dataset"
             )
-        return cast("SingleFieldLinearNormalizer", self.params_dict[key])
+        return cast("SingleFieldLinearNormalizer", self.params_dict[_module_name(key)])
 
     def __setitem__(self, key: str, field: SingleFieldLinearNormalizer) -> None:
-        self.params_dict[key] = field
+        self.params_dict[_module_name(key)] = field
 
     def __contains__(self, key: str) -> bool:
-        return key in self.params_dict
+        return _module_name(key) in self.params_dict
 
     def normalize(self, x: Array | Mapping[str, Array]) -> Any:
         """Each entry by the field of its name; a bare array by ``_default``."""
@@ -284,21 +293,31 @@ class LinearNormalizer(nn.Module):
 
     def get_input_stats(self) -> dict[str, Any]:
         """Statistics of the raw data by field; of the field ``_default`` alone if it is alone."""
-        return _by_field({key: self[key].get_input_stats() for key in self.params_dict})
+        return _by_field({key: self[key].get_input_stats() for key in self.fields})
 
     def get_output_stats(self) -> dict[str, Any]:
         """As :meth:`get_input_stats`, after normalisation."""
-        return _by_field({key: self[key].get_output_stats() for key in self.params_dict})
+        return _by_field({key: self[key].get_output_stats() for key in self.fields})
 
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *args: Any) -> None:
         # Called before the children load: make the children that the state brings.
-        for key in _children(state_dict, f"{prefix}params_dict."):
-            if key not in self.params_dict:
-                self.params_dict[key] = SingleFieldLinearNormalizer()
+        for name in _children(state_dict, f"{prefix}params_dict."):
+            if name not in self.params_dict:
+                self.params_dict[name] = SingleFieldLinearNormalizer()
         for name in _children(state_dict, f"{prefix}embodiments."):
             if name not in self.embodiments:
                 self.embodiments[name] = LinearNormalizer()
         super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+_TAKEN = frozenset(dir(nn.ModuleDict()))
+"""Names that a field's module cannot have: they are attributes of the dict of modules."""
+
+
+def _module_name(key: str) -> str:
+    """The name of a field's module, which :func:`urllib.parse.unquote` turns into ``key`` again."""
+    name = key.replace("%", "%25").replace(".", "%2E")
+    return f"%{ord(name[0]):02X}{name[1:]}" if name in _TAKEN else name
 
 
 def _by_field(stats: dict[str, dict[str, Tensor]]) -> dict[str, Any]:

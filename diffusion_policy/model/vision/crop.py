@@ -15,15 +15,21 @@ class Crop(nn.Module):
     by :mod:`batch_random` on the CPU. In evaluation mode the crop is centred.
 
     Args:
-        size: (h, w) of the crop, at most (H, W).
+        size: (h, w) of the crop, at most (H, W); or its share of both sides, above 0 and at most 1.
     """
 
-    def __init__(self, size: tuple[int, int]) -> None:
+    def __init__(self, size: tuple[int, int] | float) -> None:
         super().__init__()
         self.size = size
 
+    def of(self, height: int, width: int) -> tuple[int, int]:
+        """(h, w) of the crop of an image (H, W)."""
+        if isinstance(self.size, tuple):
+            return self.size
+        return round(self.size * height), round(self.size * width)
+
     def forward(self, images: Tensor) -> Tensor:
-        height, width = self.size
+        height, width = self.of(*images.shape[-2:])
         free_rows, free_columns = images.shape[-2] - height, images.shape[-1] - width
         if not self.training:
             top, left = free_rows // 2, free_columns // 2

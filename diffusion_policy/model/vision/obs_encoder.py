@@ -91,7 +91,7 @@ class ImageObsEncoder(ObsEncoder):
         backbone, weights: name and weights, see :func:`build_backbone`.
         share_backbone: one network for all cameras instead of one for each.
         resize: [h, w] that images are resized to, bilinear with antialiasing; None keeps them.
-        crop: [h, w] of a :class:`Crop`; None takes the whole image.
+        crop: [h, w] or share of the sides of a :class:`Crop`; None takes the whole image.
         imagenet_norm: give the network ImageNet's mean and standard deviation instead of [-1, 1].
         group_norm: GroupNorm instead of BatchNorm, as weights averaged over training need; the
             keypoint CNN has no other.
@@ -110,7 +110,7 @@ class ImageObsEncoder(ObsEncoder):
         weights: str | None = None,
         share_backbone: bool = False,
         resize: Sequence[int] | None = None,
-        crop: Sequence[int] | None = None,
+        crop: Sequence[int] | float | None = None,
         imagenet_norm: bool = True,
         group_norm: bool = True,
     ) -> None:
@@ -119,10 +119,10 @@ class ImageObsEncoder(ObsEncoder):
         self.resize = None if resize is None else check_size("resize", resize)
         self.crop: nn.Module = nn.Identity()
         if crop is not None:
-            size = check_size("crop", crop)
+            self.crop = build_crop(crop)
             for key in self.image_keys:
-                check_crop(size, self.resize or self.shape_meta.obs[key].shape[1:])
-            self.crop = Crop(size)
+                image = self.resize or self.shape_meta.obs[key].shape[1:]
+                check_crop(self.crop.of(*image), image)
         self.share_backbone = share_backbone
         # A list: keys of observations may hold dots, names of modules may not.
         self.backbones = nn.ModuleList(
@@ -167,6 +167,15 @@ def check_size(name: str, size: Sequence[int]) -> tuple[int, int]:
     shown = list(size) if is_list else size
     require(fits, f"{_FIELD}.{name}", shown, "use [height, width], whole numbers from 1")
     return int(size[0]), int(size[1])
+
+
+def build_crop(crop: Sequence[int] | float) -> Crop:
+    """The crop of a config: a size, or a share of the sides; UserError if it is neither."""
+    if isinstance(crop, Sequence):
+        return Crop(check_size("crop", crop))
+    remedy = "use [height, width], or a share of the sides, above 0 and at most 1"
+    require(type(crop) in (int, float) and 0 < crop <= 1, f"{_FIELD}.crop", crop, remedy)
+    return Crop(crop)
 
 
 def check_crop(crop: tuple[int, int], image: Sequence[int]) -> None:

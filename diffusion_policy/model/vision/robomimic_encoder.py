@@ -11,9 +11,8 @@ from typing import Any
 
 from torch import Tensor
 
-from diffusion_policy.model.vision.crop import Crop
 from diffusion_policy.model.vision.group_norm import replace_batch_norm
-from diffusion_policy.model.vision.obs_encoder import ObsEncoder, check_size, require_images
+from diffusion_policy.model.vision.obs_encoder import ObsEncoder, build_crop, require_images
 from diffusion_policy.util.errors import UserError, require
 
 N_KEYPOINTS = 32
@@ -32,7 +31,7 @@ class RobomimicObsEncoder(ObsEncoder):
 
     Args:
         shape_meta: observations of the task, at least one of them rgb.
-        crop: [h, w], smaller than the images on both sides; None takes the whole image.
+        crop: [h, w] or a share of the sides, smaller than the images; None takes the whole image.
         group_norm: GroupNorm instead of BatchNorm, as weights averaged over training need.
 
     Raises:
@@ -42,22 +41,22 @@ class RobomimicObsEncoder(ObsEncoder):
     def __init__(
         self,
         shape_meta: Mapping[str, Any],
-        crop: Sequence[int] | None = None,
+        crop: Sequence[int] | float | None = None,
         group_norm: bool = True,
     ) -> None:
         super().__init__(shape_meta)
         require_images(self)
-        size = None if crop is None else check_size("crop", crop)
+        # Ours crops like robomimic's own, which several processes could not draw as one.
+        self.crop = None if crop is None else build_crop(crop)
         obs_nets = _import_robomimic()
         self.encoder = obs_nets.ObservationEncoder()
-        # Ours crops like robomimic's own, which several processes could not draw as one.
-        self.crop = None if size is None else Crop(size)
         for key, field in self.shape_meta.obs.items():
             shape = list(field.shape)
             if field.type == "low_dim":
-                self.encoder.register_obs_key(key, shape)
+                self.encoder.register_obs_key(key, shape or [1])
                 continue
-            if size is not None:
+            if self.crop is not None:
+                size = self.crop.of(*shape[1:])
                 _check_smaller(size, shape[1:])
                 shape = [shape[0], *size]
             self.encoder.register_obs_key(

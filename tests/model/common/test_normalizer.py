@@ -54,6 +54,18 @@ def test_state_dict_restores_an_empty_normaliser():
     assert not any(p.requires_grad for p in restored.parameters())
 
 
+def test_a_field_may_have_any_name():
+    names = ["observation.state", "items", "training", "a%2Eb", "größe"]
+    fitted, restored = LinearNormalizer(), LinearNormalizer()
+    fitted.fit({name: torch.randn(50, 2) + i for i, name in enumerate(names)})
+    restored.load_state_dict(fitted.state_dict())
+    assert sorted(restored.fields) == sorted(names)
+    for name in names:
+        assert name in restored
+        assert torch.equal(restored[name].offset, fitted[name].offset)
+    assert restored.get_input_stats().keys() == set(names)
+
+
 def test_a_loaded_state_goes_where_the_normaliser_is():
     fitted = LinearNormalizer()
     fitted.fit({"state": torch.randn(50, 3)})

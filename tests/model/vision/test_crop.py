@@ -42,3 +42,10 @@ def test_random_crops_follow_the_global_seed():
 def test_full_size_crop_changes_nothing(training):
     images = torch.rand(2, 3, 5, 7)
     assert torch.equal(Crop((5, 7)).train(training)(images), images)
+
+
+def test_a_share_of_the_sides_is_a_crop_of_any_image():
+    images = torch.rand(2, 3, 96, 128)
+    by_share, by_size = Crop(0.875).eval(), Crop((84, 112)).eval()
+    assert torch.equal(by_share(images), by_size(images))
+    assert by_share(images[..., :64, :64]).shape == (2, 3, 56, 56)
