@@ -7,13 +7,23 @@ import os
 import re
 import signal
 import sys
+import sysconfig
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import takewhile
+from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+FULL_TRACEBACK = "FULL_TRACEBACK"
+"""Environment variable that, set, shows the traceback of an error in the user's own code."""
+_PACKAGE = Path(__file__).parents[1]
+_INSTALLED = tuple(
+    sysconfig.get_path(name) + os.sep for name in ("stdlib", "platstdlib", "purelib", "platlib")
+)
 
 
 class UserError(Exception):
@@ -53,9 +63,10 @@ def require(condition: bool, field: str, value: object, remedy: str) -> None:
 def reports_user_errors(main: Callable[P, R]) -> Callable[P, R]:
     """Decorate a command: errors that the user can fix print ``error: <one line>`` and exit with 1.
 
-    These are :class:`UserError`, also when it is raised while Hydra instantiates an object, and
-    mistakes in the config, such as an argument that the configured class does not accept. Every
-    other exception is a bug and keeps its traceback. Ctrl-C exits with code 130 and no message.
+    These are :class:`UserError`, also when it is raised while Hydra instantiates an object,
+    mistakes in the config, such as an argument that the configured class does not accept, and what
+    code of the user's own raises, such as a policy. Every other exception is a bug and keeps its
+    traceback. Ctrl-C exits with code 130 and no message.
     """
 
     @functools.wraps(main)
@@ -88,6 +99,27 @@ def user_message(error: BaseException) -> str | None:
     for link in takewhile(_is_about_config, links):
         if message := _config_message(link):
             return message
+    return _own_code_message(links[-1])
+
+
+def _own_code_message(error: BaseException) -> str | None:
+    """The message of an error that passed through code of the user's own, else None."""
+    frame = _last_own_frame(error)
+    if frame is None or os.environ.get(FULL_TRACEBACK):
+        return None
+    return (
+        f"{type(error).__name__}: {one_line(error)} ({frame}, which is code of your own); "
+        f"correct it there, or see the whole traceback with {FULL_TRACEBACK}=1"
+    )
+
+
+def _last_own_frame(error: BaseException) -> str | None:
+    """File, line and function where the error last was in code of the user's own, if it was."""
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        path = Path(frame.filename)
+        is_ours = path.is_relative_to(_PACKAGE) or path.parent == _PACKAGE.parent  # train.py, ...
+        if path.is_file() and not is_ours and not frame.filename.startswith(_INSTALLED):
+            return f"{frame.filename}:{frame.lineno} in {frame.name}"
     return None
 
 
@@ -108,12 +140,23 @@ def _config_message(error: BaseException) -> str | None:
         return _instantiation_message(str(error), error.__cause__)
     text = one_line(error)
     if match := re.search(r"Cannot find primary config '([^']+)'", text):
-        return f"there is no config {match[1]!r}; choose one of {', '.join(_named_configs())}"
+        from diffusion_policy.util.train_command import named_configs
+
+        return f"there is no config {match[1]!r}; choose one of {', '.join(named_configs())}"
     if match := re.search(r"'hydra/(launcher|sweeper)/((joblib|submitit|ray|optuna)\w*)'", text):
         kind, name, extra = match.groups()
         return (
             f"hydra/{kind}={name} is not installed; install its plugin with "
             f"pip install -e '.[{extra}]'"
+        )
+    choice = (
+        r"Could not find '([^']+)/([^'/]+)' Available options in '[^']+': (.*?) Config search path"
+    )
+    if match := re.search(choice, text):
+        group, name, known = match.groups()
+        return (
+            f"there is no {group} {name!r}; choose one of {', '.join(known.split())}, or name the "
+            "folder of your own with --config-dir"
         )
     if match := re.search(r"Ambiguous value for argument '([^']+)'", text):
         return f"{match[1]} has several values; add -m to run a sweep, or write a list as [1,2]"
@@ -138,8 +181,10 @@ def _instantiation_message(text: str, cause: BaseException) -> str | None:
         return None
     if match := re.search(r"unexpected keyword argument '(\w+)'", str(cause)):
         return f"unknown config key {section[1]}.{match[1]}; see the class that _target_ names"
+    frame = _last_own_frame(cause)
+    where = f" ({frame})" if frame else ""
     return (
-        f"{section[1]} cannot be built: {type(cause).__name__}: {one_line(cause)}; "
+        f"{section[1]} cannot be built: {type(cause).__name__}: {one_line(cause)}{where}; "
         "correct the config or the override"
     )
 
@@ -147,11 +192,3 @@ def _instantiation_message(text: str, cause: BaseException) -> str | None:
 def one_line(error: BaseException) -> str:
     """What an error says, on one line; its type if it says nothing."""
     return " ".join(str(error).split()) or type(error).__name__
-
-
-def _named_configs() -> list[str]:
-    from importlib.resources import files
-
-    configs = files("diffusion_policy") / "config"
-    names = (entry.name for entry in configs.iterdir())
-    return sorted(name[:-5] for name in names if name.startswith("train_"))

@@ -1,9 +1,13 @@
+import re
+
 import hydra
 import pytest
+import torch
 from hydra.errors import InstantiationException
 from omegaconf import OmegaConf
 
 from diffusion_policy.util.errors import UserError, reports_user_errors, user_message
+from diffusion_policy.util.statistics import wilson_interval
 
 
 def test_user_error_ends_in_one_line(capsys):
@@ -35,12 +39,8 @@ def test_interrupt_ends_without_a_word(capsys):
 
 
 def test_other_errors_keep_their_traceback():
-    @reports_user_errors
-    def main() -> None:
-        raise ZeroDivisionError
-
-    with pytest.raises(ZeroDivisionError):
-        main()
+    with pytest.raises(ValueError, match="no success rate"):
+        reports_user_errors(wilson_interval)(1, 0)
 
 
 @pytest.mark.parametrize(
@@ -88,17 +88,30 @@ def call(function) -> None:
 
 
 def test_a_fault_of_the_program_keeps_its_traceback():
-    def fail() -> None:
-        raise ValueError("our fault")
+    faulty = {"_target_": "diffusion_policy.util.statistics.wilson_interval"}
+    for section in (faulty, OmegaConf.create({"part": {"_target_": "operator.truediv"}}).part):
+        with pytest.raises(InstantiationException) as caught:
+            hydra.utils.instantiate(section, 1, 0)
+        assert user_message(caught.value) is None
 
-    with pytest.raises(InstantiationException) as caught:
-        within_the_program(fail)
-    assert user_message(caught.value) is None
 
-    cfg = OmegaConf.create({"part": {"_target_": "operator.truediv"}})
-    with pytest.raises(InstantiationException) as caught:
-        hydra.utils.instantiate(cfg.part, 1, 0)
-    assert user_message(caught.value) is None
+def test_an_error_of_ones_own_code_names_its_last_line_there(monkeypatch, capsys):
+    def own_loss() -> None:
+        torch.ones(2) @ torch.ones(3)
+
+    @reports_user_errors
+    def main() -> None:
+        within_the_program(own_loss)
+
+    with pytest.raises(SystemExit):
+        main()
+    (line,) = capsys.readouterr().err.splitlines()
+    assert re.match(r"error: RuntimeError: inconsistent tensor size, .* \(\S*test_errors.py:", line)
+    assert f":{own_loss.__code__.co_firstlineno + 1} in own_loss, which is code of your own" in line
+
+    monkeypatch.setenv("FULL_TRACEBACK", "1")
+    with pytest.raises(InstantiationException):
+        main()
 
 
 def test_a_missing_section_is_told_wherever_it_is_missed():
