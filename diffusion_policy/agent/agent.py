@@ -14,8 +14,8 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 
-from diffusion_policy.agent.observation import checked_observations
 from diffusion_policy.spec.history import ObservationHistory
+from diffusion_policy.spec.observation import checked_observations
 from diffusion_policy.spec.task_spec import TaskSpec
 from diffusion_policy.util.errors import UserError
 
@@ -158,8 +158,8 @@ class Agent(ABC):
             ids: environment of each row, for policies that remember; None is 0..B-1.
 
         Raises:
-            UserError: an observation is missing, or has the wrong shape or dtype.
-            ValueError: the policy's actions have the wrong shape, or are not finite.
+            UserError: an observation is missing, has the wrong shape or dtype, or is not finite; or
+                the policy's actions have the wrong shape, or are not finite.
         """
         n_rows = len(next(iter(obs.values()), ())) if ids is None else len(ids)
         obs = checked_observations(self.spec, obs, (n_rows, len(self._offsets)))
@@ -169,9 +169,14 @@ class Agent(ABC):
         action = plan[:, first : first + self.n_action_steps]
         expected = (n_rows, self.n_action_steps, *self.spec.action.shape)
         if action.shape != expected:
-            raise ValueError(f"the policy's actions have shape {action.shape}, not {expected}")
+            raise UserError(
+                f"the policy's actions have shape {list(action.shape)}, not {list(expected)}; "
+                "predict_action and n_action_steps of the policy must agree"
+            )
         if not np.isfinite(action).all():
-            raise ValueError("the policy's actions are not finite")
+            raise UserError(
+                "the policy's actions are not finite; train it anew, or correct its predict_action"
+            )
         return Prediction(action, plan)
 
     # ------------------------------------------------------------------ one robot
@@ -183,7 +188,7 @@ class Agent(ABC):
             observation: {key: (...)} of one time step, raw units; further keys are left out.
 
         Raises:
-            UserError: an observation is missing, or has the wrong shape or dtype.
+            UserError: an observation is missing, has the wrong shape or dtype, or is not finite.
         """
         self._history.append(checked_observations(self.spec, observation))
         self._step += 1

@@ -68,7 +68,7 @@ class LocalAgent(Agent):
             torch.no_grad(),
             torch.autocast(device.type, self.dtype, enabled=self.dtype is not None),
         ):
-            predicted = self.policy.predict_action(inputs, env_ids=ids)["action_pred"]
+            predicted = _planned(self.policy, self.policy.predict_action(inputs, env_ids=ids))
         n_past = sum(offset < 0 for offset in self.policy.action_pred_offsets)
         return self.pipeline.inverse(predicted[:, n_past:].float().cpu().numpy(), seen)
 
@@ -187,6 +187,21 @@ def build_agent(
         n_latency_steps=n_latency_steps,
         embodiment=embodiment,
     )
+
+
+def _planned(policy: BasePolicy, answer: Any) -> Tensor:
+    """``action_pred`` (B, T, Da) of what ``predict_action`` returned.
+
+    Raises:
+        UserError: it returned something else.
+    """
+    planned = answer.get("action_pred") if isinstance(answer, Mapping) else None
+    if not isinstance(planned, Tensor) or planned.ndim != 3:
+        raise UserError(
+            f"predict_action of {type(policy).__name__} does not return {{'action': (B, Ta, Da), "
+            "'action_pred': (B, T, Da)}; see diffusion_policy/policy/base_policy.py"
+        )
+    return planned
 
 
 def _to_device(value: Any, device: torch.device) -> Tensor | list[str]:

@@ -15,6 +15,12 @@ from torch import Tensor, nn
 
 from diffusion_policy.model.common.normalizer import LinearNormalizer
 from diffusion_policy.spec.batch import Batch
+from diffusion_policy.spec.observation import (
+    checked_text,
+    require_finite,
+    require_keys,
+    require_values,
+)
 from diffusion_policy.spec.task_spec import TaskSpec
 from diffusion_policy.spec.window import Window
 from diffusion_policy.util.errors import UserError
@@ -43,6 +49,8 @@ class BasePolicy(nn.Module, ABC):
             replace them when a checkpoint brings the weights.
         debug_settings: constructor arguments, and their values, of a small form of the policy for
             ``training.debug``.
+        further_settings_of: class that takes the constructor's ``**kwargs``, so that a misspelt
+            setting is found when a run starts; only for a constructor that passes them on.
 
     Parts of a policy that a config names (``_target_``) may declare the same three kinds of
     settings.
@@ -147,7 +155,7 @@ class BasePolicy(nn.Module, ABC):
 
         Args:
             obs: {key: (B, To, ...)} at ``obs_offsets``; raw units, images uint8, text a list of B
-                str. Observations after the first To are ignored.
+                str. Observations after the first To are ignored. :meth:`observed` checks it.
             env_ids: the environment of each row, for policies that remember; None is 0..B-1.
 
         Returns:
@@ -155,6 +163,29 @@ class BasePolicy(nn.Module, ABC):
             ``action_pred_offsets[k]``; raw units. ``action`` is the part of ``action_pred`` from
             now on.
         """
+
+    def observed(self, obs: Mapping[str, Any]) -> dict[str, Any]:
+        """What :meth:`predict_action` was given, checked, in tensors on the policy's device.
+
+        Args:
+            obs: as :meth:`predict_action` takes it; numpy arrays become tensors.
+
+        Raises:
+            UserError: an observation is missing, has the wrong shape or dtype, or is not finite.
+        """
+        require_keys(self.shape_meta, obs)
+        n_times, n_rows = len(self.obs_offsets), len(obs[next(iter(self.shape_meta.obs))])
+        observed: dict[str, Any] = {}
+        for key, field in self.shape_meta.obs.items():
+            if field.type == "text":
+                observed[key] = checked_text(key, obs[key], (n_rows,))
+                continue
+            x = torch.as_tensor(obs[key], device=self.device)
+            longer = x.shape[1:2] if x.ndim > 1 and x.shape[1] > n_times else (n_times,)
+            require_values(key, field, x.shape, x.dtype, (n_rows, *longer))
+            require_finite(key, field, not x.is_floating_point() or bool(x.isfinite().all()))
+            observed[key] = x.float() if x.dtype == torch.float64 else x
+        return observed
 
     def reset(
         self, env_ids: Sequence[int] | None = None, seeds: Sequence[int] | None = None

@@ -28,7 +28,7 @@ from diffusion_policy.policy.chunk_following import (
 from diffusion_policy.spec.task_spec import TaskSpec
 from diffusion_policy.spec.window import Window
 from diffusion_policy.util.errors import require
-from diffusion_policy.util.pytorch_util import split_rows
+from diffusion_policy.util.pytorch_util import flat_steps, split_rows
 
 _MOST_ENCODED = 1024
 """Rows x times whose conditions are encoded together, so that weights are read once for all."""
@@ -201,11 +201,12 @@ class DenoisingPolicy(ChunkPolicy):
         """Features (B, times, F) of raw observations (B, times, ...)."""
         normalized = {}
         for key, field in self.shape_meta.obs.items():
-            x = obs[key].flatten(0, 1)
             if field.type == "rgb":
-                normalized[key] = normalizer[key].normalize(x) * 2 - 1  # from 0..1
+                normalized[key] = normalizer[key].normalize(obs[key].flatten(0, 1))
+                normalized[key] = normalized[key] * 2 - 1  # from 0..1
             else:
-                normalized[key] = normalizer[key].normalize(x.flatten(1))
+                steps = flat_steps(obs[key]).flatten(0, 1)
+                normalized[key] = normalizer[key].normalize(steps)
         return self.obs_encoder(normalized).unflatten(0, (len(obs[key]), -1))
 
     def _is_observed(self, features: Tensor) -> Tensor:
@@ -271,6 +272,7 @@ class DenoisingPolicy(ChunkPolicy):
             ``action`` and ``action_pred``; with ``inpaint`` also ``obs_pred`` {key: (B, T, ...)},
             the observations that go with the predicted actions, in raw units.
         """
+        obs = self.observed(obs)
         normalizer = self.normalizer.of(self.embodiment)
         ids = environments(obs, env_ids)
         due = self.follower.due(ids)
@@ -348,7 +350,7 @@ class DenoisingPolicy(ChunkPolicy):
         fields = self.shape_meta.obs
         parts = features.split([field.size for field in fields.values()], dim=-1)
         return {
-            key: normalizer[key].unnormalize(part).unflatten(-1, field.shape)
+            key: normalizer[key].unnormalize(part).view(*part.shape[:-1], *field.shape)
             for (key, field), part in zip(fields.items(), parts, strict=True)
         }
 

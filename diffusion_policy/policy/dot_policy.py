@@ -30,6 +30,7 @@ from diffusion_policy.policy.chunk_following import (
 )
 from diffusion_policy.spec.window import Window
 from diffusion_policy.util.errors import require
+from diffusion_policy.util.pytorch_util import flat_steps
 
 _IMAGES_REMEMBERED = 4096
 """An image is encoded now, one step later and ``lookback_obs_steps`` later. In between, each
@@ -86,6 +87,7 @@ class DOTPolicy(ChunkPolicy):
     n_updates: Tensor
     loss_weights: Tensor
 
+    further_settings_of = DOTNetwork
     inference_settings: ClassVar[tuple[str, ...]] = (
         *ChunkPolicy.inference_settings,
         "stall_skip",
@@ -195,7 +197,7 @@ class DOTPolicy(ChunkPolicy):
         fade = self.noise_decay ** int(self.n_updates) if self.training else 0.0
         inputs = {}
         for name, keys in self.inputs.items():
-            x = torch.cat([normalizer[key].normalize(obs[key].flatten(2)) for key in keys], dim=-1)
+            x = torch.cat([normalizer[key].normalize(flat_steps(obs[key])) for key in keys], dim=-1)
             if self.training and self.state_noise > 0:
                 x = x + (batch_random.rand(x.shape, x.device) * 2 - 1) * (self.state_noise * fade)
             inputs[name] = x
@@ -228,6 +230,7 @@ class DOTPolicy(ChunkPolicy):
         self, obs: dict[str, Tensor], env_ids: Sequence[int] | None = None
     ) -> dict[str, Tensor]:
         """The mean of the latest chunks from now on, behind the newest prediction of the past."""
+        obs = self.observed(obs)
         normalizer = self.normalizer.of(self.embodiment)
         ids = environments(obs, env_ids)
         due = self.follower.due(ids)
@@ -245,7 +248,7 @@ class DOTPolicy(ChunkPolicy):
             (normalized[:, -1] - normalized[:, 0]).abs().amax(-1)
             for keys in self.inputs.values()
             for key in keys
-            for normalized in [normalizer[key].normalize(obs[key].flatten(2))]
+            for normalized in [normalizer[key].normalize(flat_steps(obs[key]))]
         ]
         moved = torch.stack(changes).amax(0).cpu() > self.stall_tolerance
         return ~moved & (self.follower.n_control_steps(ids) >= -self.obs_offsets[0])

@@ -169,7 +169,7 @@ class Learner:
             batch_randomness(part.start, part.stop, part.total, part.seed),
             torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not None),
         ):
-            return self.model(to_device(batch, self.device))
+            return _checked(self.policy, self.model(to_device(batch, self.device)))
 
     def _gradients_are_shared(self, last: bool) -> AbstractContextManager[None]:
         """In the block, processes exchange gradients, unless more are to be added first."""
@@ -196,6 +196,24 @@ class Learner:
             self.ema.step(self.policy)
 
 
+def _checked(policy: BasePolicy, answer: Any) -> tuple[Tensor, Mapping[str, float | Tensor]]:
+    """What the policy's compute_loss returned.
+
+    Raises:
+        UserError: it is not a loss that trains, and values by name.
+    """
+    name = f"compute_loss of {type(policy).__name__}"
+    loss, values = answer if isinstance(answer, tuple) and len(answer) == 2 else (answer, None)
+    if not isinstance(loss, Tensor) or not isinstance(values, Mapping):
+        kind = type(answer).__name__
+        raise UserError(f"{name} returns a {kind}; return the loss and a dict of values to log")
+    if loss.ndim:
+        raise UserError(f"{name} returns a loss of shape {list(loss.shape)}; return its mean")
+    if not loss.requires_grad:
+        raise UserError(f"{name} returns a loss that trains no parameter; compute it from some")
+    return loss, values
+
+
 def to_device(batch: Batch, device: torch.device) -> Batch:
     return dict_apply(batch, lambda x: x.to(device, non_blocking=True))
 
@@ -204,15 +222,18 @@ def named_values(values: Mapping[str, float | Tensor], device: torch.device) -> 
     """What compute_loss returned beside the loss, as float32 scalars on the device.
 
     Raises:
-        ValueError: a name is one of those that the log has already.
+        UserError: a name is one of those that the log has already, or a value is no scalar.
     """
-    for name in values:
+    for name, value in values.items():
         if name in _OWN_NAMES or name.startswith("val_") or "/" in name:
-            raise ValueError(
+            raise UserError(
                 f"compute_loss returns {name!r}; use a name that is none of "
                 f"{', '.join(_OWN_NAMES)}, begins without val_ and has no slash, since the log has "
                 "such names already"
             )
+        shape = list(getattr(value, "shape", ()))
+        if shape:
+            raise UserError(f"compute_loss returns {name!r} of shape {shape}; return its mean")
     return {
         name: torch.as_tensor(value, dtype=torch.float32).detach().to(device)
         for name, value in values.items()

@@ -126,6 +126,8 @@ def test_seeds_without_ids_are_of_the_first_environments():
         ({"step": np.zeros(2)}, r"observation 'step' has shape \[2\]; the task's is \[1\]"),
         ({"step": np.array(["a"])}, "observation 'step' is <U1; give numbers"),
         ({"image": np.zeros((2, 4, 3), np.uint8)}, r"\[3, 2, 4\]; move the channels first"),
+        ({"image": np.zeros((3, 4, 4), np.uint8)}, r"\[3, 4, 4\]; the task's is \[3, 2, 4\]$"),
+        ({"step": np.array([np.nan])}, "'step' holds NaN or infinity; give finite numbers"),
         ({"image": np.zeros((3, 2, 4))}, "'image' is float64; give images as uint8, 0 to 255"),
     ],
 )
@@ -143,5 +145,5 @@ def test_a_wrong_observation_is_named(change, message):
 def test_unusable_actions_are_not_executed(monkeypatch, plan, message):
     agent = PlanningAgent()
     monkeypatch.setattr(agent, "plan", lambda obs, ids: plan)
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(UserError, match=message):
         agent.act(observation(0))

@@ -19,6 +19,7 @@ from diffusion_policy.model.common.normalizer import (
 )
 from diffusion_policy.policy.base_policy import BasePolicy, Batch
 from diffusion_policy.util.config import declared
+from diffusion_policy.util.errors import UserError
 from tests.configs import compose_config, tiny_policy
 from tests.toys.toy_language_policy import SHAPE_META as LANGUAGE_META
 
@@ -170,6 +171,31 @@ def test_prediction_has_the_promised_shapes_and_leaves_the_observation(policy):
     assert set(policy.action_pred_offsets) <= set(policy.window.action_offsets)
     assert not result["action"].requires_grad
     assert_same(before, obs)
+
+
+@pytest.mark.parametrize(
+    "name", ["train_dot_pusht_image_human", "train_diffusion_unet_pusht_image"]
+)
+def test_observations_are_checked(name):
+    policy = make_policy(name).eval()
+    obs = make_obs(policy, 2)
+    policy.reset()
+    expected = policy.predict_action(obs)["action"]
+    policy.reset()
+    arrays = {key: value.numpy() for key, value in obs.items()}
+    assert torch.equal(policy.predict_action(arrays)["action"], expected)
+    image, position = obs["image"], obs["agent_pos"]
+    for change, message in (
+        ({"image": image / 255}, "'image' is float32; give images as uint8, 0 to 255"),
+        ({"image": image.movedim(2, -1)}, r"the task's is .* 3, 96, 96\]; move the channels first"),
+        ({"image": image[..., :48]}, r"'image' has shape .* 48\]; the task's is .* 96\]$"),
+        ({"agent_pos": position[0]}, "'agent_pos' has shape"),
+        ({"agent_pos": position * torch.nan}, "'agent_pos' holds NaN or infinity; give finite"),
+        ({"agent_pos": None}, "the observation has no 'agent_pos', but image; the policy needs"),
+    ):
+        wrong = {key: value for key, value in {**obs, **change}.items() if value is not None}
+        with pytest.raises(UserError, match=message):
+            policy.predict_action(wrong)
 
 
 def test_action_is_the_prediction_from_now_on(policy):

@@ -126,11 +126,22 @@ def test_what_compute_loss_returns_is_averaged_and_logged(tmp_path, overrides):
     assert "n_rows" in last
 
 
-def test_names_that_every_record_has_are_refused(tmp_path, overrides):
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (lambda loss: (loss, {"lr": 1}), "compute_loss returns 'lr'; use a name that is none of"),
+        (
+            lambda loss: (loss, {"l1": torch.ones(3)}),
+            r"returns 'l1' of shape \[3\]; return its mean",
+        ),
+        (lambda loss: loss, "DOTPolicy returns a Tensor; return the loss and a dict of values"),
+        (lambda loss: (loss[None], {}), r"returns a loss of shape \[1\]; return its mean"),
+        (lambda loss: (loss.detach(), {}), "returns a loss that trains no parameter"),
+    ],
+)
+def test_what_a_policy_must_not_return_is_told(tmp_path, overrides, answer, message):
     workspace = make(tmp_path / "run", overrides)
-    workspace.learner._loss = lambda part, batch: (
-        workspace.model.compute_loss(batch)[0],
-        {"lr": 1},
-    )
-    with pytest.raises(ValueError, match="compute_loss returns 'lr'"):
+    compute_loss = workspace.model.compute_loss
+    workspace.model.compute_loss = lambda batch: answer(compute_loss(batch)[0])
+    with pytest.raises(UserError, match=message):
         workspace.train_step(next(workspace._rest_of_epoch()))
