@@ -4,6 +4,14 @@ PYTHON ?= python3
 ARGS ?=
 BIN := .venv/bin
 
+# A setting of the run would become a variable of make, and change nothing.
+given := $(foreach name,$(.VARIABLES),$(if $(findstring command line,$(origin $(name))),$(name)))
+stray := $(firstword $(foreach name,$(given),$(if $(findstring .,$(name)),$(name))) \
+	$(filter task policy,$(given)))
+ifneq (,$(stray))
+$(error $(stray)=... is a setting of the run: write make train ARGS="$(stray)=...")
+endif
+
 .PHONY: help install install-dev install-all train test quick lint clean
 
 help: ## print this list (what plain `make` does)
@@ -34,23 +42,34 @@ clean: ## remove .venv, caches and build leftovers; runs and data stay
 	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
 	find . -name .git -prune -o -type d -name __pycache__ -prune -exec rm -rf {} +
 
+# While pip works, a file names the process of make. If that was killed, .venv may be half of one,
+# which would pass for a whole one: it is made anew.
+unfinished := .venv/unfinished
+ifneq (,$(wildcard $(unfinished)))
+ifeq (,$(shell pid=$$(cat $(unfinished)); { tr '\0' ' ' < /proc/$$pid/cmdline || ps -p $$pid -o args=; } 2> /dev/null | grep make))
+$(info an installation was killed: .venv is made anew)
+$(shell rm -rf .venv)
+endif
+endif
+install = echo $$PPID > $(unfinished); $(1); code=$$?; rm $(unfinished); exit $$code
+
 # The installed* files are stamps: done once, and again whenever pyproject.toml changes.
 .venv/installed: pyproject.toml | $(BIN)/python
 	@# an environment of uv comes without pip
 	@$(BIN)/python -m pip --version > /dev/null 2>&1 || $(BIN)/python -m ensurepip
-	$(BIN)/python -m pip install --editable .
+	$(call install,$(BIN)/python -m pip install --editable .)
 	@touch $@
 
 .venv/installed-dev: .venv/installed
-	$(BIN)/python -m pip install --editable ".[dev]"
+	$(call install,$(BIN)/python -m pip install --editable ".[dev]")
 	@touch $@
 
 .venv/installed-all: .venv/installed-dev
 	@# robomimic's egl_probe is compiled with cmake, and not by cmake 4. The wheel's command is
 	@# a script that cannot start within pip's isolated build, hence the program behind it.
-	$(BIN)/python -m pip install "cmake<4"
-	PATH="$$($(BIN)/python -c 'import cmake; print(cmake.CMAKE_BIN_DIR)'):$$PATH" \
-		$(BIN)/python -m pip install --editable ".[all]"
+	$(call install,$(BIN)/python -m pip install "cmake<4")
+	PATH="$$($(BIN)/python -c 'import cmake; print(cmake.CMAKE_BIN_DIR)'):$$PATH"; \
+		$(call install,$(BIN)/python -m pip install --editable ".[all]")
 	@touch $@
 
 $(BIN)/python:
