@@ -19,13 +19,19 @@ def parse_arguments() -> argparse.Namespace:
     )
     default = "(default: %(default)s)"
     parser.add_argument(
+        "-c",
         "--checkpoint",
+        dest="checkpoints",
         type=Path,
+        action="append",
         required=True,
-        help="file written by train.py, or a folder of config.yaml and model.safetensors",
+        help="file written by train.py, or a folder of config.yaml and model.safetensors; given "
+        "several times, all play the same episodes and are compared with the first",
     )
     parser.add_argument(
+        "-o",
         "--output-dir",
+        "--output_dir",  # as in the original diffusion_policy
         type=Path,
         help="folder for the results (default: one in data/eval, named after the checkpoint)",
     )
@@ -65,7 +71,7 @@ def parse_arguments() -> argparse.Namespace:
         "machine. Actions may differ in their last digits",
     )
     parser.add_argument(
-        "--device", default="auto", help=f"auto, cpu, cuda, cuda:1 or mps {default}"
+        "-d", "--device", default="auto", help=f"auto, cpu, cuda, cuda:1 or mps {default}"
     )
     parser.add_argument(
         "--precision",
@@ -96,9 +102,9 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     arguments = parse_arguments()
     # A late import: --help and a mistyped option should not wait for torch.
-    from diffusion_policy.env_runner.evaluation import evaluate_checkpoint
+    from diffusion_policy.env_runner.paired import evaluate_checkpoints
 
-    evaluate_checkpoint(**vars(arguments))
+    evaluate_checkpoints(**vars(arguments))
 
 
 if __name__ == "__main__":

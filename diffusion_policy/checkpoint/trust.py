@@ -126,6 +126,17 @@ def check_group_trusted(groups: Mapping[str, Any] | None, name: str) -> None:
             )
 
 
+def needs_trust(cfg: DictConfig) -> bool:
+    """Whether evaluating a checkpoint of this config builds more than this package's own parts."""
+    try:
+        for section in ("policy", "task.transforms", "task.env_runner"):
+            if OmegaConf.select(cfg, section) is not None:
+                check_trusted(cfg, section)
+    except UserError:
+        return True
+    return False
+
+
 def _check_classes(content: Any, name: str, rule: _Section) -> None:
     if not isinstance(content, dict) or "_target_" not in content:
         raise UserError(f"the checkpoint's config names no class at {name}._target_")

@@ -148,7 +148,7 @@ def evaluate_checkpoint(
     content = section_to_build(cfg, "task.env_runner", trust=trust)
     if starts is not None and not trust:
         check_group_trusted(content.get("groups"), starts)
-    output_dir = output_dir or EVALUATIONS / _name(checkpoint)
+    output_dir = output_dir or EVALUATIONS / result_name(checkpoint)
     with OutputLock(output_dir):
         _check_output_dir(output_dir, overwrite)
         runner: EnvRunner = hydra.utils.instantiate(
@@ -233,7 +233,7 @@ def headline(aggregated: dict[str, Any]) -> str:
     return f"{score} over {aggregated['n_episodes']} episodes"
 
 
-def _name(checkpoint: Path) -> str:
+def result_name(checkpoint: Path) -> str:
     """``<run>_<checkpoint>`` of a checkpoint in a run; else the name of the file or folder."""
     path = checkpoint.resolve()
     if path.is_dir():

@@ -9,6 +9,7 @@ eval.py accepts the folder in place of the checkpoint, and the policy's actions 
 from __future__ import annotations
 
 import argparse
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -47,6 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from diffusion_policy.checkpoint.config_changes import change_settings
     from diffusion_policy.checkpoint.policy_folder import WEIGHTS_FILE, save_policy_folder
     from diffusion_policy.checkpoint.saved_policy import SavedPolicy
+    from diffusion_policy.checkpoint.trust import needs_trust
 
     if options.output.exists() and not options.overwrite:
         raise UserError(
@@ -60,7 +62,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     megabytes = (options.output / WEIGHTS_FILE).stat().st_size / 1e6
     print(
         f"wrote {options.output} ({megabytes:.1f} MB); "
-        f"evaluate it with python eval.py --checkpoint {options.output}"
+        f"evaluate it with python eval.py --checkpoint {shlex.quote(str(options.output))}"
+        + (" --trust-checkpoint" if needs_trust(saved.cfg) else "")
     )
 
 

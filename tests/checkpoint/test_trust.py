@@ -15,6 +15,7 @@ from diffusion_policy.checkpoint.trust import (
     check_group_trusted,
     check_run_trusted,
     check_trusted,
+    needs_trust,
     section_to_build,
 )
 from diffusion_policy.env_runner.env_runner import EnvRunner
@@ -240,3 +241,20 @@ MIRROR = {"_target_": "diffusion_policy.env.pusht.mirror.Mirror"}
 )
 def test_own_transforms_are_trusted_and_none_are_needed(cfg):
     check_trusted(OmegaConf.create(cfg), "task.transforms")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "needs"),
+    [
+        ("name", "same", False),
+        ("policy._target_", "my_package.linear_policy.LinearPolicy", True),
+        ("task.env_runner.env.id", "my_package/MyTask-v0", True),
+        ("task.env_runner", None, False),
+        ("task.dataset._target_", "my_package.data.Dataset", False),  # to train on alone
+    ],
+)
+def test_who_evaluates_a_policy_is_told_whether_trust_is_needed(composed, key, value, needs):
+    cfg = copy.deepcopy(composed)
+    OmegaConf.resolve(cfg)
+    OmegaConf.update(cfg, key, value)
+    assert needs_trust(cfg) is needs
