@@ -389,7 +389,8 @@ def test_no_episodes_are_no_run():
 @pytest.mark.parametrize(
     ("action", "message"),
     [
-        (lambda n: torch.zeros(n, 2), "have shape"),
+        (lambda n: torch.zeros(n, 2), "predict_action of Broken does not return"),
+        (lambda n: torch.zeros(n, 1, 3), "have shape"),
         (lambda n: torch.full((n, 1, 2), float("nan")), "not finite"),
     ],
 )
@@ -398,7 +399,7 @@ def test_unusable_actions_stop_the_run(action, message):
         def predict_action(self, obs, env_ids=None):
             return {"action_pred": action(len(env_ids))}
 
-    with make_runner() as runner, pytest.raises(ValueError, match=message):
+    with make_runner() as runner, pytest.raises(UserError, match=message):
         runner.run(LocalAgent(Broken()))
 
 
@@ -445,7 +446,6 @@ def test_without_success_there_is_no_success_rate(capsys, silent_from, n_silent)
         {"fps": 10.0},
         {"fps": 0},
         {"max_steps": 5.0},
-        {"max_steps": None},
         {"n_envs": 2.0},
         {"n_envs": True},
         {"n_workers": 0},
