@@ -34,7 +34,7 @@ from diffusion_policy.dataset.stores.checks import (
     check_lengths,
     finished_episode_ends,
 )
-from diffusion_policy.dataset.stores.step_copy import copy_steps, read_steps
+from diffusion_policy.dataset.stores.step_copy import copy_steps, read_steps, write_steps
 from diffusion_policy.dataset.stores.zarr_arrays import (
     CodecNotInstalledError,
     check_chunks,
@@ -52,7 +52,7 @@ from diffusion_policy.dataset.stores.zarr_encoding import (
     write_array,
 )
 from diffusion_policy.util.atomic_file import replacing
-from diffusion_policy.util.errors import UserError, one_line, writing
+from diffusion_policy.util.errors import UserError, writing
 
 Array = np.ndarray | zarr.Array
 Root = zarr.Group | dict[str, dict[str, np.ndarray]]
@@ -349,7 +349,7 @@ class ReplayBuffer:
                 array = self.data[key]
                 if isinstance(array, zarr.Array):
                     array.resize((stop, *array.shape[1:]))
-                    _assign(array, slice(start, stop), rows)
+                    write_steps(array, slice(start, stop), rows, f"data/{key}")
                 else:
                     self.data[key] = np.concatenate([array[:start], rows], dtype=array.dtype)
             self._append_end(stop)
@@ -442,7 +442,7 @@ class ReplayBuffer:
         for key, value in data.items():
             rows = as_rows(value)
             with writing(self._place):
-                _assign(self[key], slice(start, start + len(rows)), rows)
+                write_steps(self[key], slice(start, start + len(rows)), rows, f"data/{key}")
 
     def update_meta(self, data: Mapping[str, npt.ArrayLike]) -> None:
         """Add or replace arrays of ``meta``.
@@ -615,21 +615,6 @@ def _stored_ends(meta: Any) -> np.ndarray:
         # A kill before the first write of a chunk leaves its first entry alone without a chunk.
         check_chunks(ends, ends.shape[0] - 1, zeros_allowed=False)
     return read_steps(ends, ..., "meta/episode_ends")
-
-
-def _assign(array: Any, rows: slice, values: np.ndarray) -> None:
-    """Set rows of an array.
-
-    Raises:
-        UserError: a stored chunk that these rows share with others does not decode.
-    """
-    try:
-        array[rows] = values
-    except (ValueError, RuntimeError) as error:
-        raise UserError(
-            f"{array.path} cannot be decoded around row {rows.start} ({one_line(error)}): the "
-            "file is damaged; fetch or write it again"
-        ) from error
 
 
 def _create_episode_ends(meta: zarr.Group, n_episodes: int) -> zarr.Array:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from types import EllipsisType
+from typing import Any
 
 import numpy as np
 import zarr
 from tqdm import tqdm
+from zarr.core.sync import sync
 
 from diffusion_policy.util.errors import UserError, one_line
 
 # Decoded bytes per block: bounds the memory of a conversion; larger blocks are not faster.
 BLOCK_BYTES = 16 * 1024 * 1024
+_MOST_SECONDS = 10  # for reads that go on after one has failed
 
 
 def read_steps(
@@ -26,11 +30,40 @@ def read_steps(
     try:
         return np.asarray(source[rows])
     except Exception as error:  # decoders of many libraries raise what they like
+        sync(_finish_others())
         where = f" in rows {rows.start} to {rows.stop}" if isinstance(rows, slice) else ""
         raise UserError(
             f"{name} cannot be decoded{where} ({one_line(error)}): the file is damaged; fetch or "
             "write it again"
         ) from error
+
+
+def write_steps(target: Any, rows: slice, values: np.ndarray, name: str) -> None:
+    """Set the ``rows`` of ``target``; ``name`` is for messages.
+
+    Raises:
+        UserError: a stored chunk that these rows share with others does not decode.
+        OSError: the disk is full, or cannot be written.
+    """
+    try:
+        target[rows] = values
+    except Exception as error:
+        sync(_finish_others())
+        if isinstance(error, OSError):
+            raise
+        raise UserError(
+            f"{name} cannot be decoded around row {rows.start} ({one_line(error)}): the file is "
+            "damaged; fetch or write it again"
+        ) from error
+
+
+async def _finish_others() -> None:
+    """Wait for what zarr does to other chunks at the same time.
+
+    A process that ends before it would print a traceback of each.
+    """
+    if others := asyncio.all_tasks() - {asyncio.current_task()}:
+        await asyncio.wait(others, timeout=_MOST_SECONDS)
 
 
 def copy_steps(
@@ -50,7 +83,7 @@ def copy_steps(
             values = read_steps(source, rows, name)
             if not np.can_cast(source.dtype, target.dtype, "same_kind"):
                 values = _convert(values, target.dtype, name)
-            target[rows] = values
+            write_steps(target, rows, values, name)
             progress.update(rows.stop - rows.start)
 
 

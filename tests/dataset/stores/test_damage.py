@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import pickle
@@ -19,6 +20,7 @@ import numcodecs
 import numpy as np
 import pytest
 import zarr
+from zarr.core.sync import sync
 
 from diffusion_policy.dataset.stores.replay_buffer import ReplayBuffer
 from diffusion_policy.dataset.stores.zarr_store import ZarrStore
@@ -174,6 +176,18 @@ def test_a_damaged_chunk_is_not_written_to(tmp_path, zarr_format):
     with pytest.raises(UserError, match="data/action cannot be decoded around row 15"):
         append(path)
     assert ReplayBuffer.create_from_path(path).n_episodes == len(LENGTHS)
+
+
+def test_what_reads_other_chunks_has_ended_when_damage_is_told(tmp_path):
+    async def still_running() -> int:
+        return len(asyncio.all_tasks()) - 1
+
+    path = ours(tmp_path / "a.zarr", 3)
+    chunk(path, "data/action", 0).write_bytes(b"")
+    for _ in range(5):
+        with pytest.raises(UserError, match="cannot be decoded"):
+            ReplayBuffer.create_from_path(path).read("action")
+        assert sync(still_running()) == 0
 
 
 def flip(raw: bytes, rng: random.Random) -> bytes:
