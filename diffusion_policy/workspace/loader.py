@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import mmap
 import os
 import re
 import signal
@@ -10,6 +11,7 @@ import warnings
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,6 +22,9 @@ from diffusion_policy.dataset.batch_order import BatchOrder, as_is
 from diffusion_policy.util import distributed
 from diffusion_policy.util.config import require_known
 from diffusion_policy.util.errors import UserError
+
+_SHARED_MEMORY = Path("/dev/shm")
+_REMEDY = "or use dataloader.num_workers=0 val_dataloader.num_workers=0"
 
 
 @dataclass(frozen=True)
@@ -130,7 +135,29 @@ class LoaderConfig:
 class Loader(DataLoader):
     """Tells what happened to its processes in one line, and ends them then."""
 
+    _is_tried = False
+
+    def _require_shared_memory(self) -> None:
+        """Refuse to start processes that would wait for ever for room to put batches into."""
+        if not _SHARED_MEMORY.is_dir():
+            return
+        source: Any = self.dataset
+        order: Any = self.batch_sampler
+        needed = self.num_workers * (self.prefetch_factor or 1)
+        needed *= _shared_bytes(source.__getitems__(next(iter(order))))
+        status = os.statvfs(_SHARED_MEMORY)
+        free = status.f_bavail * status.f_frsize
+        if needed > free:
+            raise UserError(
+                f"{self.num_workers} processes of the data loader need {needed / 1e6:.1f} MB of "
+                f"shared memory, but {_SHARED_MEMORY} has {free / 1e6:.1f} MB free; give it more "
+                f"(docker run --shm-size=8g), {_REMEDY}"
+            )
+
     def __iter__(self) -> Any:
+        if self.num_workers and not self._is_tried:
+            self._require_shared_memory()
+            self._is_tried = True
         batches: Any = super().__iter__()
         try:
             yield from batches
@@ -145,22 +172,28 @@ class Loader(DataLoader):
             raise UserError(str(error).strip().rpartition("UserError: ")[2]) from error
 
 
+def _shared_bytes(batch: Any) -> int:
+    """Shared memory that a batch takes: each tensor has pages of its own."""
+    if isinstance(batch, Mapping):
+        return sum(map(_shared_bytes, batch.values()))
+    return -(-batch.nbytes // mmap.PAGESIZE) * mmap.PAGESIZE if torch.is_tensor(batch) else 0
+
+
 def _process_failure(text: str) -> str | None:
     """What to do about an error of torch's loader; None if its processes are not to blame."""
-    remedy = "or use dataloader.num_workers=0 val_dataloader.num_workers=0"
     if re.search(r"shared memory|shm|Bus error|No space left", text):
         return (
             "the processes of the data loader need more shared memory than /dev/shm has; give it "
-            f"more (docker run --shm-size=8g), {remedy}"
+            f"more (docker run --shm-size=8g), {_REMEDY}"
         )
     if match := re.search(r"timed out after ([\d.]+) seconds", text):
         return (
             f"a process of the data loader has given no batch for {float(match[1]):g} s; look at "
-            f"the data set's disk, raise dataloader.timeout, {remedy}"
+            f"the data set's disk, raise dataloader.timeout, {_REMEDY}"
         )
     if re.search(r"DataLoader worker .*(exited|killed)", text):
         return (
             f"a process of the data loader has died ({' '.join(text.split())}), often for lack of "
-            f"memory or of shared memory (docker run --shm-size=8g gives more); {remedy[3:]}"
+            f"memory or of shared memory (docker run --shm-size=8g gives more); {_REMEDY[3:]}"
         )
     return None

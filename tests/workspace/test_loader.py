@@ -3,6 +3,7 @@ import multiprocessing
 import os
 import signal
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -26,7 +27,7 @@ class Data:
 
     def __getitems__(self, wanted):
         rows = wanted.samples.tolist()
-        if 4 in rows:
+        if 4 in rows and multiprocessing.parent_process():
             self.failure()
         return torch.tensor(rows)
 
@@ -57,6 +58,20 @@ def test_a_failing_process_is_told_in_one_line_and_leaves_no_other(failure, mess
         list(loader)
     del loader
     gc.collect()
+    assert not multiprocessing.active_children()
+
+
+@pytest.mark.skipif(not Path("/dev/shm").is_dir(), reason="shared memory is elsewhere")
+def test_too_little_shared_memory_is_told_before_processes_start():
+    class Large(Data):
+        def __getitems__(self, wanted):
+            # Takes no memory until something is written into it.
+            return {"action": torch.empty(1 << 50, dtype=torch.uint8, device="meta")}
+
+    config = LoaderConfig(batch_size=2, num_workers=2)
+    _, loader = config.batches(Large(None), torch.device("cpu"), 0, shuffle=False, max_batches=None)
+    with pytest.raises(UserError, match=r"need [\d.]+ MB of shared memory, but /dev/shm has"):
+        next(iter(loader))
     assert not multiprocessing.active_children()
 
 
