@@ -31,7 +31,13 @@ WITHOUT_EFFECT = (
     *(
         f"{loader}.{name}"
         for loader in ("dataloader", "val_dataloader")
-        for name in ("num_workers", "pin_memory", "persistent_workers", "prefetch_factor")
+        for name in (
+            "num_workers",
+            "pin_memory",
+            "persistent_workers",
+            "prefetch_factor",
+            "timeout",
+        )
     ),
     *(
         f"{section}.{name}"

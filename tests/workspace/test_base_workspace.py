@@ -60,6 +60,8 @@ def test_other_settings_do_not_go_on_with_a_run(workspace, key, value, told):
         ("training.num_epochs", 5),
         ("training.num_threads", None),
         ("dataloader.num_workers", 1),
+        ("dataloader.timeout", 7),
+        ("task.env_runner.timeout_s", 7),
         ("task.env_runner.n_test", 3),
         ("task.dataset.cache_dir", "elsewhere"),
         ("checkpoint.topk.k", 1),
