@@ -11,6 +11,7 @@ is one of DOT, whose settings are those of --config-name.
 from __future__ import annotations
 
 import argparse
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -55,7 +56,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     imported.save(target)
     for remark in imported.remarks:
         print(f"note: {remark}")
-    print(f"wrote {target}; evaluate it with python eval.py --checkpoint {target}")
+    quoted = shlex.quote(str(target))
+    print(f"wrote {target}; evaluate it with python eval.py --checkpoint {quoted}")
 
 
 def _check_pickle_options(options: argparse.Namespace) -> None:

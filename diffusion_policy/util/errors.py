@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import os
 import re
@@ -24,6 +25,14 @@ _PACKAGE = Path(__file__).parents[1]
 _INSTALLED = tuple(
     sysconfig.get_path(name) + os.sep for name in ("stdlib", "platstdlib", "purelib", "platlib")
 )
+
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_UNUSABLE = (
+    *(errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.ELOOP),
+    *(errno.ENAMETOOLONG, errno.EIO, errno.ESTALE, errno.ENOTCONN),
+)
+"""What the system says of places that are full, or that nobody can write to or read from."""
 
 
 class UserError(Exception):
@@ -64,8 +73,9 @@ def reports_user_errors(main: Callable[P, R]) -> Callable[P, R]:
     """Decorate a command: errors that the user can fix print ``error: <one line>`` and exit with 1.
 
     These are :class:`UserError`, also when it is raised while Hydra instantiates an object,
-    mistakes in the config, such as an argument that the configured class does not accept, and what
-    code of the user's own raises, such as a policy. Every other exception is a bug and keeps its
+    mistakes in the config, such as an argument that the configured class does not accept, a disk
+    that is full or a file that cannot be used, and what code of the user's own raises, such as a
+    policy. Every other exception is a bug and keeps its
     traceback. Ctrl-C exits with code 130 and no message.
     """
 
@@ -96,6 +106,9 @@ def user_message(error: BaseException) -> str | None:
     for link in links:
         if isinstance(link, UserError):
             return str(link)
+    for link in links:
+        if isinstance(link, OSError) and (message := _file_message(link)):
+            return message
     for link in takewhile(_is_about_config, links):
         if message := _config_message(link):
             return message
@@ -128,6 +141,18 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None:
         yield error
         error = error.__cause__
+
+
+def _file_message(error: OSError) -> str | None:
+    """The message of a file that cannot be made, read or written, else None."""
+    if error.errno in _FULL:
+        return (
+            f"cannot write {error.filename or 'a file'}: {error.strerror}; free space, or choose "
+            "another folder"
+        )
+    if error.errno in _UNUSABLE and error.filename is not None:
+        return f"cannot use {error.filename}: {error.strerror}; choose another place"
+    return None
 
 
 def _is_about_config(error: BaseException) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
@@ -30,7 +32,21 @@ def write_run_config(output_dir: Path, cfg: DictConfig) -> None:
 
 
 def resume_override(output_dir: Path) -> str:
-    """What to add to the command of a run, or of the sweep it is a job of, to go on in place."""
+    """What to add to the command of a run, or of the sweep it is a job of, to go on in place.
+
+    It is quoted for a shell.
+    """
+    key, folder = "hydra.run.dir", output_dir
     if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
-        return f"hydra.sweep.dir={HydraConfig.get().sweep.dir}"
-    return f"hydra.run.dir={output_dir}"
+        key, folder = "hydra.sweep.dir", Path(HydraConfig.get().sweep.dir)
+    return shlex.quote(hydra_override(key, folder))
+
+
+def hydra_override(key: str, path: Path) -> str:
+    """``key=path`` as Hydra reads it, whatever the path holds."""
+    text = str(path)
+    if re.fullmatch(r"[A-Za-z0-9_/.-]+", text):
+        return f"{key}={text}"
+    # Hydra reads backslashes as such, but for those before a quote; "${" is an interpolation.
+    escaped = re.sub(r"(\\*)('|$)", lambda m: m[1] * 2 + ("\\'" if m[2] else ""), text)
+    return f"{key}='{escaped.replace('${', chr(92) + '${')}'"

@@ -1,3 +1,4 @@
+import errno
 import re
 
 import hydra
@@ -25,6 +26,23 @@ def test_cause_is_found_behind_a_wrapper():
     wrapper = RuntimeError("wrapped")
     wrapper.__cause__ = UserError("the cause")
     assert user_message(wrapper) == "the cause"
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "cannot write a file: No space"),
+        (OSError(errno.EROFS, "Read-only file system", "/a/b"), "cannot use /a/b: Read-only"),
+        (OSError(errno.ENOTDIR, "Not a directory", "/a/b"), "cannot use /a/b: Not a directory"),
+        (OSError(errno.EPERM, "Operation not permitted"), None),  # of no file
+        (FileNotFoundError(errno.ENOENT, "No such file", "/a/b"), None),
+    ],
+)
+def test_disks_that_are_full_or_cannot_be_used_are_told(error, message):
+    wrapper = RuntimeError("wrapped")
+    wrapper.__cause__ = error
+    told = user_message(wrapper)
+    assert told is None if message is None else told.startswith(message)
 
 
 def test_interrupt_ends_without_a_word(capsys):

@@ -1,14 +1,17 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from diffusion_policy.util.output_dir import OutputLock
-from diffusion_policy.workspace.run_config import write_run_config
+from diffusion_policy.workspace.run_config import hydra_override, resume_override, write_run_config
 
 COMMAND = """
 from pathlib import Path
@@ -56,3 +59,29 @@ def test_the_written_config_is_resolved(tmp_path):
     write_run_config(tmp_path, OmegaConf.create({"name": "a", "wandb": {"name": "${name}"}}))
     assert (tmp_path / ".hydra" / "config.yaml").read_text() == "name: a\nwandb:\n  name: a\n"
     assert OmegaConf.load(tmp_path / ".hydra" / "overrides.yaml") == []
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(
+            "plain",
+            "lr=1e-3",
+            "a b",
+            "seed=1,lr=2",
+            "x[1]",
+            "a:b",
+            "\u00fcbung",
+            "it's",
+            "(x)",
+            "{a}",
+        ),
+        *("back\\slash", "end\\", "q\\'x", "a\\\\'", "${HOME}", "$a", '"d"', "~", "#", "%", "a;b"),
+    ],
+)
+def test_the_override_to_go_on_can_be_pasted(tmp_path, name):
+    (pasted,) = shlex.split(resume_override(tmp_path / name))
+    assert pasted == hydra_override("hydra.run.dir", tmp_path / name)
+    (override,) = OverridesParser.create().parse_overrides([pasted])
+    read = OmegaConf.create({"dir": override.value()})
+    assert (override.key_or_group, read.dir) == ("hydra.run.dir", str(tmp_path / name))
