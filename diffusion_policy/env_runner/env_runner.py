@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import sys
 from collections import defaultdict, deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -301,7 +302,7 @@ class EnvRunner(BaseRunner):
         return tqdm(
             total=n_episodes * self.max_steps,
             desc="rollout",
-            disable=not (self.progress and distributed.is_main()),
+            disable=not (self.progress and distributed.is_main() and sys.stderr.isatty()),
             leave=False,
             bar_format="{desc}: {percentage:3.0f}%|{bar}| [{elapsed}<{remaining}]",
         )
@@ -381,11 +382,12 @@ def _report(
     bar: tqdm, finished: Sequence[Episode], running_lengths: np.ndarray, max_steps: int
 ) -> None:
     """Move the bar; an episode that has ended counts as all the steps it might have taken."""
-    successes = count_successes(finished)
-    so_far = (
-        f"{len(finished)} episodes ended"
-        if successes is None
-        else (f"{successes} of {len(finished)} episodes succeeded")
-    )
-    bar.set_description_str(f"rollout, {so_far}", refresh=False)
+    if finished:
+        successes = count_successes(finished)
+        so_far = (
+            f"{len(finished)} episodes ended"
+            if successes is None
+            else f"{successes} of {len(finished)} episodes succeeded"
+        )
+        bar.set_description_str(f"rollout, {so_far}", refresh=False)
     bar.update(len(finished) * max_steps + int(running_lengths.sum()) - bar.n)

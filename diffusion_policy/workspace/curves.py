@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,17 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from diffusion_policy.util.json_logger import read_log
-from diffusion_policy.util.output_dir import writing
+from diffusion_policy.util.output_dir import write_atomically
 
+_BELOW = {
+    "grad_norm": "norm of the gradient",
+    "train_action_mse_error": "squared error of training actions",
+    "lr": "learning rate",
+}
+"""Title of each key of the log that is drawn below the losses."""
 Records = Sequence[Mapping[str, Any]]
 
 
@@ -22,32 +30,37 @@ def plot_curves(log_path: Path, image: Path) -> None:
     Raises:
         UserError: the image cannot be written.
     """
-    figure = curves(read_log(log_path))
-    with writing(image):
-        figure.savefig(image, dpi=90)
+    buffer = io.BytesIO()
+    curves(read_log(log_path)).savefig(buffer, format="png", dpi=90)
+    write_atomically(image, buffer.getvalue())
 
 
 def curves(records: Records) -> Figure:
-    """Losses, scores and success rates if there were rollouts, and learning rate, over steps."""
+    """What was logged, over steps: losses and scores; below them what explains them."""
     rolled_out = any("test/mean_score" in r or "train/mean_score" in r for r in records)
-    widths = [2, 2, 1] if rolled_out else [2, 1]
-    figure = Figure(figsize=(3 * sum(widths), 4.2), layout="constrained")
-    panels = figure.subplots(1, len(widths), width_ratios=widths)
-    _draw_losses(panels[0], records)
+    shown = [key for key in _BELOW if any(key in record for record in records)] or ["lr"]
+    figure = Figure(figsize=(11, 7), layout="constrained")
+    above, below = figure.subfigures(2, 1, height_ratios=[3, 2])
+    main = above.subplots(1, 1 + rolled_out, squeeze=False)[0]
+    _draw_losses(main[0], records)
     if rolled_out:
-        _draw_scores(panels[1], records)
-    panels[-1].plot(*_series(records, "lr"), color="tab:gray")
-    panels[-1].set_title("learning rate")
-    panels[-1].locator_params(axis="x", nbins=4)  # more labels would touch in this narrow panel
-    for axes in panels:
+        _draw_scores(main[1], records)
+    small = below.subplots(1, len(shown), squeeze=False)[0]
+    for axes, key in zip(small, shown, strict=True):
+        axes.plot(*_series(records, key), color="tab:gray", linewidth=0.8, marker=".", markersize=3)
+        axes.set_title(_BELOW[key])
+    for axes in (*main, *small):
         axes.set_xlabel("optimiser step")
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
+        axes.xaxis.set_major_formatter(EngFormatter(sep=""))  # 200k: short labels do not touch
         axes.grid(alpha=0.3)
     return figure
 
 
 def _series(records: Records, key: str) -> tuple[np.ndarray, np.ndarray]:
     """Steps and values of the records that have the key."""
-    points = [(r["global_step"], r[key]) for r in records if isinstance(r.get(key), int | float)]
+    logged = [r for r in records if "global_step" in r and isinstance(r.get(key), int | float)]
+    points = [(r["global_step"], r[key]) for r in logged]
     steps, values = np.array(points, dtype=float).reshape(-1, 2).T
     return steps, values
 

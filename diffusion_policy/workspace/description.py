@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from typing import TYPE_CHECKING
 
 import torch
@@ -52,14 +53,17 @@ def _schedule(run: TrainWorkspace) -> str:
 class ProgressBar(tqdm):
     """Steps done and the time left, which is also told once the pace is known.
 
+    The bar is for people at a terminal; a log file gets the time alone.
+
     Args:
         total, initial: steps in all, and done before.
         interval_sec: between refreshes.
     """
 
     def __init__(self, total: int, initial: int, interval_sec: float) -> None:
+        self._left, self._steps, self._started = total - initial, 0, time.monotonic()
         super().__init__(
-            disable=not distributed.is_main(),
+            disable=not (distributed.is_main() and sys.stderr.isatty()),
             total=total,
             initial=initial,
             desc="Training",
@@ -74,8 +78,10 @@ class ProgressBar(tqdm):
         if loss is not None:
             self.set_postfix(epoch=epoch, loss=f"{loss:.4f}", refresh=False)
         self.update()
-        if not self.disable and self.n == self.initial + _PACE_STEPS:
-            minutes = (self.total - self.n) * self.format_dict["elapsed"] / _PACE_STEPS / 60
+        self._steps += 1
+        if distributed.is_main() and self._steps == _PACE_STEPS:
+            pace = (time.monotonic() - self._started) / _PACE_STEPS
+            minutes = (self._left - _PACE_STEPS) * pace / 60
             self.write(
                 f"expected  about {minutes:.0f} minutes of training, plus evaluation", sys.stdout
             )

@@ -24,9 +24,9 @@ from diffusion_policy.util.pytorch_util import AUTOCAST_DTYPES, dict_apply
 from diffusion_policy.util.seeding import seed_step
 from diffusion_policy.workspace.sharding import whole
 
-LOSS = "train_loss"
-"""Name of the loss among the values of a step."""
-_OWN_NAMES = (LOSS, "loss", "train_action_mse_error", "global_step", "epoch", "lr")
+LOSS, GRAD_NORM = "train_loss", "grad_norm"
+"""Names of the loss and of the norm of the gradient among the values of a step."""
+_OWN_NAMES = (LOSS, GRAD_NORM, "loss", "train_action_mse_error", "global_step", "epoch", "lr")
 
 
 class Position(NamedTuple):
@@ -124,7 +124,8 @@ class Learner:
 
         Returns:
             For each of them the loss (:data:`LOSS`) and what the policy's compute_loss returned
-            beside it: means over batches and processes.
+            beside it: means over batches and processes; and the norm of the gradient before it is
+            scaled down (:data:`GRAD_NORM`), but in fp16.
 
         Raises:
             UserError: the loss or the gradient of a step is not finite; the message names the
@@ -146,6 +147,8 @@ class Learner:
                 f"the gradient is not finite in fp16 however the loss is scaled, at step "
                 f"{unseen[-1].position.global_step}; use training.precision=bf16 or fp32"
             )
+        for values, norm in zip(steps, norms, strict=False):  # a scaler leaves no norms
+            values[GRAD_NORM] = norm
         return steps
 
     def _backward(self, batches: Sequence[tuple[BatchPart, Batch]], position: Position) -> _Unseen:
