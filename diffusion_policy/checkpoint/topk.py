@@ -6,6 +6,7 @@ import math
 import numbers
 import shutil
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,15 @@ from diffusion_policy.util.atomic_file import replacing
 from diffusion_policy.util.errors import UserError
 from diffusion_policy.util.output_dir import writing
 
-LATEST = "latest.ckpt"
+LATEST, BEST = "latest.ckpt", "best.ckpt"
 
 
 class TopKCheckpoints:
     """Keeps the k best checkpoints of a run beside the latest.
 
-    It deletes no file but those it has kept itself.
+    It deletes no file but those it has kept itself. ``best.ckpt`` is a symbolic link to the best of
+    them. A link takes no space, also in a copy of the folder, and shows which checkpoint it is; on
+    a disk without links it is left out.
 
     Args:
         directory: where they lie.
@@ -128,7 +131,18 @@ class TopKCheckpoints:
                 partial.hardlink_to(latest)
             except OSError:
                 shutil.copyfile(latest, partial)
+        self._link_best()  # before its former target is deleted
         self._delete_dropped()
+
+    def _link_best(self) -> None:
+        """Let ``best.ckpt`` be the first of :attr:`best`; a file of the user stays."""
+        best = self.directory / BEST
+        name = next((name for name in self.best if (self.directory / name).is_file()), None)
+        if name is None or (best.exists() and not best.is_symlink()):
+            return
+        if not best.is_symlink() or best.readlink() != Path(name):
+            with suppress(OSError), replacing(best) as partial:
+                partial.symlink_to(name)
 
     def _delete_dropped(self) -> None:
         for name in self.dropped:
@@ -156,6 +170,13 @@ class TopKCheckpoints:
         self.best = dict(state["best"]) if same else {}
         self.dropped = dropped
 
+    def is_torn(self, name: str | None) -> bool:
+        """Whether a crash kept :meth:`repair` from being needless, see there."""
+        names = [] if name is None else [name]
+        return not all((self.directory / kept).is_file() for kept in names) or any(
+            (self.directory / dropped).exists() for dropped in self.dropped
+        )
+
     def repair(self, latest: Path, name: str | None) -> None:
         """Finish what a crash after writing ``latest``, to be kept as ``name``, left undone.
 
@@ -165,20 +186,21 @@ class TopKCheckpoints:
         require_kept_names([] if name is None else [name])
         if name is not None and not (self.directory / name).is_file():
             self.keep(latest, name)
-        self._delete_dropped()
         self.best = {n: v for n, v in self.best.items() if (self.directory / n).is_file()}
+        self._link_best()
+        self._delete_dropped()
 
 
 def require_kept_names(names: Iterable[Any]) -> list[str]:
     """The names that a checkpoint gives to kept checkpoints: files are written and deleted by them.
 
     Raises:
-        UserError: one is no name of a ``.ckpt`` file, or that of the latest checkpoint.
+        UserError: one is no name of a ``.ckpt`` file, or that of the latest or best checkpoint.
     """
     names = list(names)
     for name in names:
         is_name = isinstance(name, str) and Path(name).name == name and "\0" not in name
-        if not is_name or not name.endswith(".ckpt") or name == LATEST:
+        if not is_name or not name.endswith(".ckpt") or name in (LATEST, BEST):
             raise UserError(
                 f"the checkpoint names {name!r} as a kept checkpoint, which is no name of a .ckpt "
                 "file of its own; use another checkpoint of the run"

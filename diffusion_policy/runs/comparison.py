@@ -296,7 +296,7 @@ def _videos(run: Run, n: int) -> tuple[list[dict[str, str]], str]:
 
 def _last_videos(run: Path) -> list[Path]:
     """Videos of the last rollout that has some; test episodes come first."""
-    folders = sorted(run.glob("media/epoch=*"), key=lambda path: int(path.name.partition("=")[2]))
+    folders = sorted(run.glob("media/epoch=*"), key=lambda path: (len(path.name), path.name))
     for folder in reversed(folders):
         if found := sorted(folder.glob("*.mp4")):
             return sorted(found, key=lambda path: not path.name.startswith("test_"))

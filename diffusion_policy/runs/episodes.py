@@ -6,11 +6,24 @@ import csv
 import gzip
 import io
 import json
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from diffusion_policy.util.errors import UserError
+from diffusion_policy.util.json_file import NUMBER, require_shape
+
 EPISODES_FILE = "episodes.csv.gz"
+EPISODE = {
+    "seed": int,
+    "success?": bool,
+    "max_reward": NUMBER,
+    "best_step?": int,
+    "length": int,
+    "video?": str,
+}
+"""What pages and tables read of an episode."""
 _TEXTS = ("group", "name", "video")
 """Columns that hold text. The others hold numbers and booleans, written as in JSON."""
 
@@ -27,9 +40,21 @@ def write_episodes(path: Path, episodes: Sequence[Mapping[str, Any]]) -> None:
 
 
 def read_episodes(path: Path) -> list[dict[str, Any]]:
-    """Read the episodes; each number comes back exactly."""
-    rows = csv.DictReader(io.StringIO(gzip.decompress(path.read_bytes()).decode()))
-    return [{key: _value(key, cell) for key, cell in row.items()} for row in rows]
+    """Read the episodes; each number comes back exactly.
+
+    Raises:
+        UserError: the table is missing or damaged.
+    """
+    try:
+        with gzip.open(path, "rt", newline="") as text:
+            episodes = [
+                {key: _value(key, cell) for key, cell in row.items()}
+                for row in csv.DictReader(text)
+            ]
+        require_shape(episodes, [EPISODE])
+    except (OSError, EOFError, zlib.error, csv.Error, ValueError, TypeError) as error:
+        raise UserError(f"{path} is damaged ({error}); restore it from a copy") from None
+    return episodes
 
 
 def _cell(key: str, value: Any) -> str:

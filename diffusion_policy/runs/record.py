@@ -21,7 +21,7 @@ from diffusion_policy.runs.record_page import (
     result_page,
     title_of,
 )
-from diffusion_policy.runs.result import CONFIG_FILE
+from diffusion_policy.runs.result import CONFIG_FILE, read_info
 from diffusion_policy.util.atomic_file import replacing, set_aside_path
 from diffusion_policy.util.errors import UserError
 from diffusion_policy.util.json_text import json_text
@@ -69,9 +69,7 @@ def record_result(
     _require(evaluation, INFO_FILE, CONTACT_SHEET_FILE)
     _check_output(output, overwrite)
     launches = _neutral(read_launches(run), run, evaluation)
-    info = json.loads((evaluation / INFO_FILE).read_text())
-    if "command" not in info:
-        raise UserError(f"{evaluation} is of an earlier version; evaluate the checkpoint again")
+    info = read_info(evaluation)
     checkpoint = Path(info["checkpoint"])
     _check_together(run, evaluation, info, launches[-1]["steps"][1])
     videos = keep_two_videos(info["per_episode"], _VIDEOS)
@@ -131,6 +129,9 @@ def stack_images(sources: Sequence[Path], output: Path) -> None:
     import cv2
 
     images: list[Any] = [cv2.imread(str(source)) for source in sources]
+    for source, image in zip(sources, images, strict=True):
+        if image is None:
+            raise UserError(f"{source} is no image, or damaged; evaluate the checkpoint again")
     width = max(image.shape[1] for image in images)
     scaled = [
         cv2.resize(image, (width, round(width / image.shape[1] * image.shape[0])))

@@ -51,7 +51,7 @@ def result_page(folder: Path, title: str | None = None) -> str:
         UserError: the folder has no launches.json.
     """
     result, notes = Result.read(folder), folder / NOTES_FILE
-    remarks = notes.read_text().strip() if notes.is_file() else ""
+    remarks = notes.read_text(errors="replace").strip() if notes.is_file() else ""
     commands = [launch["command"] for launch in result.launches] + [result.info["command"]]
     outcomes, episodes = result.outcomes, result.info["per_episode"]
     failures = outcomes.count(episodes)
@@ -81,7 +81,7 @@ def result_page(folder: Path, title: str | None = None) -> str:
 def title_of(folder: Path) -> str:
     """The heading of the README in the folder, or else the folder's name."""
     readme = folder / README_FILE
-    first = readme.read_text().partition("\n")[0] if readme.is_file() else ""
+    first = readme.read_text(errors="replace").partition("\n")[0] if readme.is_file() else ""
     return first.removeprefix("# ") if first.startswith("# ") else folder.name
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import ROUND_FLOOR, Decimal
@@ -17,13 +16,51 @@ from diffusion_policy.checkpoint.config_changes import change_settings
 from diffusion_policy.checkpoint.migration import migrate_config
 from diffusion_policy.env_runner.outcomes import Outcomes
 from diffusion_policy.env_runner.report import INFO_FILE
-from diffusion_policy.runs.episodes import EPISODES_FILE, read_episodes
+from diffusion_policy.runs.episodes import EPISODE, EPISODES_FILE, read_episodes
 from diffusion_policy.runs.published import benchmark
 from diffusion_policy.util.config import config_leaves
 from diffusion_policy.util.config_file import read_config
+from diffusion_policy.util.errors import UserError
+from diffusion_policy.util.json_file import NUMBER, read_json, require_shape
 from diffusion_policy.workspace.launches import read_launches
 
 CONFIG_FILE = "config.yaml"
+_INFO = {
+    "command": str,
+    "checkpoint": str,
+    "global_step?": int,
+    "overrides?": [str],
+    "precision?": str,
+    "starts?": str,
+    "seed_range": [int],
+    "per_episode?": [EPISODE],
+    "aggregated": {
+        "n_episodes": int,
+        "success_rate?": NUMBER,
+        "success_ci95?": [NUMBER],
+        "mean_max_reward": NUMBER,
+        "mean_max_reward_ci95": [NUMBER],
+    },
+    "commit": str,
+    "machine": str,
+    "versions": dict,
+    "duration_s": NUMBER,
+}
+"""What pages and tables read of ``eval_info.json``."""
+
+
+_CONFIG = {
+    "name": str,
+    "policy": {"_target_": str},
+    "training": {"seed": int, "gradient_accumulate_every": int},
+    "dataloader": {"batch_size": int},
+    "task": {
+        "shape_meta": {"obs": dict},
+        "dataset": {"path?": str, "datasets?": dict},
+        "env_runner?": dict,
+    },
+}
+"""What they read of the config."""
 
 
 @dataclass(frozen=True)
@@ -49,10 +86,14 @@ class Result:
         Raises:
             UserError: the folder has no launches.json, or it is damaged.
         """
-        info = json.loads((directory / INFO_FILE).read_text())
-        if "per_episode" not in info:  # earlier versions kept the episodes in the same file
-            info["per_episode"] = read_episodes(directory / EPISODES_FILE)
+        info = read_info(directory)
         cfg = migrate_config(read_config(directory / CONFIG_FILE))
+        try:
+            require_shape(OmegaConf.to_container(cfg), _CONFIG)
+        except ValueError as error:
+            raise UserError(
+                f"{directory / CONFIG_FILE} is damaged ({error}); restore it from a copy"
+            ) from None
         return cls(directory, cfg, info, read_launches(directory))
 
     @property
@@ -117,8 +158,8 @@ class Result:
     @property
     def observes(self) -> str:
         """``images`` if one of the observations is an image, else ``keypoints``."""
-        obs = self.cfg.task.shape_meta.obs.values()
-        return "images" if any(field.get("type") == "rgb" for field in obs) else "keypoints"
+        fields = filter(OmegaConf.is_dict, self.cfg.task.shape_meta.obs.values())
+        return "images" if any(field.get("type") == "rgb" for field in fields) else "keypoints"
 
     @property
     def scored_as_published(self) -> bool:
@@ -162,6 +203,18 @@ class Result:
         # The first launches of a run may be older than launches.json.
         more = "more than " if self.launches[0]["steps"][0] > 0 else ""
         return f"{self.n_steps:,} steps of {self.batch_size} in {more}{duration(self.seconds)}"
+
+
+def read_info(folder: Path) -> dict[str, Any]:
+    """Read what eval.py recorded in ``folder``, or what is on record of it.
+
+    Raises:
+        UserError: a file is damaged.
+    """
+    info = read_json(folder / INFO_FILE, _INFO, "evaluate the checkpoint again")
+    if "per_episode" not in info:  # on record they are a table; in earlier versions they were not
+        info["per_episode"] = read_episodes(folder / EPISODES_FILE)
+    return info
 
 
 def percent(share: float) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 
 from diffusion_policy.checkpoint.migration import migrate_config
 from diffusion_policy.runs.metrics import LOSSES, Evaluations, evaluations
-from diffusion_policy.runs.run_log import RunLog
+from diffusion_policy.runs.run_log import RunLog, number
 from diffusion_policy.util.config import config_leaves
 from diffusion_policy.util.config_file import read_config
 from diffusion_policy.util.errors import UserError
@@ -64,12 +64,11 @@ class Run:
 
     def _state_at_rest(self) -> State:
         last = self.log.last or {}
-        max_steps = self.settings.get("training.max_steps")
-        if max_steps is None:
-            n_epochs = self.settings.get("training.num_epochs")
-            in_last_epoch = n_epochs is not None and last.get("epoch") == n_epochs - 1
+        if self.settings.get("training.max_steps") is None:
+            n_epochs = number(self.settings.get("training.num_epochs"))
+            in_last_epoch = last.get("epoch") == n_epochs - 1
         else:
-            in_last_epoch = self.n_steps >= max_steps
+            in_last_epoch = self.n_steps >= number(self.settings["training.max_steps"])
         # The record of a finished epoch holds scores (only their names have a slash) or, without a
         # simulator, this error; the last epoch always does.
         epoch_ended = any("/" in key or key == "train_action_mse_error" for key in last)
@@ -87,7 +86,7 @@ class Run:
     @property
     def n_steps(self) -> int:
         """Number of optimiser steps that the run logged."""
-        return 0 if self.log.last is None else self.log.last["global_step"] + 1
+        return (self.log.last or {}).get("global_step", -1) + 1
 
     def evaluations(self, key: str) -> Evaluations:
         """The evaluations of the run by the score ``key``, which is one of the keys to read."""

@@ -51,7 +51,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     except BaseException:
         remove(temporary)
         raise
-    _sync_entry(path.parent)
+    sync(path.parent)
 
 
 def set_aside_path(path: Path) -> Path:
@@ -126,11 +126,12 @@ def _is_alive(process: int) -> bool:
 
 def _sync(path: Path) -> None:
     for child in path.rglob("*"):
-        _sync_entry(child)
-    _sync_entry(path)
+        sync(child)
+    sync(path)
 
 
-def _sync_entry(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Have the disk hold a file, or the names in a folder."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -19,11 +19,16 @@ class JsonLogger:
         path: the file.
         keep: number of records to keep from an existing file. Later records, and a line torn by a
             crash, are dropped, because a resumed run logs them again.
+
+    Attributes:
+        n_kept: number of records kept; fewer than ``keep`` if the file lost some in a power cut.
     """
 
     def __init__(self, path: Path, keep: int = 0) -> None:
         self.path = path
-        kept = read_log(path)[:keep]
+        lines = path.read_bytes().splitlines()[:keep] if path.is_file() else []
+        kept = [record for line in lines if (record := parse_line(line)) is not None]
+        self.n_kept = len(kept)
         text = "".join(map(_line, kept))
         write_atomically(path, text.encode())
         with writing(path):
@@ -73,8 +78,10 @@ def read_log(path: Path) -> list[dict[str, Any]]:
 
 
 def parse_line(line: bytes) -> dict[str, Any] | None:
-    """Return the record of one line of a log; None if a crash tore the line."""
+    """Return the record of one line of a log; None if the line is torn or damaged."""
     try:
-        return json.loads(line)
-    except ValueError:  # not JSON, or not even text
+        record = json.loads(line)
+    except (ValueError, RecursionError):  # not JSON, or not even text
         return None
+    step = record.get("global_step", 0) if isinstance(record, dict) else None
+    return record if isinstance(step, int) else None

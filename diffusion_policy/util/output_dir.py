@@ -36,6 +36,19 @@ def writing(path: Path, *, atomic: bool = False) -> Iterator[None]:
 
 
 @contextmanager
+def dispensable(what: str) -> Iterator[None]:
+    """Tell a :class:`UserError` of the block, which makes a by-product, and go on without it.
+
+    Args:
+        what: the by-product, for the message.
+    """
+    try:
+        yield
+    except UserError as error:
+        print(f"warning   no {what}: {error}", flush=True)
+
+
+@contextmanager
 def opened_atomically(path: Path) -> Iterator[BinaryIO]:
     """Open a file to write; readers see either the old or the new contents, even after a crash.
 

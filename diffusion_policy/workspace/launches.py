@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
 from typing import Any
 
 from diffusion_policy.util.errors import UserError
+from diffusion_policy.util.json_file import NUMBER, read_json
 from diffusion_policy.util.json_text import json_text
 from diffusion_policy.util.output_dir import write_atomically
 from diffusion_policy.util.provenance import command_line, commit, machine
 
 LAUNCHES_FILE = "launches.json"
-_KEYS = {"command", "commit", "machine", "steps", "seconds"}
+_SHAPE = [{"command": str, "commit": str, "machine": str, "steps": [int], "seconds": NUMBER}]
+_REMEDY = "correct it, or move it away to go on without these records"
 
 
 class Launches:
@@ -32,10 +33,10 @@ class Launches:
     """
 
     def __init__(self, output_dir: Path, first_step: int) -> None:
-        self.path = output_dir / LAUNCHES_FILE
+        self.output_dir = output_dir
         self._first_step = first_step
         # A run that starts again forgets the launches whose states it replaces.
-        earlier = read_launches(output_dir) if self.path.is_file() else []
+        earlier = read_launches(output_dir) if (output_dir / LAUNCHES_FILE).is_file() else []
         self._earlier = [launch for launch in earlier if launch["steps"][0] < first_step]
         self.current = {"command": command_line(), "commit": commit(), "machine": machine()}
         self._started = time.monotonic()
@@ -46,8 +47,24 @@ class Launches:
             "steps": [self._first_step, step],
             "seconds": round(time.monotonic() - self._started, 1),
         }
-        launches = [*self._earlier, {**self.current, **progress}]
-        write_atomically(self.path, json_text(launches, indent=2).encode())
+        _write(self.output_dir, [*self._earlier, {**self.current, **progress}])
+
+
+def complete_launches(output_dir: Path, step: int) -> None:
+    """Let the last record reach ``step``, which was saved before a crash kept it from being told.
+
+    The seconds since the save before are not known and left out.
+    """
+    if not (output_dir / LAUNCHES_FILE).is_file():
+        return
+    launches = read_launches(output_dir)
+    if launches[-1]["steps"][1] < step:
+        launches[-1]["steps"][1] = step
+        _write(output_dir, launches)
+
+
+def _write(output_dir: Path, launches: list[dict[str, Any]]) -> None:
+    write_atomically(output_dir / LAUNCHES_FILE, json_text(launches, indent=2).encode())
 
 
 def read_launches(output_dir: Path) -> list[dict[str, Any]]:
@@ -63,18 +80,7 @@ def read_launches(output_dir: Path) -> list[dict[str, Any]]:
             'earlier version write it: [{"command": "python train.py ...", "commit": "...", '
             '"machine": "...", "steps": [0, 1000], "seconds": 600}]'
         )
-    try:
-        launches = json.loads(path.read_text())
-    except ValueError:
-        launches = None
-    if not isinstance(launches, list) or not launches or not all(map(_is_whole, launches)):
-        raise UserError(
-            f"{path} is damaged; correct it, or move it away to go on without these records"
-        )
+    launches = read_json(path, _SHAPE, _REMEDY)
+    if not launches or any(len(launch["steps"]) != 2 for launch in launches):
+        raise UserError(f"{path} is damaged (a launch has a first and a last step); {_REMEDY}")
     return launches
-
-
-def _is_whole(launch: Any) -> bool:
-    if not isinstance(launch, dict) or not launch.keys() >= _KEYS:
-        return False
-    return isinstance(launch["steps"], list) and len(launch["steps"]) == 2

@@ -4,18 +4,48 @@ from __future__ import annotations
 
 import signal
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from diffusion_policy.checkpoint.topk import TopKCheckpoints
 from diffusion_policy.util import distributed
 from diffusion_policy.util.config_file import read_config
 from diffusion_policy.util.errors import UserError
+from diffusion_policy.util.output_dir import OutputLock
 from diffusion_policy.util.stop_signal import Stopped, StopSignal
-from diffusion_policy.workspace.base_workspace import require_same_settings
-from diffusion_policy.workspace.launches import Launches
+from diffusion_policy.workspace.base_workspace import checkpoint_path, require_same_settings
+from diffusion_policy.workspace.launches import Launches, complete_launches
+from diffusion_policy.workspace.loggers import sync_log
 from diffusion_policy.workspace.run_config import RUN_CONFIG, resume_override, write_run_config
 
 if TYPE_CHECKING:
     from diffusion_policy.workspace.train_workspace import TrainWorkspace
+
+
+def finish_last_save(output_dir: Path, state: Mapping[str, Any]) -> None:
+    """Do what a crash within the very last save of a finished run left undone.
+
+    Args:
+        state: in the latest checkpoint.
+
+    Raises:
+        UserError: it is damaged, another process holds the directory, or it cannot be written.
+    """
+    latest = checkpoint_path(output_dir)
+    name = state["topk_name"] if state["epoch_step"] == 0 else None
+    try:
+        topk = TopKCheckpoints(latest.parent, state["topk"].get("monitor_key", "test_mean_score"))
+        topk.load_state_dict(state["topk"])
+        is_torn = topk.is_torn(name)
+    except (LookupError, TypeError, AttributeError, ValueError) as error:
+        raise UserError(
+            f"{latest} is damaged (topk: {error!r}); use another checkpoint of the run"
+        ) from None
+    if is_torn:
+        with OutputLock(output_dir):
+            topk.repair(latest, name)
+            complete_launches(output_dir, state["global_step"])
 
 
 class Saver:
@@ -67,6 +97,7 @@ class Saver:
         run.look()
         state = run.state_dict()
         if distributed.is_main():
+            sync_log(run.output_dir)  # before the checkpoint that counts its records
             latest = run.save_checkpoint(state=state)
             if run.topk_name is not None and run.epoch_step == 0:
                 run.topk.keep(latest, run.topk_name)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from itertools import islice
 from pathlib import Path
@@ -32,7 +32,7 @@ from diffusion_policy.spec.batch import Batch
 from diffusion_policy.transforms.pipeline import Pipeline
 from diffusion_policy.util import distributed
 from diffusion_policy.util.errors import UserError
-from diffusion_policy.util.output_dir import OutputLock
+from diffusion_policy.util.output_dir import OutputLock, dispensable
 from diffusion_policy.util.pytorch_util import resolve_precision
 from diffusion_policy.util.seeding import seed_everything
 from diffusion_policy.util.stop_signal import StopSignal
@@ -41,6 +41,7 @@ from diffusion_policy.workspace.base_workspace import (
     DATA,
     BaseWorkspace,
     checkpoint_path,
+    require_parts,
     require_same_run,
 )
 from diffusion_policy.workspace.config_check import check_known_keys
@@ -52,7 +53,7 @@ from diffusion_policy.workspace.loggers import RunLogger
 from diffusion_policy.workspace.measures import action_error, validation_losses
 from diffusion_policy.workspace.result import last_value, outcome
 from diffusion_policy.workspace.running_means import RunningMeans
-from diffusion_policy.workspace.saver import Saver
+from diffusion_policy.workspace.saver import Saver, finish_last_save
 from diffusion_policy.workspace.sharding import (
     distribute,
     divided_module_state,
@@ -122,8 +123,9 @@ class TrainWorkspace(BaseWorkspace):
                 "processes waiting; start a torchrun for each job, or a sweep without torchrun"
             )
         output_dir = Path(HydraConfig.get().runtime.output_dir)
-        if _is_finished(cfg, output_dir):
+        if (state := _finished_state(cfg, output_dir)) is not None:
             if distributed.is_main():
+                finish_last_save(output_dir, state)
                 print(f"{outcome(output_dir)}; finished before, see {output_dir}")
             return last_value(output_dir, _monitored(cfg)[0])
         return super().launch(cfg)
@@ -146,6 +148,7 @@ class TrainWorkspace(BaseWorkspace):
                 self.cfg.task.get("env_runner"), output_dir=self.output_dir
             )
             logger = RunLogger(self.output_dir, self.cfg, keep=self.n_logged) if main else None
+            self.n_logged = self.n_logged if logger is None else logger.n_kept
             bar = ProgressBar(self.total_steps, self.global_step, self.training.tqdm_interval_sec)
             with runner or nullcontext(), logger or nullcontext(), bar:
                 while not self.training.is_over(self.epoch, self.global_step, self.epoch_step):
@@ -227,17 +230,11 @@ class TrainWorkspace(BaseWorkspace):
             record.update(runner.run(agent, label=f"epoch={self.epoch:04d}"))
         self._log(logger, record)
         if looks_closer and logger is not None:
-            plot_curves(logger.path, self.output_dir / "curves.png")
+            with dispensable("curves"):
+                plot_curves(logger.path, self.output_dir / "curves.png")
             if runner is None:
-                write_report(
-                    self.output_dir,
-                    f"{self.cfg.name} on {self.cfg.task.name}",
-                    policy,
-                    (self.dataset, self.val_dataset),
-                    self.device,
-                    training.seed,
-                    saver.launches.current,
-                )
+                with dispensable("report"):
+                    self._write_report(policy, saver.launches.current)
         save = looks_closer or self._is_due(training.checkpoint_every)
         self.topk_name = self.topk.consider(record) if save else None
         complete = looks_closer and all(
@@ -252,6 +249,17 @@ class TrainWorkspace(BaseWorkspace):
             saver.save()
         if complete:  # after saving, so that the run can go on from here with another key
             self.topk.require_monitored(record)
+
+    def _write_report(self, policy: BasePolicy, launch: Mapping[str, str]) -> None:
+        write_report(
+            self.output_dir,
+            f"{self.cfg.name} on {self.cfg.task.name}",
+            policy,
+            (self.dataset, self.val_dataset),
+            self.device,
+            self.training.seed,
+            launch,
+        )
 
     def _is_due(self, every: int) -> bool:
         return (self.epoch + 1) % every == 0 or self.training.is_over(
@@ -420,20 +428,26 @@ class TrainWorkspace(BaseWorkspace):
         super().load_state_dict(state)
 
 
-def _is_finished(cfg: DictConfig, output_dir: Path) -> bool:
-    """Whether the run in ``output_dir`` has done all that ``cfg`` asks for.
+def _finished_state(cfg: DictConfig, output_dir: Path) -> dict[str, Any] | None:
+    """State of the run in ``output_dir`` if it has done all that ``cfg`` asks for, else None.
 
     Raises:
-        UserError: it was started with other settings.
+        UserError: it was started with other settings, or its checkpoint is damaged.
     """
     training = _checked(cfg)
     latest = checkpoint_path(output_dir)
     if not training.resume or not latest.is_file():
-        return False
+        return None
     payload = peek_checkpoint(latest)
     require_same_run(latest, payload, cfg)
-    done = payload["state"]
-    return training.is_over(done["epoch"], done["global_step"], done["epoch_step"])
+    state = payload["state"]
+    require_parts(latest, state, (*TrainWorkspace.include_keys, "topk"))
+    done = [state[key] for key in ("epoch", "global_step", "epoch_step")]
+    if not all(isinstance(number, int) for number in done):
+        raise UserError(
+            f"{latest} is damaged (it counts {done}); use another checkpoint of the run"
+        )
+    return state if training.is_over(*done) else None
 
 
 def _monitored(cfg: DictConfig) -> tuple[str, str]:

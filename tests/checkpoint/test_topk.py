@@ -29,7 +29,8 @@ def run_topk(directory: Path, scores: list[float], **settings) -> TopKCheckpoint
 def test_topk_keeps_the_best(tmp_path, mode, expected):
     topk = run_topk(tmp_path, [0.2, 0.9, 0.5, 0.7], mode=mode)
     assert set(topk.best) == expected
-    assert {path.name for path in tmp_path.iterdir()} == {*expected, "latest.ckpt"}
+    assert {path.name for path in tmp_path.iterdir()} == {*expected, "latest.ckpt", "best.ckpt"}
+    assert (tmp_path / "best.ckpt").read_text() == ("1" if mode == "max" else "0")
     for name in expected:
         assert (tmp_path / name).read_text() == name[0]
 
@@ -69,7 +70,7 @@ def test_topk_deletes_no_file_of_the_user(tmp_path):
     (tmp_path / "my_copy.ckpt").touch()
     run_topk(tmp_path, [0.2, 0.9, 0.5, 0.7])
     assert {path.name for path in tmp_path.iterdir()} == {
-        *("my_copy.ckpt", "latest.ckpt"),
+        *("my_copy.ckpt", "latest.ckpt", "best.ckpt"),
         *("1-0.9.ckpt", "3-0.7.ckpt"),
     }
 
@@ -136,9 +137,11 @@ def test_topk_is_repaired_after_a_crash(tmp_path, kept):
     (tmp_path / "my_copy.ckpt").touch()
     restored = TopKCheckpoints(tmp_path, k=2)
     restored.load_state_dict(load_checkpoint(tmp_path / "latest.ckpt")["state"]["topk"])
+    assert restored.is_torn(name)
     restored.repair(tmp_path / "latest.ckpt", name)
+    assert not restored.is_torn(name)
     assert {path.name for path in tmp_path.iterdir()} == {
-        *("my_copy.ckpt", "latest.ckpt"),
+        *("my_copy.ckpt", "latest.ckpt", "best.ckpt"),
         *("1-0.9.ckpt", "2-0.5.ckpt"),
     }
     assert (tmp_path / name).samefile(tmp_path / "latest.ckpt")
@@ -146,6 +149,13 @@ def test_topk_is_repaired_after_a_crash(tmp_path, kept):
     (tmp_path / "1-0.9.ckpt").unlink()
     restored.repair(tmp_path / "latest.ckpt", None)
     assert set(restored.best) == {"2-0.5.ckpt"}
+    assert (tmp_path / "best.ckpt").readlink() == Path("2-0.5.ckpt")
+
+
+def test_a_best_checkpoint_of_the_user_is_left_alone(tmp_path):
+    (tmp_path / "best.ckpt").write_text("mine")
+    run_topk(tmp_path, [0.2, 0.9])
+    assert (tmp_path / "best.ckpt").read_text() == "mine"
 
 
 def test_topk_does_not_rank_values_of_different_metrics(tmp_path):
@@ -157,5 +167,5 @@ def test_topk_does_not_rank_values_of_different_metrics(tmp_path):
     assert set(resumed.best) == {name}
     assert {path.name for path in tmp_path.iterdir()} == {
         *("0-0.2.ckpt", "1-0.9.ckpt"),
-        *("latest.ckpt", name),
+        *("latest.ckpt", "best.ckpt", name),
     }

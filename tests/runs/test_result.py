@@ -57,7 +57,7 @@ def test_episodes_come_back_exactly(tmp_path):
         {"seed": 2, "group": "test", "name": "a,b", "max_reward": 1.0, "success": False},
     ]
     for video, episode in zip(("videos/a.mp4", None), episodes, strict=True):
-        episode["video"] = video
+        episode |= {"video": video, "length": 300}
     path = tmp_path / "episodes.csv.gz"
     write_episodes(path, episodes)
     assert read_episodes(path) == episodes

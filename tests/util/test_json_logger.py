@@ -31,6 +31,16 @@ def test_reopening_drops_torn_and_later_records(tmp_path):
     assert lines == [{"global_step": 0}, {"global_step": 1}, {"global_step": 2, "again": True}]
 
 
+@pytest.mark.parametrize("damaged", [b"5", b"[]", b"[" * 100_000, b'{"global_step": "a"}', b"\xff"])
+def test_a_damaged_line_is_left_out_and_shifts_no_other(tmp_path, damaged):
+    path = tmp_path / "logs.json.txt"
+    path.write_bytes(b'{"global_step": 0}\n' + damaged + b'\n{"global_step": 2}\n')
+    assert [record["global_step"] for record in read_log(path)] == [0, 2]
+    with JsonLogger(path, keep=2) as logger:
+        assert logger.n_kept == 1
+    assert read_log(path) == [{"global_step": 0}]
+
+
 def test_a_missing_log_is_empty(tmp_path):
     assert read_log(tmp_path / "none") == []
 

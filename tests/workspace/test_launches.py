@@ -42,11 +42,15 @@ def test_a_run_that_begins_anew_forgets_earlier_launches(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "text", ["[{", "{}", "[]", "[1]", NO_LAST_STEP, '[{"steps": [0, 5]}]', "\udcff"]
+    "text",
+    [
+        *("[{", "{}", "[]", "[1]", NO_LAST_STEP, '[{"steps": [0, 5]}]', "\udcff", "[" * 100_000),
+        *(NO_LAST_STEP.replace("5", steps) for steps in ("[5]", '["a", "b"]', "[0, 1.5]")),
+    ],
 )
 def test_damaged_records_are_told(tmp_path, text):
     (tmp_path / LAUNCHES_FILE).write_text(text, errors="surrogateescape")
-    with pytest.raises(UserError, match=r"launches\.json is damaged; correct it, or move it away"):
+    with pytest.raises(UserError, match=r"launches\.json is damaged \(.*\); correct it, or"):
         Launches(tmp_path, 5)
 
 
