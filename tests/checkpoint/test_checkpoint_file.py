@@ -73,7 +73,7 @@ def test_contents_of_another_kind_are_refused(tmp_path, read, contents):
         read(tmp_path / "x.ckpt")
 
 
-@pytest.mark.parametrize("config", ["a: [b", "- 1", "\x00", "a: ${", "[" * 3000])
+@pytest.mark.parametrize("config", ["a: [b", "- 1", "\x00", "[" * 3000])
 @pytest.mark.parametrize("read", [load_checkpoint, peek_checkpoint])
 def test_a_config_that_is_none_is_refused(tmp_path, read, config):
     stored(tmp_path / "x.ckpt", config)
