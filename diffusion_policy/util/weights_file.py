@@ -42,7 +42,7 @@ def _checksum(weights: Mapping[str, Tensor]) -> str:
         tensor = weights[name]
         checksum = zlib.crc32(f"{name} {tensor.dtype} {list(tensor.shape)}".encode(), checksum)
         # Through uint8, because numpy does not know all types of torch.
-        checksum = zlib.crc32(tensor.reshape(-1).view(torch.uint8).numpy(), checksum)
+        checksum = zlib.crc32(tensor.reshape(-1).view(torch.uint8).numpy().data, checksum)
     return f"{checksum:08x}"
 
 

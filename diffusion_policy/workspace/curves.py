@@ -40,7 +40,8 @@ def curves(records: Records) -> Figure:
     rolled_out = any("test/mean_score" in r or "train/mean_score" in r for r in records)
     shown = [key for key in _BELOW if any(key in record for record in records)] or ["lr"]
     figure = Figure(figsize=(11, 7), layout="constrained")
-    above, below = figure.subfigures(2, 1, height_ratios=[3, 2])
+    rows: Any = figure.subfigures(2, 1, height_ratios=[3, 2])  # an array; its type says less
+    above, below = rows
     main = above.subplots(1, 1 + rolled_out, squeeze=False)[0]
     _draw_losses(main[0], records)
     if rolled_out:
