@@ -17,7 +17,7 @@ from diffusion_policy.runs.result import Result, read_info
 from diffusion_policy.runs.results_table import rows
 from diffusion_policy.runs.run import find_runs
 from diffusion_policy.runs.settings import experiments
-from diffusion_policy.util.errors import UserError, user_message
+from diffusion_policy.util.errors import FULL_TRACEBACK, UserError, user_message
 from tests.runs.fake_runs import make_run
 
 ROOT = Path(__file__).parents[2]
@@ -86,7 +86,8 @@ CASES: list[tuple[str, Callable[[Path], Path], Callable[[Path], None]]] = [
 
 
 @pytest.mark.parametrize(("name", "make", "read"), CASES, ids=[name for name, _, _ in CASES])
-def test_damage_is_told_in_one_line(tmp_path, name, make, read):
+def test_damage_is_told_in_one_line(tmp_path, monkeypatch, name, make, read):
+    monkeypatch.setenv(FULL_TRACEBACK, "1")  # else this file would pass for code of the user's own
     folder = make(tmp_path / "record")
     path, rng = folder / name, random.Random(0)
     if not path.is_file():
