@@ -59,7 +59,6 @@ def test_a_checkpoint_that_does_not_know_its_data_knows_their_path(tmp_path, tra
     save_checkpoint(latest, payload["config"], payload["state"])
     with pytest.raises(UserError, match=r"task\.dataset\.path was"):
         resume(folder, folder / "demos.zarr")
-    assert resume(folder, trained / "demos.zarr") == 2
 
 
 def test_data_without_a_sample_are_refused(tmp_path):

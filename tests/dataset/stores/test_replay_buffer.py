@@ -340,13 +340,12 @@ def test_a_kill_at_any_write_leaves_whole_episodes(tmp_path, change, steps, allo
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Object at .* is not recognized")
-@pytest.mark.parametrize("zarr_format", [2, 3])
-def test_a_kill_while_a_data_set_is_made_leaves_one_that_opens(tmp_path, zarr_format):
+def test_a_kill_while_a_data_set_is_made_leaves_one_that_opens(tmp_path):
     exit_code, kill_at = None, 0
 
     def run(path: Path, kill_at: int) -> None:
         die_before_change(kill_at)
-        ReplayBuffer.create_empty_zarr(path, zarr_format=zarr_format)
+        ReplayBuffer.create_empty_zarr(path)
 
     while exit_code != 0:
         path = tmp_path / f"{kill_at}.zarr"
