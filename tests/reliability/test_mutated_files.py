@@ -1,0 +1,223 @@
+"""Every file that a command reads, damaged at random: one line says so, or nothing has changed."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+import signal
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from diffusion_policy.checkpoint.saved_policy import SavedPolicy
+from diffusion_policy.dataset.stores.replay_buffer import ReplayBuffer
+from diffusion_policy.env_runner.starts import group_from
+from diffusion_policy.runs.comparison import KEYS
+from diffusion_policy.runs.result import Result
+from diffusion_policy.runs.run import find_runs
+from diffusion_policy.scripts import export_policy
+from diffusion_policy.util.errors import user_message
+from diffusion_policy.workspace.train_workspace import TrainWorkspace
+from tests.configs import NO_WEIGHTS, TINY_DOT, compose_config, tiny_overrides
+from tests.demos import make_demos
+from tests.states import assert_equal_states
+
+N = 32  # mutations of each kind of file
+SECONDS = 20  # one that takes longer hangs
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of file.
+
+    Attributes:
+        source: file or folder in the folder of samples; a copy of it is damaged.
+        damaged: pattern of the files inside, for a folder.
+        read: what a command does with it; returns what was read.
+        is_exact: whatever is read without an error must be what was written. Other files may be
+            edited by hand, so that a change can be somebody's wish.
+    """
+
+    source: str
+    read: Callable[[Path], Any]
+    damaged: str = ""
+    is_exact: bool = False
+
+
+def _weights(path: Path) -> dict[str, torch.Tensor]:
+    return SavedPolicy.read(path).build().state_dict()
+
+
+def _arrays(path: Path) -> dict[str, Any]:
+    buffer = ReplayBuffer.copy_from_path(path)
+    arrays = {key: np.asarray(values) for key, values in buffer.items()}
+    return {"ends": buffer.episode_ends.tolist()} | {
+        key: (values.dtype.str, values.shape, values.tobytes()) for key, values in arrays.items()
+    }
+
+
+def _compared(path: Path) -> object:
+    from diffusion_policy.runs.comparison import comparison
+
+    runs = find_runs([path], KEYS, depth=1)
+    for run in runs:
+        run.refresh()
+    return len(comparison(runs, "title", 1))
+
+
+def _recorded(path: Path) -> object:
+    result = Result.read(path)
+    return result.score, result.settings, result.effort
+
+
+
+KINDS = {
+    "checkpoint": Kind("run/checkpoints/latest.ckpt", _weights, is_exact=True),
+    "weights of a policy folder": Kind("policy", _weights, "model.safetensors", is_exact=True),
+    "config of a policy folder": Kind("policy", _weights, "config.yaml"),
+    "zarr folder": Kind("demos.zarr", _arrays, "**/*", is_exact=True),
+    "zarr file": Kind("demos.zarr.zip", _arrays, is_exact=True),
+    "list of starts": Kind("starts.yaml", lambda path: group_from(str(path), None, None, None)),
+    "config of a run": Kind("run", _compared, ".hydra/config.yaml"),
+    "log of a run": Kind("run", _compared, "logs.json.txt"),
+    "launches of a run": Kind("run", _compared, "launches.json"),
+    "eval_info.json on record": Kind("result", _recorded, "eval_info.json"),
+    "config on record": Kind("result", _recorded, "config.yaml"),
+    "launches on record": Kind("result", _recorded, "launches.json"),
+}
+
+
+@pytest.fixture(scope="module")
+def samples(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("samples")
+    make_demos(folder / "demos.zarr", n_episodes=3)
+    demos = ReplayBuffer.copy_from_path(folder / "demos.zarr")
+    demos.save_to_path(folder / "demos.zarr.zip")
+    overrides = tiny_overrides(folder / "demos.zarr", folder / "cache", [*TINY_DOT, *NO_WEIGHTS])
+    cfg = compose_config("train_dot_pusht", *overrides, "task.env_runner=null")
+    TrainWorkspace(cfg, folder / "run").run()
+    latest = folder / "run" / "checkpoints" / "latest.ckpt"
+    export_policy.main(["--checkpoint", str(latest), "--output", str(folder / "policy")])
+    starts = [{"name": f"start {i}", "seed": i, "options": {"state": [1.0] * 5}} for i in range(3)]
+    (folder / "starts.yaml").write_text(json.dumps(starts, indent=1))
+    results = Path(__file__).parents[2] / "docs" / "results"
+    recorded = next(path.parent for path in sorted(results.glob("*/eval_info.json")))
+    shutil.copytree(recorded, folder / "result", ignore=shutil.ignore_patterns("*.mp4", "*.png"))
+    return folder
+
+
+def _as_bytes(data: bytes, rng: random.Random) -> bytes:
+    """Damage of a disk or a download."""
+    where, other = sorted(rng.randrange(len(data) + 1) for _ in range(2))
+    match rng.randrange(6):
+        case 0:
+            return data[:where]
+        case 1:
+            return data[:where] + bytes(other - where) + data[other:]
+        case 2:
+            return data[:where] + data[other:]
+        case 3:
+            return data[:other] + data[where:other] + data[other:]
+        case 4:
+            return data[:where] + rng.randbytes(rng.randrange(1, 40)) + data[where:]
+    damaged = bytearray(data)
+    damaged[min(where, len(data) - 1)] ^= 1 << rng.randrange(8)
+    return bytes(damaged)
+
+
+_VALUES = (
+    *("null", "-1", "0", "1e308", ".nan", '"x"', "[]", "{}", "true", "99999999999999999999"),
+    *("${oc.env:HOME}", "${task}", "!!python/name:os.system", "&a [*a]", "[[[[[[[["),
+)
+
+
+def _as_text(data: bytes, rng: random.Random) -> bytes:
+    """A value, key or line of a text changed by hand or by another program."""
+    lines = data.decode().splitlines()
+    i = rng.randrange(len(lines))
+    key, colon, _ = lines[i].partition(": ")
+    match rng.randrange(4):
+        case 0:
+            del lines[i]
+        case 1:
+            lines.insert(i, lines[rng.randrange(len(lines))])
+        case _ if colon:
+            comma = "," if lines[i].endswith(",") else ""
+            lines[i] = f"{key}: {rng.choice(_VALUES)}{comma}"
+        case _:
+            lines[i] = lines[i].replace('"', "", 1) + rng.choice(_VALUES)
+    return "\n".join(lines).encode()
+
+
+def _is_text(data: bytes) -> bool:
+    return b"\0" not in data and data.isascii() and bool(data.strip())
+
+
+@contextmanager
+def _time_limit() -> Iterator[None]:
+    def stop(*_: object) -> None:
+        raise TimeoutError(f"took more than {SECONDS} s")
+
+    earlier = signal.signal(signal.SIGALRM, stop)
+    signal.alarm(SECONDS)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, earlier)
+
+
+def _fault(kind: Kind, path: Path, expected: Any) -> str | None:
+    """What is wrong with reading a damaged file; None where nothing is."""
+    try:
+        with warnings.catch_warnings(), _time_limit():
+            warnings.simplefilter("ignore")
+            found = kind.read(path)
+    except Exception as error:
+        message = user_message(error)
+        if message is None:
+            return f"{type(error).__name__}: {error}"
+        return f"several lines: {message}" if "\n" in message else None
+    if kind.is_exact:
+        try:
+            assert_equal_states(found, expected)
+        except AssertionError as unequal:
+            return f"read as something else: {unequal}"
+    return None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", KINDS)
+def test_damage_is_told_in_one_line(name, samples, tmp_path):
+    kind = KINDS[name]
+    source = samples / kind.source
+    expected = kind.read(source)
+    files = sorted(p for p in source.glob(kind.damaged) if p.is_file()) if kind.damaged else [source]
+    rng = random.Random(name)
+    faults = []
+    for i in range(N):
+        copy = tmp_path / source.name
+        if source.is_dir():
+            shutil.copytree(source, copy)
+        else:
+            shutil.copy(source, copy)
+        file = rng.choice(files)
+        data = file.read_bytes()
+        damage = _as_text if _is_text(data) and rng.random() < 0.7 else _as_bytes
+        damaged = damage(data, rng)
+        (copy / file.relative_to(source)).write_bytes(damaged)
+        if damaged != data and (fault := _fault(kind, copy, expected)):
+            kept = tmp_path / f"damaged_{i}"
+            copy.rename(kept)
+            faults.append(f"{kept} ({file.name}): {fault}")
+        else:
+            shutil.rmtree(copy) if copy.is_dir() else copy.unlink()
+    assert not faults, "\n".join(faults)
