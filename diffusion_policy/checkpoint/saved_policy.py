@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from torch import Tensor
 from diffusion_policy.checkpoint.checkpoint_file import load_checkpoint
 from diffusion_policy.checkpoint.config_changes import change_settings
 from diffusion_policy.checkpoint.policy_folder import load_policy_folder
+from diffusion_policy.checkpoint.size_limit import SizeLimit
 from diffusion_policy.checkpoint.trust import section_to_build
 from diffusion_policy.model.diffusion.ema_model import merged_state
 from diffusion_policy.policy.base_policy import BasePolicy
@@ -71,7 +73,8 @@ class SavedPolicy:
         content = section_to_build(self.cfg, "policy", trust=trust)
         cfg = without_weights(OmegaConf.create({"policy": content}))
         pipeline = self.pipeline(trust=trust)
-        policy = build_policy(cfg.policy, None if pipeline is None else pipeline.spec)
+        with nullcontext() if trust else SizeLimit(self.source, cfg, self.weights):
+            policy = build_policy(cfg.policy, None if pipeline is None else pipeline.spec)
         try:
             policy.load_state_dict(self.weights)
         except (RuntimeError, TypeError, AttributeError) as error:
