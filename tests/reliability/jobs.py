@@ -37,7 +37,7 @@ class Job(ABC):
     def __init__(self, inputs: Path) -> None:
         self.inputs = inputs
 
-    def prepare(self) -> None:
+    def prepare(self) -> None:  # noqa: B027 -- not every job reads something
         """Make what every trial reads."""
 
     @abstractmethod

@@ -78,7 +78,6 @@ def _recorded(path: Path) -> object:
     return result.score, result.settings, result.effort
 
 
-
 KINDS = {
     "checkpoint": Kind("run/checkpoints/latest.ckpt", _weights, is_exact=True),
     "weights of a policy folder": Kind("policy", _weights, "model.safetensors", is_exact=True),
@@ -200,7 +199,9 @@ def test_damage_is_told_in_one_line(name, samples, tmp_path):
     kind = KINDS[name]
     source = samples / kind.source
     expected = kind.read(source)
-    files = sorted(p for p in source.glob(kind.damaged) if p.is_file()) if kind.damaged else [source]
+    files = (
+        sorted(p for p in source.glob(kind.damaged) if p.is_file()) if kind.damaged else [source]
+    )
     rng = random.Random(name)
     faults = []
     for i in range(N):
