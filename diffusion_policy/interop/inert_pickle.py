@@ -73,6 +73,8 @@ def load_inert(path: Path) -> Any:
             # torch.load would pass a compiled program to another reader, which runs it.
             if any(Path(name).name == "constants.pkl" for name in archive.namelist()):
                 raise UserError(f"{path} is a compiled program; give a training checkpoint")
+            if damaged := archive.testzip():  # torch.load compares no checksums
+                raise UserError(f"{path} is damaged at {damaged}; check the download")
         return torch.load(
             path, map_location="cpu", pickle_module=_InertPickle, weights_only=False, mmap=True
         )

@@ -20,6 +20,9 @@ import torch
 from diffusion_policy.checkpoint.saved_policy import SavedPolicy
 from diffusion_policy.dataset.stores.replay_buffer import ReplayBuffer
 from diffusion_policy.env_runner.starts import group_from
+from diffusion_policy.interop.diffusion_policy_checkpoint import import_diffusion_policy
+from diffusion_policy.interop.dot_checkpoint import load_dot_checkpoint
+from diffusion_policy.policy.dot_policy import DOTPolicy
 from diffusion_policy.runs.comparison import KEYS
 from diffusion_policy.runs.result import Result
 from diffusion_policy.runs.run import find_runs
@@ -28,6 +31,8 @@ from diffusion_policy.util.errors import user_message
 from diffusion_policy.workspace.train_workspace import TrainWorkspace
 from tests.configs import NO_WEIGHTS, TINY_DOT, compose_config, tiny_overrides
 from tests.demos import make_demos
+from tests.interop.published import low_dim_config, low_dim_state, write
+from tests.interop.test_dot_checkpoint import LEROBOT_META, public_checkpoint
 from tests.states import assert_equal_states
 
 N = 32  # mutations of each kind of file
@@ -78,10 +83,22 @@ def _recorded(path: Path) -> object:
     return result.score, result.settings, result.effort
 
 
+def _imported(path: Path) -> object:
+    return import_diffusion_policy(path).policy.state_dict()
+
+
+def _imported_dot(path: Path) -> object:
+    policy = DOTPolicy(LEROBOT_META)
+    load_dot_checkpoint(policy, path)
+    return policy.state_dict()
+
+
 KINDS = {
     "checkpoint": Kind("run/checkpoints/latest.ckpt", _weights, is_exact=True),
     "weights of a policy folder": Kind("policy", _weights, "model.safetensors", is_exact=True),
     "config of a policy folder": Kind("policy", _weights, "config.yaml"),
+    "published checkpoint": Kind("published.ckpt", _imported, is_exact=True),
+    "published weights": Kind("published.safetensors", _imported_dot),
     "zarr folder": Kind("demos.zarr", _arrays, "**/*", is_exact=True),
     "zarr file": Kind("demos.zarr.zip", _arrays, is_exact=True),
     "list of starts": Kind("starts.yaml", lambda path: group_from(str(path), None, None, None)),
@@ -105,6 +122,8 @@ def samples(tmp_path_factory) -> Path:
     TrainWorkspace(cfg, folder / "run").run()
     latest = folder / "run" / "checkpoints" / "latest.ckpt"
     export_policy.main(["--checkpoint", str(latest), "--output", str(folder / "policy")])
+    write(folder / "published.ckpt", low_dim_config("transformer"), low_dim_state("transformer"))
+    public_checkpoint(folder / "published.safetensors", "keypoints")
     starts = [{"name": f"start {i}", "seed": i, "options": {"state": [1.0] * 5}} for i in range(3)]
     (folder / "starts.yaml").write_text(json.dumps(starts, indent=1))
     results = Path(__file__).parents[2] / "docs" / "results"
