@@ -18,6 +18,7 @@ from omegaconf import DictConfig
 
 from diffusion_policy.agent.local import LocalAgent, require_one_meaning
 from diffusion_policy.checkpoint.checkpoint_file import peek_checkpoint
+from diffusion_policy.checkpoint.migration import migrate_config
 from diffusion_policy.checkpoint.topk import TopKCheckpoints, monitored
 from diffusion_policy.dataset.base_dataset import BaseDataset
 from diffusion_policy.dataset.batch_order import BatchPart
@@ -122,6 +123,7 @@ class TrainWorkspace(BaseWorkspace):
                 "torchrun started a sweep (-m), in which a job that fails would leave the other "
                 "processes waiting; start a torchrun for each job, or a sweep without torchrun"
             )
+        cfg = migrate_config(cfg)  # a task of the user's own may be of an earlier version
         output_dir = Path(HydraConfig.get().runtime.output_dir)
         if (state := _finished_state(cfg, output_dir)) is not None:
             if distributed.is_main():

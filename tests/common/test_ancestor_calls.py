@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 from torch import nn
 
 from diffusion_policy.checkpoint.checkpoint_file import load_checkpoint
+from diffusion_policy.common import errors, window
 from diffusion_policy.common.checkpoint_util import TopKCheckpointManager
 from diffusion_policy.common.json_logger import JsonLogger, read_json_log
 from diffusion_policy.common.normalize_util import (
@@ -43,6 +44,7 @@ from diffusion_policy.model.common.normalizer import (
     LinearNormalizer,
     SingleFieldLinearNormalizer,
 )
+from diffusion_policy.spec.window import Window
 from diffusion_policy.util.errors import UserError
 from diffusion_policy.workspace.base_workspace import BaseWorkspace
 
@@ -430,3 +432,8 @@ def test_snapshots_are_refused_with_a_remedy(trained):
         trained.save_snapshot(tag="latest")
     with pytest.raises(UserError, match=r"a\.pkl is a pickle.*use create_from_checkpoint"):
         Training.create_from_snapshot("a.pkl")
+
+
+def test_names_of_the_first_versions_are_found():
+    assert errors.UserError is UserError
+    assert window.Window is Window

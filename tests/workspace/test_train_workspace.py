@@ -370,6 +370,16 @@ def test_mistakes_are_told_in_one_line(tmp_path, overrides, override, message):
 
 
 @pytest.mark.slow
+def test_a_task_of_the_first_version_trains(tmp_path, overrides):
+    old = ["+task.dataset.reader={_target_: diffusion_policy.dataset.pusht_reader.PushTReader}"]
+    old += ["task.dataset._target_=diffusion_policy.dataset.replay_dataset.ReplayDataset"]
+    old += ["~task.dataset.store", "training.num_epochs=1"]
+    result = run_script(tmp_path / "run", [*overrides, *old])
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / "run" / "checkpoints" / "latest.ckpt").exists()
+
+
+@pytest.mark.slow
 def test_command_tells_a_mistake_and_fails(tmp_path, overrides):
     result = run_script(tmp_path / "run", [*overrides, "training.num_epochs=0"])
     assert result.returncode == 1
