@@ -23,7 +23,7 @@ from diffusion_policy.spec.observation import (
 )
 from diffusion_policy.spec.task_spec import TaskSpec
 from diffusion_policy.spec.window import Window
-from diffusion_policy.util.errors import UserError
+from diffusion_policy.util.errors import UserError, one_line
 
 if TYPE_CHECKING:
     from diffusion_policy.dataset.base_dataset import BaseDataset
@@ -174,13 +174,13 @@ class BasePolicy(nn.Module, ABC):
             UserError: an observation is missing, has the wrong shape or dtype, or is not finite.
         """
         require_keys(self.shape_meta, obs)
-        n_times, n_rows = len(self.obs_offsets), len(obs[next(iter(self.shape_meta.obs))])
+        n_times, n_rows = len(self.obs_offsets), _n_rows(obs[next(iter(self.shape_meta.obs))])
         observed: dict[str, Any] = {}
         for key, field in self.shape_meta.obs.items():
             if field.type == "text":
                 observed[key] = checked_text(key, obs[key], (n_rows,))
                 continue
-            x = torch.as_tensor(obs[key], device=self.device)
+            x = _tensor(key, obs[key], self.device)
             longer = x.shape[1:2] if x.ndim > 1 and x.shape[1] > n_times else (n_times,)
             require_values(key, field, x.shape, x.dtype, (n_rows, *longer))
             require_finite(key, field, not x.is_floating_point() or bool(x.isfinite().all()))
@@ -223,3 +223,19 @@ class BasePolicy(nn.Module, ABC):
 
         # Positional, since Hydra would turn a keyword's parameters into a config.
         return hydra.utils.instantiate(config, self.parameter_groups(), _convert_="all")
+
+
+def _n_rows(value: Any) -> int:
+    try:
+        return len(value)
+    except TypeError:  # a scalar has the wrong shape for any number of rows
+        return 1
+
+
+def _tensor(key: str, value: Any, device: torch.device) -> Tensor:
+    try:
+        return torch.as_tensor(value, device=device)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise UserError(
+            f"observation {key!r} makes no tensor ({one_line(error)}); give numbers"
+        ) from None

@@ -190,6 +190,8 @@ def test_observations_are_checked(name):
         ({"image": image.movedim(2, -1)}, r"the task's is .* 3, 96, 96\]; move the channels first"),
         ({"image": image[..., :48]}, r"'image' has shape .* 48\]; the task's is .* 96\]$"),
         ({"agent_pos": position[0]}, "'agent_pos' has shape"),
+        ({"agent_pos": 1.0}, r"'agent_pos' has shape \[\]"),
+        ({"agent_pos": "here"}, "'agent_pos' makes no tensor .*; give numbers"),
         ({"agent_pos": position * torch.nan}, "'agent_pos' holds NaN or infinity; give finite"),
         ({"agent_pos": None}, "the observation has no 'agent_pos', but image; the policy needs"),
     ):
