@@ -143,8 +143,11 @@ class Loader(DataLoader):
             return
         source: Any = self.dataset
         order: Any = self.batch_sampler
+        first = next(iter(order), None)
+        if first is None:
+            return
         needed = self.num_workers * (self.prefetch_factor or 1)
-        needed *= _shared_bytes(source.__getitems__(next(iter(order))))
+        needed *= _shared_bytes(source.__getitems__(first))
         status = os.statvfs(_SHARED_MEMORY)
         free = status.f_bavail * status.f_frsize
         if needed > free:

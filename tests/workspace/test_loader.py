@@ -79,3 +79,15 @@ def test_too_little_shared_memory_is_told_before_processes_start():
 def test_a_timeout_that_makes_no_sense_is_refused(timeout):
     with pytest.raises(UserError, match=r"val_dataloader\.timeout is .*use seconds"):
         LoaderConfig.parse("val_dataloader", {"batch_size": 1, "timeout": timeout})
+
+
+def test_no_samples_are_no_batches():
+    class Nothing(Data):
+        def __len__(self):
+            return 0
+
+    config = LoaderConfig(batch_size=2, num_workers=1)
+    _, loader = config.batches(
+        Nothing(None), torch.device("cpu"), 0, shuffle=False, max_batches=None
+    )
+    assert list(loader) == []
