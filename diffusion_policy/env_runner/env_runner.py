@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import sys
 from collections import defaultdict, deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -70,7 +69,7 @@ class EnvRunner(BaseRunner):
         outcomes: how reports read the rewards, see :class:`Outcomes`.
         timeout_s: seconds that one construction, reset or step of an environment may take; then it
             is taken to hang, and the run ends.
-        progress: show a progress bar.
+        progress: show a progress bar, at a terminal.
 
     Attributes:
         episodes: of the last run, in the order of the plan.
@@ -302,7 +301,7 @@ class EnvRunner(BaseRunner):
         return tqdm(
             total=n_episodes * self.max_steps,
             desc="rollout",
-            disable=not (self.progress and distributed.is_main() and sys.stderr.isatty()),
+            disable=None if self.progress and distributed.is_main() else True,
             leave=False,
             bar_format="{desc}: {percentage:3.0f}%|{bar}| [{elapsed}<{remaining}]",
         )

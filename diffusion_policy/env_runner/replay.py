@@ -43,12 +43,12 @@ def record(
 
     Args:
         actions: of each episode, by ``episode_ix``.
-        progress: show a progress bar.
+        progress: show a progress bar, at a terminal.
     """
     recorded = []
     total = sum(len(actions[episode.episode_ix]) for episode in episodes)
     # In chunks of actions; encoding makes it slow.
-    with tqdm(total=total, desc="videos", disable=not progress, leave=False) as bar:
+    with tqdm(total=total, desc="videos", disable=None if progress else True, leave=False) as bar:
         for first in range(0, len(episodes), env.n_envs):
             recorded += _record(env, episodes[first : first + env.n_envs], actions, folder, bar)
     return recorded

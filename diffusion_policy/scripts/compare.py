@@ -60,7 +60,7 @@ def write_comparison(directories: Sequence[Path], output: Path, n_videos: int = 
     if n_videos < 0:
         raise UserError(f"--videos is {n_videos}; use at least 0")
     runs = find_runs(directories, KEYS, depth=DEPTH)
-    for run in tqdm(runs, desc="Reading logs", delay=2):
+    for run in tqdm(runs, desc="Reading logs", delay=2, disable=None):
         run.refresh()
     text = comparison(runs, ", ".join(map(str, directories)), n_videos).encode()
     write_atomically(output, text)

@@ -99,7 +99,8 @@ def _unpack(archive: Path, folder: Path) -> None:
             check_members(source, str(archive), archive.stat().st_size)
             root = Path(root_in_zip(source, str(archive)))
             files = [info for info in source.infolist() if not info.is_dir()]
-            for info in tqdm(files, desc=f"Unpacking {archive.name}", unit=" files"):
+            desc = f"Unpacking {archive.name}"
+            for info in tqdm(files, desc=desc, unit=" files", disable=None):
                 if not Path(info.filename).is_relative_to(root):
                     continue
                 target = folder / Path(info.filename).relative_to(root)

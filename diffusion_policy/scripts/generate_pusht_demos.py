@@ -182,7 +182,7 @@ def main() -> None:
     if args.output.exists():
         raise UserError(f"--output {args.output} exists; remove it or choose another path")
     recording = generate(args.episodes, args.seed, args.workers)
-    demonstrations = list(tqdm(recording, total=args.episodes, desc="episodes"))
+    demonstrations = list(tqdm(recording, total=args.episodes, desc="episodes", disable=None))
     save(demonstrations, args.seed, args.output)
     lengths = [len(d.state) for d in demonstrations]
     print(

@@ -48,7 +48,7 @@ def draw_scenes(n: int, random: np.random.Generator) -> tuple[Tensor, Tensor]:
     """
     states = random_scenes(n, random)
     images = np.empty((n, 3, 96, 96), np.uint8)  # np.stack of a list would need twice the memory
-    for i, state in enumerate(tqdm(states, "Drawing", unit="image")):
+    for i, state in enumerate(tqdm(states, "Drawing", unit="image", disable=None)):
         images[i] = image(state)
     places = np.concatenate([keypoint(states), agent_pos(states)], axis=-1)
     return torch.from_numpy(images), torch.from_numpy(places)

@@ -65,7 +65,13 @@ def _fetch(url: str, part: Path) -> bool:
         with (
             part.open("ab" if resumed else "wb") as file,
             tqdm.wrapattr(
-                file, "write", desc=part.stem, total=total, initial=start, unit_divisor=1024
+                file,
+                "write",
+                desc=part.stem,
+                total=total,
+                initial=start,
+                unit_divisor=1024,
+                disable=None,
             ) as counted,
         ):
             shutil.copyfileobj(response, counted)

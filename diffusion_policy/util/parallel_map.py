@@ -42,7 +42,7 @@ def parallel_map(
         num_workers=n_workers,
         generator=torch.Generator(),  # the global generator would change the run
     )
-    with tqdm(total=len(rows), desc=desc) as progress:
+    with tqdm(total=len(rows), desc=desc, disable=None) as progress:
         for n_filled in loader:
             progress.update(n_filled)
 

@@ -63,7 +63,7 @@ class ProgressBar(tqdm):
     def __init__(self, total: int, initial: int, interval_sec: float) -> None:
         self._left, self._steps, self._started = total - initial, 0, time.monotonic()
         super().__init__(
-            disable=not (distributed.is_main() and sys.stderr.isatty()),
+            disable=None if distributed.is_main() else True,  # None: off a terminal
             total=total,
             initial=initial,
             desc="Training",

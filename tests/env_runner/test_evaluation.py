@@ -107,7 +107,9 @@ def test_writes_everything_down(checkpoint, tmp_path, capsys):
         outcome = "success" if episode["success"] else "failure"
         assert video == f"media/eval/test_{episode['seed']}_{outcome}.mp4"
         assert (tmp_path / "eval" / video).is_file()
-    last_line = capsys.readouterr().out.splitlines()[-1]
+    said = capsys.readouterr()
+    assert not said.err  # progress bars are for terminals
+    last_line = said.out.splitlines()[-1]
     assert last_line == f"{headline(score)}; see {tmp_path / 'eval' / 'report.html'}"
 
 

@@ -77,7 +77,9 @@ def copy_steps(
         UserError: a chunk does not decode, or a value does not survive the conversion.
     """
     block = _block_length(source, target)
-    with tqdm(total=n_steps, desc=f"Copying {name}", unit=" steps", delay=2) as progress:
+    with tqdm(
+        total=n_steps, desc=f"Copying {name}", unit=" steps", delay=2, disable=None
+    ) as progress:
         for start in range(0, n_steps, block):
             rows = slice(start, min(start + block, n_steps))
             values = read_steps(source, rows, name)

@@ -166,7 +166,8 @@ class ZarrStore(EpisodeStore):
         block = array.chunks[0]  # none is decoded twice
 
         def fill(out: np.ndarray) -> None:
-            for start in tqdm(range(0, n_steps, block), desc=f"Converting {key} to {out.dtype}"):
+            desc = f"Converting {key} to {out.dtype}"
+            for start in tqdm(range(0, n_steps, block), desc=desc, disable=None):
                 rows = slice(start, min(start + block, n_steps))
                 values = read_steps(array, rows, f"data/{key}")
                 out[rows] = convert(values, f"steps {rows.start} to {rows.stop}")
