@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import argparse
 import multiprocessing
+import os
 import random
 import shutil
 import tempfile
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -49,7 +51,8 @@ class Outcome:
 
 
 def _child(job: Job, folder: Path, told: Connection) -> None:
-    job.work(folder, lambda: told.send_bytes(b"."))
+    with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere):
+        job.work(folder, lambda: told.send_bytes(b"."))
 
 
 def _start(job: Job, folder: Path) -> tuple[multiprocessing.process.BaseProcess, Connection]:
