@@ -79,6 +79,7 @@ def buffer(tmp_path):
     return ReplayBuffer.create_from_path(tmp_path / "demos.zarr", mode="a")
 
 
+@pytest.mark.slow
 def test_episodes_are_recorded_to_success(teleoperation, buffer, tmp_path):
     collect(teleoperation(solve_episodes(2), images=True), buffer)
     recorded = ReplayBuffer.create_from_path(tmp_path / "demos.zarr")
@@ -106,6 +107,7 @@ def test_episodes_are_recorded_to_success(teleoperation, buffer, tmp_path):
         assert episode["n_contacts"][0] == 0
 
 
+@pytest.mark.slow
 def test_recording_goes_on_with_the_next_seed(teleoperation, buffer):
     collect(teleoperation(solve_episodes(1)), buffer)
     first = buffer.get_episode(0, copy=True)
@@ -116,6 +118,7 @@ def test_recording_goes_on_with_the_next_seed(teleoperation, buffer):
     np.testing.assert_array_equal(buffer.get_episode(1)["state"][0], start)
 
 
+@pytest.mark.slow
 def test_retry_and_quit_drop_the_steps_so_far(teleoperation, buffer):
     def script(made):
         point_at(made.env.simulation.get_state()[:2])

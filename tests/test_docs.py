@@ -77,6 +77,7 @@ def test_other_commands_exist_and_know_their_options(module):
                 assert option in result.stdout, f"{command}: {option} is unknown"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("page", "setting", "name"),
     [
@@ -102,6 +103,7 @@ def test_a_trained_policy_acts_with_the_settings_of_the_page(tmp_path, page, set
     assert not torch.equal(policy.predict_action(obs)["action"], before)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["train_dot_pusht", "train_diffusion_unet_pusht"])
 def test_the_loop_of_ones_own_plays_one_episode(tmp_path, monkeypatch, capsys, name):
     cfg = compose_config(name, *tiny_policy(name))

@@ -413,6 +413,7 @@ def test_a_rounded_reward_is_no_success():
     assert (score["mean_sum_reward"], score["mean_length"]) == (100, 300)
 
 
+@pytest.mark.slow
 def test_contact_sheet_spans_the_episode(checkpoint, tmp_path):
     info = evaluate(checkpoint, tmp_path / "eval", n_videos=2, n_episodes=16)
     recorded = [episode for episode in info["per_episode"] if episode["video"]]
@@ -485,6 +486,7 @@ def test_a_mistyped_checkpoint_leaves_nothing_behind(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_an_exported_folder_is_evaluated_under_its_name(checkpoint, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     export_policy.main([f"--checkpoint={checkpoint}", "--output=toy.v1"])
@@ -494,6 +496,7 @@ def test_an_exported_folder_is_evaluated_under_its_name(checkpoint, tmp_path, mo
     assert (EVALUATIONS / "toy.v1" / "report.html").is_file()
 
 
+@pytest.mark.slow
 def test_a_record_of_an_earlier_version_still_makes_a_page(checkpoint, tmp_path):
     info = evaluate(checkpoint, tmp_path / "eval")
     for episode in info["per_episode"]:

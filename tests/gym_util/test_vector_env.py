@@ -276,6 +276,7 @@ def start_script(tmp_path, spec, announces=True, forever=True):
     return process
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 @pytest.mark.parametrize("failure", [None, "hang"])
 def test_workers_end_with_their_parent(tmp_path, number, failure):

@@ -330,6 +330,7 @@ def films(n_envs: int, n_steps: int) -> list[dict[str, torch.Tensor]]:
     return [{key: film[:, steps] for key, film in frames.items()} for steps in seen]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings", [{}, {"lora_rank": 0, "image_tokens": "spatial"}, {"predict_every_n": 3}]
 )
@@ -353,6 +354,7 @@ def test_inference_form_acts_like_the_plain_one_as_images_change(settings):
     assert not any("lora" in name or ".bn" in name for name in prepared.state_dict())
 
 
+@pytest.mark.slow
 def test_images_are_encoded_once_until_the_weights_change():
     policy = make_image_policy().eval()
     encoded = []

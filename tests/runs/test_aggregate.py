@@ -169,6 +169,7 @@ def test_a_second_watcher_is_refused(sweep):
         aggregate_sweeps([sweep], KEYS)
 
 
+@pytest.mark.slow
 def test_wandb_offline_keeps_the_metrics_on_disk(sweep):
     pytest.importorskip("wandb")
     aggregate_sweeps([sweep], KEYS, wandb=("test", "offline"))

@@ -33,6 +33,7 @@ def run_metrics(monkeypatch, *arguments):
     return None
 
 
+@pytest.mark.slow
 def test_commands_work_from_anywhere_and_without_torch(tmp_path):
     make_run(tmp_path / "sweep" / "train_0", [0.1, 0.2])
     script = f"import sys; sys.path.insert(0, {str(ROOT)!r})\n{COMMANDS}"

@@ -69,6 +69,7 @@ def sweep(tmp_path):
     return sweep
 
 
+@pytest.mark.slow
 def test_scores_are_grouped_by_experiment_the_best_first(tmp_path, sweep):
     mean, best, second, other = page(tmp_path, sweep).tables[0][1:]
     assert mean[:4] == ["A optimizer.lr=0.2", "mean of 2 seeds", "", "2 to 8"]
@@ -80,6 +81,7 @@ def test_scores_are_grouped_by_experiment_the_best_first(tmp_path, sweep):
     assert other[:5] == ["B train_0optimizer.lr=0.1", "finished", "42", "8", "5.0 %"]
 
 
+@pytest.mark.slow
 def test_only_settings_that_differ_are_listed(tmp_path, sweep):
     assert page(tmp_path, sweep).tables[1] == [
         ["", "A", "B"],
@@ -170,6 +172,7 @@ def test_nothing_but_failed_starts_is_a_page(tmp_path):
     assert (found.tables, found.references) == ([], [])
 
 
+@pytest.mark.slow
 def test_videos_of_the_last_rollout_are_in_the_page(tmp_path, sweep):
     media = sweep / "train_1" / "media"
     for epoch, size in ((0, 9), (10, 9), (2, 9)):

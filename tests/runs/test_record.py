@@ -90,6 +90,7 @@ def test_the_first_success_and_the_first_failure_keep_their_videos():
     ]
 
 
+@pytest.mark.slow
 def test_an_earlier_record_is_kept_unless_told_otherwise(run, evaluation, tmp_path):
     output = tmp_path / "tiny"
     record_result(run, evaluation, output)
@@ -109,6 +110,7 @@ def test_an_earlier_record_is_kept_unless_told_otherwise(run, evaluation, tmp_pa
         record_result(run, evaluation, output, overwrite=True)
 
 
+@pytest.mark.slow
 def test_notes_are_kept_and_shown(run, evaluation, tmp_path):
     output = tmp_path / "tiny"
     record_result(run, evaluation, output)

@@ -60,6 +60,7 @@ def row(ours: Result) -> list[str]:
     return list(found)
 
 
+@pytest.mark.slow
 def test_the_page_in_the_repository_is_up_to_date():
     assert (ROOT / "RESULTS.md").read_text() == results_page(ROOT)
 

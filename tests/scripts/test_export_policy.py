@@ -49,6 +49,7 @@ def actions(checkpoint: Path) -> torch.Tensor:
     return policy.predict_action(obs)["action_pred"]
 
 
+@pytest.mark.slow
 def test_acts_as_its_checkpoint_does(workspace, tmp_path):
     checkpoint, folder = workspace.get_checkpoint_path(), tmp_path / "deep" / "policy"
     export(checkpoint, folder)

@@ -13,6 +13,7 @@ from diffusion_policy.scripts.pretrain_keypoint_cnn import Locator, draw_scenes,
 PRETRAINED = Path(__file__).parents[2] / "data/pretrained/keypoint_cnn_pusht/backbone.safetensors"
 
 
+@pytest.mark.slow
 def test_steps_bring_the_answers_closer():
     torch.manual_seed(0)
     images, places = draw_scenes(64, np.random.default_rng(0))
@@ -55,6 +56,7 @@ def test_impossible_options_are_refused(option, message, tmp_path, capsys):
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_weights_in_the_repository_tell_places():
     """A linear map of the features, fitted to 300 scenes, finds the positions in 100 others."""
     backbone = build_backbone("", "", "keypoint_cnn", str(PRETRAINED))

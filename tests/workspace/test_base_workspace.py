@@ -33,6 +33,7 @@ def again(workspace: TrainWorkspace, key: str, value: object) -> TrainWorkspace:
     return TrainWorkspace(cfg, workspace.output_dir)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("key", "value", "told"),
     [
@@ -101,6 +102,7 @@ def test_recorded_runs_could_go_on_with_the_config_of_today(record):
     assert changed_settings(saved, current) == []
 
 
+@pytest.mark.slow
 def test_a_checkpoint_brings_its_workspace_along(workspace, tmp_path):
     restored = TrainWorkspace.create_from_checkpoint(workspace.get_checkpoint_path())
     assert restored.output_dir == workspace.output_dir

@@ -63,6 +63,7 @@ def spoil(workspace: TrainWorkspace, bad_step: int, where: str) -> None:
     workspace.learner._loss = loss
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("where", ["loss", "norm of the gradient"])
 @pytest.mark.parametrize("optimizer", [[], SGD])
 def test_fused_optimisers_leave_out_a_bad_step_on_the_device(tmp_path, overrides, where, optimizer):
@@ -77,6 +78,7 @@ def test_fused_optimisers_leave_out_a_bad_step_on_the_device(tmp_path, overrides
         workspace.train_step(next(steps))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fused", ["true", "false"])
 def test_no_weights_after_a_bad_step_are_saved(tmp_path, overrides, fused):
     often = [*overrides, "training.checkpoint_minutes=0", f"optimizer.fused={fused}"]
@@ -91,6 +93,7 @@ def test_no_weights_after_a_bad_step_are_saved(tmp_path, overrides, fused):
     assert all(value.isfinite().all() for value in again.model.parameters())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_records_hold_means_over_the_interval(tmp_path, overrides, accumulate):
     common = [*overrides, f"training.gradient_accumulate_every={accumulate}"]
@@ -111,6 +114,7 @@ def test_records_hold_means_over_the_interval(tmp_path, overrides, accumulate):
         assert torch.equal(a, b)
 
 
+@pytest.mark.slow
 def test_what_compute_loss_returns_is_averaged_and_logged(tmp_path, overrides):
     cfg = compose_config("train_dot_pusht", *overrides, "training.gradient_accumulate_every=2")
     OmegaConf.update(cfg, "policy._target_", f"{__name__}.TalkativePolicy")

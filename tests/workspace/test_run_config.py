@@ -44,6 +44,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
+@pytest.mark.slow
 def test_only_the_holder_of_the_directory_writes_there(tmp_path):
     assert run_command(tmp_path, "training.seed=3") == 0
     assert contents(tmp_path).keys() == {".lock", ".hydra/config.yaml", ".hydra/overrides.yaml"}

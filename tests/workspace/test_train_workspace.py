@@ -69,6 +69,7 @@ def test_run_leaves_what_it_promises(tmp_path, overrides, capsys):
     assert str(output_dir) in out
 
 
+@pytest.mark.slow
 def test_training_lowers_the_loss(tmp_path, overrides):
     long = [*overrides, "training.num_epochs=12", "training.max_train_steps=10"]
     long += ["training.rollout_every=100", "optimizer.lr=3e-3"]
@@ -205,6 +206,7 @@ def test_runs_of_any_length_and_look_resume_exactly(tmp_path, overrides, monkeyp
     assert final_state(tmp_path / "whole")["global_step"] == (10 if name == "max_steps" else 12)
 
 
+@pytest.mark.slow
 def test_max_steps_cuts_the_last_epoch_short_and_can_be_prolonged(tmp_path, overrides, capsys):
     length = ["training.num_epochs=100", "training.val_every=100", "training.max_steps="]
     short, long = ([*overrides, *length[:-1], f"{length[-1]}{n}"] for n in (6, 11))
@@ -223,6 +225,7 @@ def test_max_steps_cuts_the_last_epoch_short_and_can_be_prolonged(tmp_path, over
     assert records[-1]["lr"] == 0  # the schedule is that of the new length
 
 
+@pytest.mark.slow
 def test_accumulated_gradients_equal_one_large_batch(tmp_path, overrides):
     exact = [*overrides, "policy.dropout=0", "policy.state_noise=0", "policy.lookback_aug=0"]
     exact += ["training.num_epochs=1", "training.rollout_every=100", "task.env_runner.n_test=1"]
@@ -239,6 +242,7 @@ def test_accumulated_gradients_equal_one_large_batch(tmp_path, overrides):
         torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_finished_run_has_nothing_left_to_do(tmp_path, overrides, capsys):
     train(tmp_path / "run", overrides)
     before = final_state(tmp_path / "run")
@@ -247,6 +251,7 @@ def test_finished_run_has_nothing_left_to_do(tmp_path, overrides, capsys):
     assert "12 done" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_checkpoint_deploys_alone(tmp_path, overrides):
     workspace = train(tmp_path / "run", overrides)
     moved = tmp_path / "elsewhere.ckpt"
@@ -281,6 +286,7 @@ def test_other_tasks_train_and_resume(tmp_path, overrides, name, changes):
     assert train(tmp_path / "run", longer, name).global_step == 4
 
 
+@pytest.mark.slow
 def test_spatial_policy_trains_its_adapters_alone(tmp_path, overrides):
     short = [*overrides, *NO_WEIGHTS, *SMALL_BATCHES]
     short += ["training.num_epochs=1", "training.max_train_steps=1"]
@@ -305,6 +311,7 @@ def test_non_finite_numbers_stop_before_the_update(tmp_path, overrides, where):
     assert not workspace.optimizer.state
 
 
+@pytest.mark.slow
 def test_signal_at_the_end_of_an_epoch_saves_too(tmp_path, overrides, monkeypatch):
     validate = TrainWorkspace._validate
 
@@ -400,6 +407,7 @@ def test_unknown_config_name_lists_the_known_ones(tmp_path):
     assert "train_dot_pusht" in result.stderr
 
 
+@pytest.mark.slow
 def test_best_checkpoints_can_be_those_of_another_metric(tmp_path, overrides):
     lowest = [*overrides, "checkpoint.topk.monitor_key=val_loss", "checkpoint.topk.mode=min"]
     train(tmp_path / "run", lowest)
@@ -410,6 +418,7 @@ def test_best_checkpoints_can_be_those_of_another_metric(tmp_path, overrides):
         train(tmp_path / "other", [*overrides, "checkpoint.topk.monitor_key=typo"])
 
 
+@pytest.mark.slow
 def test_directory_of_other_settings_is_refused_before_its_first_checkpoint(tmp_path, overrides):
     train(tmp_path / "run", overrides)
     shutil.rmtree(tmp_path / "run/checkpoints")
@@ -419,6 +428,7 @@ def test_directory_of_other_settings_is_refused_before_its_first_checkpoint(tmp_
     assert (tmp_path / "run/logs.json.txt").read_text() == log
 
 
+@pytest.mark.slow
 def test_checkpoint_of_another_method_is_refused(tmp_path, overrides):
     workspace = train(tmp_path / "run", overrides)
     workspace.cfg.policy._target_ = "diffusion_policy.policy.other.OtherPolicy"
@@ -427,12 +437,14 @@ def test_checkpoint_of_another_method_is_refused(tmp_path, overrides):
         train(tmp_path / "run", overrides)
 
 
+@pytest.mark.slow
 def test_checkpoint_of_other_sizes_is_refused(tmp_path, overrides):
     train(tmp_path / "run", overrides)
     with pytest.raises(UserError, match="does not fit this config"):
         train(tmp_path / "run", [*overrides, "policy.dim=32"])
 
 
+@pytest.mark.slow
 def test_resume_false_protects_an_earlier_run(tmp_path, overrides):
     train(tmp_path / "run", overrides)
     with pytest.raises(UserError, match=r"training.resume is false but .*latest.ckpt exists"):
@@ -535,6 +547,7 @@ def test_compiled_networks_train_alike_and_keep_the_names_of_their_weights(
     assert names[0] == names[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_low_precision_trains_finite_weights(tmp_path, demos, precision):
     name = "train_diffusion_unet_pusht"

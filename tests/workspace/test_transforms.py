@@ -95,6 +95,7 @@ def config(recorded: Path, name: str, *overrides: str):
     return cfg
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "overrides"),
     [
@@ -146,6 +147,7 @@ def test_normalised_values_are_those_of_relative_actions(tmp_path, recorded):
     assert np.abs(chunks[:, :3]).max() < 1  # metres from where the hand is, not from the origin
 
 
+@pytest.mark.slow
 def test_actions_of_several_observations_are_not_mixed(tmp_path, recorded):
     for name, overrides, setting in (
         ("train_dot_pusht", ["policy.alpha=0.5"], "policy.alpha"),

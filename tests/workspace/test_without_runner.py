@@ -46,6 +46,7 @@ def kept(run: Path) -> set[str]:
     return {path.name for path in (run / "checkpoints").glob("epoch=*")}
 
 
+@pytest.mark.slow
 def test_run_keeps_the_least_validation_loss_and_says_so(tmp_path, overrides, capsys):
     run = tmp_path / "run"
     score = train(run, [*overrides, "checkpoint.topk.k=1"])
@@ -60,6 +61,7 @@ def test_run_keeps_the_least_validation_loss_and_says_so(tmp_path, overrides, ca
     assert not (run / "media").exists()
 
 
+@pytest.mark.slow
 def test_page_needs_no_other_file_and_is_whole_when_it_is_moved(tmp_path, overrides):
     run = tmp_path / "run"
     train(run, overrides)
@@ -74,6 +76,7 @@ def test_page_needs_no_other_file_and_is_whole_when_it_is_moved(tmp_path, overri
     assert told["commit"] == read_launches(run)[-1]["commit"]
 
 
+@pytest.mark.slow
 def test_page_shows_frames_of_what_a_policy_saw(tmp_path, overrides):
     short = [*overrides, "dataloader.batch_size=2", "val_dataloader.batch_size=2"]
     short += ["training.max_steps=1", "training.max_val_steps=1", "training.use_ema=false"]
@@ -81,6 +84,7 @@ def test_page_shows_frames_of_what_a_policy_saw(tmp_path, overrides):
     assert "What the policy saw" in (tmp_path / "run/report.html").read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("extra", "expected"),
     [
@@ -97,6 +101,7 @@ def test_another_metric_or_none_chooses_what_is_kept(tmp_path, overrides, capsys
     assert capsys.readouterr().out.splitlines()[-1].startswith(kind)
 
 
+@pytest.mark.slow
 def test_finished_run_is_told_from_its_counters(tmp_path, overrides, capsys, monkeypatch):
     run = tmp_path / "run"
     train(run, overrides)
@@ -202,6 +207,7 @@ class OwnRunner(BaseRunner):
         pass
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("runner", [None, {"_target_": f"{__name__}.OwnRunner", "n_trials": 7}])
 def test_debug_asks_each_part_for_its_small_form(tmp_path, overrides, runner):
     cfg = compose_config("train_dot_pusht", *overrides, "training.debug=true")
