@@ -107,13 +107,13 @@ def test_finished_run_is_told_from_its_counters(tmp_path, overrides, capsys, mon
     train(run, overrides)
     monkeypatch.setattr(torch.nn.Module, "load_state_dict", None)  # nothing is built or loaded
     cfg = compose_config("train_dot_pusht", *overrides)
-    from diffusion_policy.workspace.train_workspace import _is_finished
+    from diffusion_policy.workspace.train_workspace import _finished_state
 
-    assert _is_finished(cfg, run)
-    assert not _is_finished(
+    assert _finished_state(cfg, run) is not None
+    assert not _finished_state(
         compose_config("train_dot_pusht", *overrides, "training.num_epochs=4"), run
     )
-    assert not _is_finished(
+    assert not _finished_state(
         compose_config("train_dot_pusht", *overrides, "training.max_steps=13"), run
     )
 
