@@ -17,8 +17,7 @@ from torch import Tensor
 from diffusion_policy.checkpoint.migration import migrate_config
 from diffusion_policy.util.atomic_file import replacing
 from diffusion_policy.util.config_file import read_config
-from diffusion_policy.util.errors import UserError
-from diffusion_policy.util.output_dir import writing
+from diffusion_policy.util.errors import UserError, writing
 from diffusion_policy.util.weights_file import read_weights, weights_bytes
 
 CONFIG_FILE, WEIGHTS_FILE, README_FILE = "config.yaml", "model.safetensors", "README.md"

@@ -22,7 +22,7 @@ from diffusion_policy.policy.base_policy import BasePolicy
 from diffusion_policy.policy.build_policy import build_policy
 from diffusion_policy.transforms.pipeline import Pipeline
 from diffusion_policy.util.config import declared
-from diffusion_policy.util.errors import UserError
+from diffusion_policy.util.errors import UserError, one_line
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class SavedPolicy:
         try:
             policy.load_state_dict(self.weights)
         except (RuntimeError, TypeError, AttributeError) as error:
-            reason = " ".join(str(error).split())[:300]
+            reason = one_line(error)[:300]
             raise UserError(
                 f"{self.source} does not fit its config ({reason}); it was written by another "
                 "version of the policy, or an override changes its network: leave that out"

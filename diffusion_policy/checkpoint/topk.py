@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from diffusion_policy.util.atomic_file import replacing
-from diffusion_policy.util.errors import UserError
-from diffusion_policy.util.output_dir import writing
+from diffusion_policy.util.errors import UserError, writing
 
 LATEST, BEST = "latest.ckpt", "best.ckpt"
 

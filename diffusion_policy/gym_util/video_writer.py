@@ -12,6 +12,8 @@ import av
 import numpy as np
 from av.codec.codec import UnknownCodecError
 
+from diffusion_policy.util.errors import one_line
+
 _WRITE_ERRORS = (OSError, av.FFmpegError, UnknownCodecError)
 
 
@@ -128,8 +130,7 @@ class ByproductVideo:
             yield
         except _WRITE_ERRORS as error:
             self.discard()
-            reason = " ".join(str(error).split())
-            print(f"warning: no video {self.path}: {reason}", file=sys.stderr, flush=True)
+            print(f"warning: no video {self.path}: {one_line(error)}", file=sys.stderr, flush=True)
 
 
 def read_video(path: str | Path, indices: Sequence[int] | None = None) -> np.ndarray:

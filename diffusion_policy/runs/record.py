@@ -23,9 +23,8 @@ from diffusion_policy.runs.record_page import (
 )
 from diffusion_policy.runs.result import CONFIG_FILE, read_info
 from diffusion_policy.util.atomic_file import replacing, set_aside_path
-from diffusion_policy.util.errors import UserError
+from diffusion_policy.util.errors import UserError, writing
 from diffusion_policy.util.json_text import json_text
-from diffusion_policy.util.output_dir import writing
 from diffusion_policy.workspace.curves import plot_curves
 from diffusion_policy.workspace.launches import LAUNCHES_FILE, read_launches
 from diffusion_policy.workspace.loggers import LOG_FILE

@@ -27,8 +27,7 @@ from diffusion_policy.env.pusht.simulation import WORLD_SIZE
 from diffusion_policy.model.vision.backbone import save_backbone
 from diffusion_policy.model.vision.keypoint_cnn import KeypointCNN
 from diffusion_policy.util.atomic_file import replacing
-from diffusion_policy.util.errors import UserError, reports_user_errors
-from diffusion_policy.util.output_dir import writing
+from diffusion_policy.util.errors import UserError, reports_user_errors, writing
 from diffusion_policy.util.pytorch_util import AUTOCAST_DTYPES, resolve_device, resolve_precision
 from diffusion_policy.util.weights_file import WEIGHTS_SUFFIX
 

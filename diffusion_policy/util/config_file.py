@@ -19,7 +19,7 @@ from omegaconf._utils import get_yaml_loader
 from omegaconf.errors import OmegaConfBaseException
 
 from diffusion_policy.util.config import shown
-from diffusion_policy.util.errors import UserError
+from diffusion_policy.util.errors import UserError, one_line
 
 MAX_CHARACTERS = 2_000_000
 MAX_VALUES = 50_000
@@ -139,8 +139,7 @@ def require_plain(content: Any, source: object, key: str = "") -> None:
 
 
 def _damaged(source: object, error: Exception) -> UserError:
-    reason = " ".join(str(error).split())[:200]
-    return UserError(f"{source} is damaged ({reason}); get the file again")
+    return UserError(f"{source} is damaged ({one_line(error)[:200]}); get the file again")
 
 
 def _values(node: Any, key: str) -> Iterator[tuple[str, Any]]:

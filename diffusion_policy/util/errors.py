@@ -26,7 +26,6 @@ _INSTALLED = tuple(
     sysconfig.get_path(name) + os.sep for name in ("stdlib", "platstdlib", "purelib", "platlib")
 )
 
-
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _UNUSABLE = (
     *(errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.ELOOP),
@@ -40,18 +39,24 @@ class UserError(Exception):
 
 
 @contextmanager
-def writing(path: str | os.PathLike[str]) -> Iterator[None]:
+def writing(path: str | os.PathLike[str], *, atomic: bool = False) -> Iterator[None]:
     """Tell the user why ``path`` cannot be written: a full disk, a quota, a missing permission.
+
+    Args:
+        atomic: the existing file survives a failure; the message then says so.
 
     Raises:
         UserError: in place of an OSError of the block.
     """
+    kept = ""
     try:
+        if atomic and Path(path).exists():
+            kept = "; the previous one is kept"
         yield
     except OSError as error:
         raise UserError(
-            f"cannot write {os.fspath(path)}: {error.strerror or one_line(error)}; free space "
-            "there or choose another place"
+            f"cannot write {os.fspath(path)}: {error.strerror or one_line(error)}{kept}; free "
+            "space there or choose another place"
         ) from error
 
 
@@ -75,8 +80,8 @@ def reports_user_errors(main: Callable[P, R]) -> Callable[P, R]:
     These are :class:`UserError`, also when it is raised while Hydra instantiates an object,
     mistakes in the config, such as an argument that the configured class does not accept, a disk
     that is full or a file that cannot be used, and what code of the user's own raises, such as a
-    policy. Every other exception is a bug and keeps its
-    traceback. Ctrl-C exits with code 130 and no message.
+    policy. Every other exception is a bug and keeps its traceback. Ctrl-C exits with code 130 and
+    no message.
     """
 
     @functools.wraps(main)

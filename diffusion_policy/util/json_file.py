@@ -7,7 +7,7 @@ import math
 from pathlib import Path
 from typing import Any, NoReturn
 
-from diffusion_policy.util.errors import UserError
+from diffusion_policy.util.errors import UserError, one_line
 
 NUMBER = "a number"
 """Shape of a finite number."""
@@ -28,8 +28,7 @@ def read_json(path: Path, shape: Any, remedy: str) -> Any:
         value = json.loads(path.read_bytes(), parse_constant=_refuse)
         require_shape(value, shape)
     except (OSError, ValueError, RecursionError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"{path} is damaged ({reason}); {remedy}") from None
+        raise UserError(f"{path} is damaged ({one_line(error)}); {remedy}") from None
     return value
 
 

@@ -8,8 +8,9 @@ import numbers
 from pathlib import Path
 from typing import Any
 
+from diffusion_policy.util.errors import writing
 from diffusion_policy.util.json_text import json_text
-from diffusion_policy.util.output_dir import write_atomically, writing
+from diffusion_policy.util.output_dir import write_atomically
 
 
 class JsonLogger:

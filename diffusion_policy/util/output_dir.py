@@ -1,4 +1,4 @@
-"""The output directory of a run: one process at a time, and one-line errors of writes."""
+"""The output directory of a run: one process at a time, and files written whole or not at all."""
 
 from __future__ import annotations
 
@@ -11,28 +11,9 @@ from pathlib import Path
 from typing import BinaryIO
 
 from diffusion_policy.util.atomic_file import replacing
-from diffusion_policy.util.errors import UserError
+from diffusion_policy.util.errors import UserError, writing
 
 _GLANCE_S = 0.05  # another process's is_held() holds the lock for less than this
-
-
-@contextmanager
-def writing(path: Path, *, atomic: bool = False) -> Iterator[None]:
-    """Turn an OSError of the block, which writes ``path``, into a :class:`UserError`.
-
-    Args:
-        atomic: the existing file survives a failure; the message then says so.
-    """
-    kept = ""
-    try:
-        if atomic and path.exists():
-            kept = "; the previous one is kept"
-        yield
-    except OSError as error:
-        raise UserError(
-            f"cannot write {path}: {error.strerror or error}{kept}; free space or choose another "
-            "output directory, then run the same command to resume"
-        ) from error
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from diffusion_policy.checkpoint.checkpoint_file import (
 )
 from diffusion_policy.checkpoint.trust import check_run_trusted
 from diffusion_policy.util import distributed
-from diffusion_policy.util.errors import UserError
+from diffusion_policy.util.errors import UserError, one_line
 from diffusion_policy.workspace.changed_settings import changed_settings
 
 DATA = "data"
@@ -156,7 +156,7 @@ class BaseWorkspace(ABC):
         try:
             self.load_payload(payload, exclude_keys, include_keys)
         except (RuntimeError, ValueError, LookupError, TypeError, AttributeError) as error:
-            reason = " ".join(str(error).split())[:300]
+            reason = one_line(error)[:300]
             raise UserError(
                 f"{path} does not fit this config ({reason}), so it is damaged or another version "
                 "of the project wrote it; go on with that version, use another checkpoint, or "

@@ -12,9 +12,9 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from diffusion_policy.util.atomic_file import sync
-from diffusion_policy.util.errors import UserError
+from diffusion_policy.util.errors import UserError, one_line, writing
 from diffusion_policy.util.json_logger import JsonLogger
-from diffusion_policy.util.output_dir import write_atomically, writing
+from diffusion_policy.util.output_dir import write_atomically
 
 LOG_FILE = "logs.json.txt"
 LOGGING_KEYS = ("tensorboard", "wandb")
@@ -110,7 +110,7 @@ def open_wandb(directory: Path, config: Mapping[str, Any], *, mode: str, **argum
     try:
         return wandb.init(dir=directory, config=dict(config), mode=mode, **arguments)
     except (wandb.Error, TypeError, ValueError) as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error)[:200]
         raise UserError(
             f"wandb cannot start ({reason}); log in with wandb login, or set its mode to offline"
         ) from error

@@ -1,5 +1,7 @@
 import errno
+import os
 import re
+from pathlib import Path
 
 import hydra
 import pytest
@@ -7,7 +9,7 @@ import torch
 from hydra.errors import InstantiationException
 from omegaconf import OmegaConf
 
-from diffusion_policy.util.errors import UserError, reports_user_errors, user_message
+from diffusion_policy.util.errors import UserError, reports_user_errors, user_message, writing
 from diffusion_policy.util.statistics import wilson_interval
 
 
@@ -147,3 +149,17 @@ def test_control_characters_are_shown(capsys):
     with pytest.raises(SystemExit):
         reports_user_errors(fail)()
     assert capsys.readouterr().err == "error: the name is \\x1b[31m\\rred é\n"
+
+
+def test_a_failed_write_names_the_file_and_what_is_kept(tmp_path):
+    path = tmp_path / "log"
+    for make, kept in [(lambda: None, False), (path.touch, True)]:
+        make()
+        with pytest.raises(UserError, match=r"cannot write .*log: No space left") as caught:
+            fail_to_write(path)
+        assert ("the previous one is kept" in str(caught.value)) == kept
+
+
+def fail_to_write(path: Path) -> None:
+    with writing(path, atomic=True):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
