@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import argparse
 import keyword
+import shlex
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 from string import Template
 
-from diffusion_policy.util.errors import UserError, reports_user_errors
+from diffusion_policy.util.atomic_file import replacing
+from diffusion_policy.util.errors import UserError, reports_user_errors, writing
 
 FILES = {
     "__init__.py": "__init__.py",
@@ -47,16 +49,12 @@ def write_task(name: str, folder: Path) -> Path:
         raise UserError(f"{package} exists; choose another name or --folder")
     title = "".join(word.capitalize() for word in name.split("_"))
     templates = files("diffusion_policy.scripts") / "new_task_files"
-    try:
+    with writing(package), replacing(package) as partial:
         for template, place in FILES.items():
             text = Template((templates / f"{template}.template").read_text())
-            path = package / place.format(name=name)
+            path = partial / place.format(name=name)
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text.substitute(name=name, title=title))
-    except OSError as error:
-        raise UserError(
-            f"cannot write {package}: {error.strerror}; choose another --folder"
-        ) from error
     return package
 
 
@@ -72,10 +70,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     options = parser.parse_args(arguments)
     package = write_task(options.name, options.folder)
+    folder = shlex.quote(str(options.folder.resolve()))
+    is_elsewhere = options.folder.resolve() != Path.cwd()
     print(
         f"wrote {package}; go on with\n"
-        f"  python -m {options.name}.record\n"
-        f"  python train.py --config-dir={package / 'config'} --config-name=train_dot "
+        + (f"  export PYTHONPATH={folder}\n" if is_elsewhere else "")
+        + f"  python -m {options.name}.record\n"
+        f"  python train.py --config-dir={shlex.quote(str(package / 'config'))} "
+        "--config-name=train_dot "
         f"task={options.name} training.debug=true"
     )
 

@@ -111,6 +111,14 @@ def test_a_new_task_is_not_written_over_something(tmp_path, capsys, name):
     assert [path.name for path in tmp_path.rglob("*")] == ["taken"]
 
 
+def test_the_printed_commands_find_a_task_in_another_folder(tmp_path, capsys):
+    folder = tmp_path / "my tasks"
+    new_task.main(["walk_away", "--folder", str(folder)])
+    said = capsys.readouterr().out.splitlines()
+    assert said[1].strip() == f"export PYTHONPATH='{folder}'"
+    assert f"--config-dir='{folder}/walk_away/config'" in said[3]
+
+
 def test_the_task_of_the_page_is_complete(tmp_path):
     """What the page leaves out has a default; the page's settings are known."""
     (tmp_path / "task").mkdir()
