@@ -6,18 +6,19 @@ episodes leaves it out, so its interval is narrower than those of the two scores
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from omegaconf import OmegaConf
 
 from diffusion_policy.checkpoint.saved_policy import SavedPolicy
 from diffusion_policy.env_runner.evaluation import EVALUATIONS, evaluate_checkpoint, result_name
 from diffusion_policy.env_runner.report import INFO_FILE
 from diffusion_policy.util.config import plain
 from diffusion_policy.util.errors import UserError
+from diffusion_policy.util.json_text import json_text
 from diffusion_policy.util.output_dir import write_atomically
 from diffusion_policy.util.statistics import bootstrap_interval
 from diffusion_policy.util.tables import aligned_table
@@ -65,7 +66,7 @@ def evaluate_checkpoints(
         {"checkpoint": name, "against": names[0], **differences(infos[0], info)}
         for name, info in zip(names[1:], infos[1:], strict=True)
     ]
-    write_atomically(folder / PAIRED_FILE, (json.dumps(found, indent=2) + "\n").encode())
+    write_atomically(folder / PAIRED_FILE, json_text(found, indent=2).encode())
     print(f"\n{_table(names, infos, found)}\n\nsee {folder}")
     return found
 
@@ -117,9 +118,9 @@ def _check(checkpoints: Sequence[Path], names: Sequence[str]) -> None:
 
 def _environment(checkpoint: Path) -> str | None:
     """Name of the environment; its arguments may differ, as they choose what is observed."""
-    runner = plain(SavedPolicy.read(checkpoint).cfg.task).get("env_runner") or {}
-    described = runner.get("env") or {}
-    return described.get("id") or described.get("factory")
+    env = plain(OmegaConf.select(SavedPolicy.read(checkpoint).cfg, "task.env_runner.env"))
+    # What is no description is refused when it is evaluated.
+    return (env.get("id") or env.get("factory")) if isinstance(env, dict) else None
 
 
 def _table(

@@ -65,5 +65,10 @@ def test_what_cannot_be_compared_is_refused(tmp_path):
     )
     with pytest.raises(UserError, match=r"b.ckpt plays in toy_env:make_broken and .*a.ckpt in toy"):
         evaluate_checkpoints([here, there], tmp_path / "eval")
+    without = OmegaConf.create({**CONFIG, "task": {"name": "toy"}})
+    bare = tmp_path / "bare.ckpt"
+    save_checkpoint(bare, OmegaConf.to_yaml(without), {"model": GoalPolicy().state_dict()})
+    with pytest.raises(UserError, match=r"bare.ckpt plays in None and .*a.ckpt in toy"):
+        evaluate_checkpoints([here, bare], tmp_path / "eval")
     with pytest.raises(UserError, match="two checkpoints are called a;"):
         evaluate_checkpoints([here, here], tmp_path / "eval")
