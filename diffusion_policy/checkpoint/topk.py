@@ -170,11 +170,9 @@ class TopKCheckpoints:
         self.dropped = dropped
 
     def is_torn(self, name: str | None) -> bool:
-        """Whether a crash kept :meth:`repair` from being needless, see there."""
-        names = [] if name is None else [name]
-        return not all((self.directory / kept).is_file() for kept in names) or any(
-            (self.directory / dropped).exists() for dropped in self.dropped
-        )
+        """Whether :meth:`repair` has anything to do."""
+        is_lost = name is not None and not (self.directory / name).is_file()
+        return is_lost or any((self.directory / dropped).exists() for dropped in self.dropped)
 
     def repair(self, latest: Path, name: str | None) -> None:
         """Finish what a crash after writing ``latest``, to be kept as ``name``, left undone.
