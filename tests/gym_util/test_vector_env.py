@@ -58,7 +58,7 @@ def test_results_do_not_depend_on_the_number_of_workers():
 def test_rows_follow_the_slots_asked_for():
     env = ToyEnv()
     with VectorEnv(TOY, 4, 2, obs_offsets=(-1, 0)) as vector_env:
-        vector_env.reset([3, 0], starts(5, 6))
+        vector_env.reset([3, 0], [5, *starts(6)])  # a number is a seed
         before = vector_env.observe([0, 3])["position"]
         vector_env.step([3], np.full((1, 1, 2), 2.0))
         after = vector_env.observe([0, 3])["position"]
