@@ -90,6 +90,8 @@ def check_trusted(cfg: DictConfig, section: str) -> Any:
     # Resolving one may have brought another to life.
     require_plain(content, "the checkpoint's config", section)
     if section == "task.transforms":
+        if not isinstance(content, list | None):
+            raise UserError(f"the checkpoint's {section} is {shown(content)}; it must be a list")
         for i, entry in enumerate(content or ()):
             _check_classes(entry, f"{section}[{i}]", rule)
         return content

@@ -227,6 +227,13 @@ def test_nor_foreign_transforms(target):
         check_trusted(with_transforms(ROTATION, {"_target_": target}), "task.transforms")
 
 
+@pytest.mark.parametrize("content", [5, "os.mkdir", ROTATION])
+def test_transforms_are_a_list(content):
+    cfg = OmegaConf.create({"task": {"transforms": content}})
+    with pytest.raises(UserError, match=r"task\.transforms is .*; it must be a list"):
+        check_trusted(cfg, "task.transforms")
+
+
 def test_nor_foreign_parts_of_a_transform():
     cfg = with_transforms({**ROTATION, "key": {"_target_": "os.getcwd"}})
     with pytest.raises(UserError, match=r"task\.transforms\[0\]\.key\._target_ is 'os\.getcwd'"):
