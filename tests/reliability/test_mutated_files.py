@@ -27,7 +27,7 @@ from diffusion_policy.runs.comparison import KEYS
 from diffusion_policy.runs.result import Result
 from diffusion_policy.runs.run import find_runs
 from diffusion_policy.scripts import export_policy
-from diffusion_policy.util.errors import user_message
+from diffusion_policy.util.errors import FULL_TRACEBACK, user_message
 from diffusion_policy.workspace.train_workspace import TrainWorkspace
 from tests.configs import NO_WEIGHTS, TINY_DOT, compose_config, tiny_overrides
 from tests.demos import make_demos
@@ -214,7 +214,8 @@ def _fault(kind: Kind, path: Path, expected: Any) -> str | None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", KINDS)
-def test_damage_is_told_in_one_line(name, samples, tmp_path):
+def test_damage_is_told_in_one_line(name, samples, tmp_path, monkeypatch):
+    monkeypatch.setenv(FULL_TRACEBACK, "1")  # an error that passes through a test is no line
     kind = KINDS[name]
     source = samples / kind.source
     expected = kind.read(source)
