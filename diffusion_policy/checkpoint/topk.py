@@ -10,8 +10,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from diffusion_policy.util.atomic_file import replacing
-from diffusion_policy.util.errors import UserError, writing
+from diffusion_policy.util.atomic_file import abandoned, remove_abandoned, replacing
+from diffusion_policy.util.errors import UserError
+from diffusion_policy.util.output_dir import writing
 
 LATEST, BEST = "latest.ckpt", "best.ckpt"
 
@@ -169,10 +170,11 @@ class TopKCheckpoints:
         self.best = dict(state["best"]) if same else {}
         self.dropped = dropped
 
-    def is_torn(self, name: str | None) -> bool:
-        """Whether :meth:`repair` has anything to do."""
-        is_lost = name is not None and not (self.directory / name).is_file()
-        return is_lost or any((self.directory / dropped).exists() for dropped in self.dropped)
+    def is_torn(self, latest: Path, name: str | None) -> bool:
+        """Whether a crash left something for :meth:`repair` to do, see there."""
+        is_kept = name is None or (self.directory / name).is_file()
+        has_dropped = any((self.directory / dropped).exists() for dropped in self.dropped)
+        return not is_kept or has_dropped or bool(abandoned(latest))
 
     def repair(self, latest: Path, name: str | None) -> None:
         """Finish what a crash after writing ``latest``, to be kept as ``name``, left undone.
@@ -181,6 +183,7 @@ class TopKCheckpoints:
             UserError: see :func:`require_kept_names`.
         """
         require_kept_names([] if name is None else [name])
+        remove_abandoned(latest)
         if name is not None and not (self.directory / name).is_file():
             self.keep(latest, name)
         self.best = {n: v for n, v in self.best.items() if (self.directory / n).is_file()}

@@ -33,7 +33,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     put_back(path)
-    _remove_abandoned(path)
+    remove_abandoned(path)
     before, after = _around_process_id(path)
     temporary = path.with_name(f"{before}{os.getpid()}{after}")
     remove(temporary)
@@ -104,14 +104,22 @@ def _around_process_id(path: Path) -> tuple[str, str]:
     return f".{path.stem}.{socket.gethostname()}.", f".partial{path.suffix}"
 
 
-def _remove_abandoned(path: Path) -> None:
-    """Remove temporaries that dead writers of ``path`` left; skip those that cannot be removed."""
+def abandoned(path: Path) -> list[Path]:
+    """The temporaries that dead writers of ``path`` on this host left."""
     before, after = _around_process_id(path)
-    for found in path.parent.glob(f"{escape(before)}*{escape(after)}"):
-        process = found.name.removeprefix(before).removesuffix(after)
+    found = []
+    for temporary in path.parent.glob(f"{escape(before)}*{escape(after)}"):
+        process = temporary.name.removeprefix(before).removesuffix(after)
         if process.isdecimal() and not _is_alive(int(process)):
-            with suppress(OSError):
-                remove(found)
+            found.append(temporary)
+    return found
+
+
+def remove_abandoned(path: Path) -> None:
+    """Remove the :func:`abandoned` temporaries of ``path``; skip those that cannot be removed."""
+    for temporary in abandoned(path):
+        with suppress(OSError):
+            remove(temporary)
 
 
 def _is_alive(process: int) -> bool:

@@ -37,7 +37,7 @@ def finish_last_save(output_dir: Path, state: Mapping[str, Any]) -> None:
     try:
         topk = TopKCheckpoints(latest.parent, state["topk"].get("monitor_key", "test_mean_score"))
         topk.load_state_dict(state["topk"])
-        is_torn = topk.is_torn(name)
+        is_torn = topk.is_torn(latest, name)
     except (LookupError, TypeError, AttributeError, ValueError) as error:
         raise UserError(
             f"{latest} is damaged (topk: {error!r}); use another checkpoint of the run"

@@ -137,9 +137,9 @@ def test_topk_is_repaired_after_a_crash(tmp_path, kept):
     (tmp_path / "my_copy.ckpt").touch()
     restored = TopKCheckpoints(tmp_path, k=2)
     restored.load_state_dict(load_checkpoint(tmp_path / "latest.ckpt")["state"]["topk"])
-    assert restored.is_torn(name)
+    assert restored.is_torn(tmp_path / "latest.ckpt", name)
     restored.repair(tmp_path / "latest.ckpt", name)
-    assert not restored.is_torn(name)
+    assert not restored.is_torn(tmp_path / "latest.ckpt", name)
     assert {path.name for path in tmp_path.iterdir()} == {
         *("my_copy.ckpt", "latest.ckpt", "best.ckpt"),
         *("1-0.9.ckpt", "2-0.5.ckpt"),

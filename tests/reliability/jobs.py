@@ -67,7 +67,7 @@ class Training(Job):
         TrainWorkspace(cfg, folder / "run").run()
 
     def check(self, folder: Path, n_told: int) -> None:
-        for checkpoint in (folder / "run").glob("checkpoints/*.ckpt"):
+        for checkpoint in (folder / "run").glob("checkpoints/[!.]*.ckpt"):
             load_checkpoint(checkpoint)
 
     def compare(self, folder: Path, reference: Path) -> None:
