@@ -6,10 +6,12 @@ import os
 import sys
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import ConfigCompositionException
+from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from diffusion_policy.util.errors import UserError, reports_user_errors, user_message
+from diffusion_policy.util.errors import UserError, fail, reports_user_errors, user_message
 from diffusion_policy.util.train_command import usage, with_setting_added
 
 # Threads that wait for each other sleep instead of spinning, which slows a busy machine down many
@@ -26,9 +28,11 @@ def run(cfg: DictConfig) -> float | None:
         return hydra.utils.instantiate(launch, cfg, _recursive_=False)
     except Exception as error:
         # An error from another process arrives without its causes, so extract the message here.
-        if message := user_message(error):
-            raise UserError(message) from error
-        raise
+        if not (message := user_message(error)):
+            raise
+        if HydraConfig.get().mode == RunMode.RUN:
+            fail(message)  # here, because Hydra puts a line of its own above an exception
+        raise UserError(message) from error
 
 
 @reports_user_errors

@@ -106,7 +106,7 @@ def _vector_normalizer(
 def _warn_outside(name: str, part: Part, stats: Mapping[str, Tensor]) -> None:
     """Warn of data outside the limits: policies do not predict what lies there."""
     low, high = (torch.tensor(ends) for ends in zip(*_pairs(part), strict=True))
-    slack = (high - low) / 100  # a controller overshoots a little
+    slack = (high - low) / 20  # a controller overshoots a little
     if (stats["min"] < low - slack).any() or (stats["max"] > high + slack).any():
         found = f"{float(stats['min'].min()):.4g} to {float(stats['max'].max()):.4g}"
         warnings.warn(

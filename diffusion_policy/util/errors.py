@@ -10,11 +10,12 @@ import signal
 import sys
 import sysconfig
 import traceback
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import takewhile
 from pathlib import Path
-from typing import ParamSpec, TypeVar
+from typing import NoReturn, ParamSpec, TypeVar
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -22,6 +23,7 @@ R = TypeVar("R")
 FULL_TRACEBACK = "FULL_TRACEBACK"
 """Environment variable that, set, shows the traceback of an error in the user's own code."""
 _PACKAGE = Path(__file__).parents[1]
+_python_format = warnings.formatwarning
 _INSTALLED = tuple(
     sysconfig.get_path(name) + os.sep for name in ("stdlib", "platstdlib", "purelib", "platlib")
 )
@@ -86,6 +88,7 @@ def reports_user_errors(main: Callable[P, R]) -> Callable[P, R]:
 
     @functools.wraps(main)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
+        warnings.formatwarning = _format_warning
         try:
             return main(*args, **kwargs)
         except KeyboardInterrupt:
@@ -94,10 +97,28 @@ def reports_user_errors(main: Callable[P, R]) -> Callable[P, R]:
             message = user_message(error)
             if message is None:
                 raise
-            print(f"error: {_printable(message)}", file=sys.stderr)
-            sys.exit(1)
+            fail(message)
 
     return wrapped
+
+
+def fail(message: str) -> NoReturn:
+    """Print ``error: <message>`` and exit with 1."""
+    print(f"error: {_printable(message)}", file=sys.stderr)
+    sys.exit(1)
+
+
+def _format_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    line: str | None = None,
+) -> str:
+    """One line for a warning of this package; others keep their place in the code."""
+    if Path(filename).is_relative_to(_PACKAGE):
+        return f"warning: {_printable(' '.join(str(message).split()))}\n"
+    return _python_format(message, category, filename, lineno, line)
 
 
 def _printable(message: str) -> str:

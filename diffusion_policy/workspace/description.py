@@ -33,8 +33,16 @@ def description(run: TrainWorkspace) -> str:
         f"inputs    {shapes} at steps {list(run.model.obs_offsets)}\n"
         f"policy    {policy}, {trainable:,} of {total:,} parameters train\n"
         f"schedule  {_schedule(run)}, {run.global_step:,} done\n"
+        f"{_debug(run)}"
         f"output    {run.output_dir}"
     )
+
+
+def _debug(run: TrainWorkspace) -> str:
+    if not run.training.debug:
+        return ""
+    names = ", ".join(run.training.debug_settings)
+    return f"debug     training.debug sets {names}, and more to try all parts soon\n"
 
 
 def _schedule(run: TrainWorkspace) -> str:

@@ -1,6 +1,7 @@
 import errno
 import os
 import re
+import warnings
 from pathlib import Path
 
 import hydra
@@ -9,6 +10,7 @@ import torch
 from hydra.errors import InstantiationException
 from omegaconf import OmegaConf
 
+from diffusion_policy.util import errors
 from diffusion_policy.util.errors import UserError, reports_user_errors, user_message, writing
 from diffusion_policy.util.statistics import wilson_interval
 
@@ -163,3 +165,12 @@ def test_a_failed_write_names_the_file_and_what_is_kept(tmp_path):
 def fail_to_write(path: Path) -> None:
     with writing(path, atomic=True):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_a_warning_of_the_package_is_one_line(monkeypatch):
+    monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)  # put back afterwards
+    reports_user_errors(lambda: None)()
+    ours = warnings.formatwarning("values\n  outside", UserWarning, errors.__file__, 7)
+    assert ours == "warning: values outside\n"
+    other = warnings.formatwarning("elsewhere", UserWarning, "/other/module.py", 7)
+    assert other == "/other/module.py:7: UserWarning: elsewhere\n"
