@@ -358,7 +358,7 @@ def test_a_task_without_a_simulator_cannot_be_evaluated(tmp_path):
 
 def test_a_folder_that_cannot_be_is_a_user_error(checkpoint, tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match="choose another output directory"):
+    with pytest.raises(UserError, match="choose another place"):
         evaluate(checkpoint, tmp_path / "file" / "eval")
 
 

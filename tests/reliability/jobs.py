@@ -184,7 +184,7 @@ class Evaluation(Job):
     def prepare(self) -> None:
         make_demos(self.inputs / "demos.zarr")
         overrides = tiny_overrides(self.inputs / "demos.zarr", self.inputs / "cache")
-        cfg = compose_config("train_dot_pusht", *overrides, "task.env_runner=null")
+        cfg = compose_config("train_dot_pusht", *overrides)
         TrainWorkspace(cfg, self.inputs / "run").run()
 
     def work(self, folder: Path, tell: Callable[[], None]) -> None:
