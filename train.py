@@ -14,8 +14,8 @@ from omegaconf import DictConfig
 from diffusion_policy.util.errors import UserError, fail, reports_user_errors, user_message
 from diffusion_policy.util.train_command import usage, with_setting_added
 
-# Threads that wait for each other sleep instead of spinning, which slows a busy machine down many
-# times. It must be set before torch is imported. Results stay the same.
+# Threads that wait for each other sleep instead of spinning, which slows a busy machine
+# down. It must be set before torch is imported. Results stay the same.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 # Let Hydra's errors reach reports_user_errors, which prints them as one line.
 os.environ["HYDRA_FULL_ERROR"] = "1"
