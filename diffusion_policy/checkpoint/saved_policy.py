@@ -12,7 +12,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
-from diffusion_policy.checkpoint.checkpoint_file import load_checkpoint
+from diffusion_policy.checkpoint.checkpoint_file import load_checkpoint, peek_checkpoint
 from diffusion_policy.checkpoint.config_changes import change_settings
 from diffusion_policy.checkpoint.policy_folder import load_policy_folder
 from diffusion_policy.checkpoint.size_limit import SizeLimit
@@ -101,6 +101,17 @@ class SavedPolicy:
             return None
         transforms = section_to_build(self.cfg, "task.transforms", trust=trust)
         return Pipeline.of_task({**task, "transforms": transforms})
+
+
+def saved_config(source: str | Path) -> DictConfig:
+    """Config of what :meth:`SavedPolicy.read` reads; the weights of a checkpoint are not read.
+
+    Raises:
+        UserError: see :meth:`SavedPolicy.read`.
+    """
+    path = Path(source)
+    payload = load_policy_folder(path) if path.is_dir() else peek_checkpoint(path)
+    return OmegaConf.create(payload["config"])
 
 
 def without_weights(cfg: DictConfig) -> DictConfig:

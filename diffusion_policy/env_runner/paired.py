@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from omegaconf import OmegaConf
 
-from diffusion_policy.checkpoint.saved_policy import SavedPolicy
+from diffusion_policy.checkpoint.saved_policy import saved_config
 from diffusion_policy.env_runner.evaluation import EVALUATIONS, evaluate_checkpoint, result_name
 from diffusion_policy.env_runner.report import INFO_FILE
 from diffusion_policy.util.config import plain
@@ -118,7 +118,7 @@ def _check(checkpoints: Sequence[Path], names: Sequence[str]) -> None:
 
 def _environment(checkpoint: Path) -> str | None:
     """Name of the environment; its arguments may differ, as they choose what is observed."""
-    env = plain(OmegaConf.select(SavedPolicy.read(checkpoint).cfg, "task.env_runner.env"))
+    env = plain(OmegaConf.select(saved_config(checkpoint), "task.env_runner.env"))
     # What is no description is refused when it is evaluated.
     return (env.get("id") or env.get("factory")) if isinstance(env, dict) else None
 

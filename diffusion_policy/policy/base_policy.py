@@ -176,6 +176,7 @@ class BasePolicy(nn.Module, ABC):
         require_keys(self.shape_meta, obs)
         n_times, n_rows = len(self.obs_offsets), _n_rows(obs[next(iter(self.shape_meta.obs))])
         observed: dict[str, Any] = {}
+        finite: dict[str, Tensor] = {}
         for key, field in self.shape_meta.obs.items():
             if field.type == "text":
                 observed[key] = checked_text(key, obs[key], (n_rows,))
@@ -183,8 +184,12 @@ class BasePolicy(nn.Module, ABC):
             x = _tensor(key, obs[key], self.device)
             longer = x.shape[1:2] if x.ndim > 1 and x.shape[1] > n_times else (n_times,)
             require_values(key, field, x.shape, x.dtype, (n_rows, *longer))
-            require_finite(key, field, not x.is_floating_point() or bool(x.isfinite().all()))
+            if x.is_floating_point():
+                finite[key] = x.isfinite().all()
             observed[key] = x.float() if x.dtype == torch.float64 else x
+        if finite and not torch.stack(list(finite.values())).all():  # one wait for the device
+            for key, is_finite in finite.items():
+                require_finite(key, self.shape_meta.obs[key], bool(is_finite))
         return observed
 
     def reset(
