@@ -1,0 +1,66 @@
+"""Episodes and tasks of LeRobot datasets of version 2, in files of JSON lines."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from diffusion_policy.dataset.stores.lerobot.checks import REMEDY, about, in_order
+from diffusion_policy.dataset.stores.lerobot.episode_record import EpisodeRecord
+from diffusion_policy.dataset.stores.lerobot.info import INFO, video_template
+from diffusion_policy.dataset.stores.lerobot.templates import FileTemplate
+from diffusion_policy.dataset.video.segment import VideoSegment
+from diffusion_policy.util.errors import UserError
+from diffusion_policy.util.json_file import require_shape
+
+
+def episodes_from_lines(
+    root: Path, info: Mapping[str, Any], cameras: Sequence[str]
+) -> tuple[EpisodeRecord, ...]:
+    """Of v2: one data file and one video per camera for each episode."""
+    with about(root / INFO):
+        if "chunks_size" not in info:
+            raise UserError("there is no chunks_size; it is 1000 in most data sets")
+        fields = ("episode_chunk", "episode_index")
+        data_path = FileTemplate(info["data_path"], "data_path", fields)
+        video_path = video_template(info, cameras, fields)
+    path = root / "meta/episodes.jsonl"
+    shape = {"episode_index": int, "length": int, "tasks?": [str]}
+    rows = in_order(path, "episode_index", _read_lines(path, shape))
+    records = []
+    for i, row in enumerate(rows):
+        place = {"episode_index": i, "episode_chunk": i // info["chunks_size"]}
+        videos = {
+            camera: VideoSegment(root / video_path.fill(**place, video_key=camera))
+            for camera in cameras
+        }
+        tasks = tuple(row.get("tasks") or ())
+        records.append(
+            EpisodeRecord(row["length"], tasks, root / data_path.fill(**place), 0, videos)
+        )
+    return tuple(records)
+
+
+def tasks_from_lines(root: Path) -> tuple[str, ...]:
+    path = root / "meta/tasks.jsonl"
+    rows = _read_lines(path, {"task_index": int, "task": str})
+    return tuple(row["task"] for row in in_order(path, "task_index", rows))
+
+
+def _read_lines(path: Path, shape: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The objects of a file of JSON lines."""
+    try:
+        lines = path.read_bytes().splitlines()
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}); {REMEDY}") from error
+    rows = []
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        with about(path, f"line {number}: "):
+            row = json.loads(line)
+            require_shape(row, shape)
+        rows.append(row)
+    return rows

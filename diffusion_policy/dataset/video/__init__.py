@@ -1,0 +1,1 @@
+"""Frames of recorded videos, read by their time."""
