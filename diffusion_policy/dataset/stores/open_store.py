@@ -5,17 +5,31 @@ from __future__ import annotations
 from pathlib import Path
 
 from diffusion_policy.dataset.stores.episode_store import EpisodeStore
+from diffusion_policy.dataset.stores.hdf5_file import is_hdf5
+from diffusion_policy.dataset.stores.hdf5_store import Hdf5Store
 from diffusion_policy.dataset.stores.zarr_store import ZarrStore
+from diffusion_policy.util.errors import UserError
 
 
-def open_store(path: str | Path, cache_dir: str | Path = "data/cache") -> EpisodeStore:
-    """The episodes at a path or URL; every format that is known is zarr.
+def open_store(
+    path: str | Path, cache_dir: str | Path = "data/cache", *, filter: str | None = None
+) -> EpisodeStore:
+    """The episodes at a path or URL: an HDF5 file, or else zarr.
 
     Args:
         path: of the data set.
         cache_dir: where what is decoded once is kept.
+        filter: name of the list of episodes in an HDF5 file that are read; None reads all.
 
     Raises:
-        UserError: the place cannot be opened, or holds no episodes in a known layout.
+        UserError: the place cannot be opened, holds no episodes in a known layout, or has no such
+            list.
     """
+    if is_hdf5(path):
+        return Hdf5Store(path, cache_dir, filter=filter)
+    if filter is not None:
+        raise UserError(
+            f"task.dataset.filter is {filter!r}, but only HDF5 files have lists of episodes; leave "
+            "it null, or name the others in task.dataset.exclude_episodes"
+        )
     return ZarrStore(path, cache_dir)

@@ -24,6 +24,7 @@ from diffusion_policy.env.pusht.observations import OBSERVATIONS
 from diffusion_policy.spec.task_spec import Field, TaskSpec
 from diffusion_policy.spec.window import Window
 from diffusion_policy.util.errors import UserError
+from tests.dataset.stores.hdf5_files import episode_arrays, write_isaac_lab, write_robomimic
 from tests.demos import make_demos
 from tests.toys.toy_store import ToyStore, toy_arrays
 
@@ -85,7 +86,39 @@ def pusht(folder: Path) -> Recorded:
     return Recorded(store, dict(store.features), {**expected, "action": actions})
 
 
-STORES: list[Callable[[Path], Recorded]] = [memory, toy, zarr, zarr_zip, pusht]
+def robomimic(folder: Path, **how: object) -> Recorded:
+    store = open_store(write_robomimic(folder / "demos.hdf5", LENGTHS, **how))
+    episodes = [episode_arrays(length, i) for i, length in enumerate(LENGTHS)]
+    recorded = {key: np.concatenate([one[key] for one in episodes]) for key in episodes[0]}
+    expected = {
+        "agentview_image": recorded["obs/agentview_image"].transpose(0, 3, 1, 2),
+        "robot0_eef_pos": recorded["obs/robot0_eef_pos"].astype(np.float32),
+        "next.reward": recorded["rewards"].astype(np.float32)[:, None],
+        "action": recorded["actions"].astype(np.float32),
+    }
+    return Recorded(store, {key: store.features[key] for key in expected}, expected)
+
+
+def robomimic_packed(folder: Path) -> Recorded:
+    return robomimic(folder, compression="gzip")
+
+
+def isaac_lab(folder: Path) -> Recorded:
+    store = open_store(write_isaac_lab(folder / "demos.hdf5", LENGTHS))
+    episodes = [episode_arrays(length, i) for i, length in enumerate(LENGTHS)]
+    recorded = {key: np.concatenate([one[key] for one in episodes]) for key in episodes[0]}
+    expected = {
+        "front": recorded["obs/agentview_image"].transpose(0, 3, 1, 2),
+        "joint_pos": recorded["obs/robot0_eef_pos"].astype(np.float32),
+        "action": recorded["actions"].astype(np.float32),
+    }
+    return Recorded(store, {key: store.features[key] for key in expected}, expected)
+
+
+STORES: list[Callable[[Path], Recorded]] = [
+    *(memory, toy, zarr, zarr_zip, pusht),
+    *(robomimic, robomimic_packed, isaac_lab),
+]
 
 
 @pytest.fixture(scope="module", params=STORES, ids=lambda make: make.__name__)
