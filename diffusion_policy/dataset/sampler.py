@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from diffusion_policy.dataset.stores.replay_buffer import ReplayBuffer
+from diffusion_policy.util.errors import UserError
 
 
 def create_indices(
@@ -109,6 +110,40 @@ def downsample_mask(mask: np.ndarray, max_n: int | None, seed: int = 0) -> np.nd
     kept = np.zeros_like(mask)
     kept[np.random.default_rng(seed).choice(chosen, size=int(max_n), replace=False)] = True
     return kept
+
+
+def kept_mask(n_episodes: int, exclude: Sequence[int]) -> np.ndarray:
+    """The episodes that are not left out: (n_episodes,) bool.
+
+    Args:
+        exclude: numbers of episodes, from 0.
+
+    Raises:
+        UserError: one is not the number of an episode, or all of them are left out.
+    """
+    kept = np.ones(n_episodes, dtype=bool)
+    for number in exclude:
+        is_whole = isinstance(number, int | np.integer) and not isinstance(number, bool)
+        if not is_whole or not 0 <= number < n_episodes:
+            raise UserError(
+                f"task.dataset.exclude_episodes has {number!r}; use numbers from 0 to "
+                f"{n_episodes - 1}"
+            )
+        kept[number] = False
+    if not kept.any():
+        raise UserError(
+            f"task.dataset.exclude_episodes leaves none of {n_episodes} episodes; keep some"
+        )
+    return kept
+
+
+def split_episodes(
+    kept: np.ndarray, val_ratio: float, max_train_episodes: int | None, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Divide the kept episodes into training and validation, (E,) bool each."""
+    val_mask = np.zeros_like(kept)
+    val_mask[kept] = get_val_mask(int(kept.sum()), val_ratio, seed)
+    return downsample_mask(kept & ~val_mask, max_train_episodes, seed), val_mask
 
 
 class SequenceSampler:

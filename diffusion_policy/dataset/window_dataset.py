@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -16,7 +17,7 @@ import torch
 from diffusion_policy.dataset.base_dataset import BaseDataset
 from diffusion_policy.dataset.batch_order import BatchIndex
 from diffusion_policy.dataset.normalization import fit_normalizer
-from diffusion_policy.dataset.sampler import clamp_to_episode, downsample_mask, get_val_mask
+from diffusion_policy.dataset.sampler import clamp_to_episode, kept_mask, split_episodes
 from diffusion_policy.dataset.stores.checks import check_finite
 from diffusion_policy.dataset.stores.episode_store import EpisodeStore
 from diffusion_policy.dataset.stores.open_store import open_store
@@ -26,7 +27,7 @@ from diffusion_policy.spec.task_spec import Field, TaskSpec
 from diffusion_policy.spec.window import Window
 from diffusion_policy.transforms.pipeline import Pipeline
 from diffusion_policy.transforms.transform import Transform
-from diffusion_policy.util.errors import UserError
+from diffusion_policy.util.errors import UserError, require
 
 StoreClass = Callable[..., EpisodeStore]
 Symmetry = Callable[[str, Any], Any]
@@ -67,13 +68,21 @@ class WindowDataset(BaseDataset):
         val_ratio: share of episodes for validation; at least one episode unless 0.
         max_train_episodes: cap on training episodes, None for all.
         seed: draws validation and training episodes.
+        drop_first: steps at the start of every episode that are no sample's step t, such as those
+            before the robot moves. Windows and statistics still read them.
+        drop_last: likewise at the end.
+        exclude_episodes: numbers, from 0, of episodes that nothing reads: neither samples nor
+            validation nor statistics.
+        filter: name of the list of episodes of an HDF5 file to read, such as ``20_percent``; the
+            numbers above then count in that list.
         symmetry: of the task: maps the values of an observation, or ``action``, to those of the
             mirrored world, given its name.
         mirrored: train on every sample twice, recorded and mirrored.
 
     Raises:
-        UserError: a share or number of episodes is out of its range, ``mirrored`` is set for a
-            task without symmetry, or the data cannot be read, do not fit the task, or hold NaN.
+        UserError: a share or number of episodes or steps is out of its range, ``mirrored`` is set
+            for a task without symmetry, or the data cannot be read, do not fit the task, or hold
+            NaN.
     """
 
     def __init__(
@@ -89,6 +98,10 @@ class WindowDataset(BaseDataset):
         val_ratio: float = 0.02,
         max_train_episodes: int | None = None,
         seed: int = 42,
+        drop_first: int = 0,
+        drop_last: int = 0,
+        exclude_episodes: Sequence[int] | None = None,
+        filter: str | None = None,
         symmetry: Symmetry | None = None,
         mirrored: bool = False,
     ) -> None:
@@ -99,6 +112,9 @@ class WindowDataset(BaseDataset):
                 f"task.dataset.max_train_episodes is {max_train_episodes}; "
                 "use at least 1, or null for all"
             )
+        for name, value in (("drop_first", drop_first), ("drop_last", drop_last)):
+            is_count = isinstance(value, int) and not isinstance(value, bool) and value >= 0
+            require(is_count, f"task.dataset.{name}", value, "use a number of steps, 0 or more")
         if mirrored and symmetry is None:
             raise UserError(
                 "task.dataset.mirrored is true, but task.dataset.symmetry is null; "
@@ -113,25 +129,22 @@ class WindowDataset(BaseDataset):
         self.window = window
         self._action_now = _first_from_now(window.action_offsets)
         self.symmetry = symmetry if mirrored else None
-        if isinstance(path, EpisodeStore):
-            self.path, self.store = "", path
-        else:
-            self.path = str(path)
-            self.store = (store or open_store)(path, cache_dir=cache_dir)
+        self.path = "" if isinstance(path, EpisodeStore) else str(path)
+        self.store = _open(path, store, cache_dir, filter)
         self.episode_ends = self.store.episode_ends
-        self._check_store()
-        n_episodes = len(self.episode_ends)
-        self.val_mask = get_val_mask(n_episodes, val_ratio, seed)
-        self.train_mask = downsample_mask(~self.val_mask, max_train_episodes, seed)
-        self._select(self.train_mask, "training")
-
-    def _check_store(self) -> None:
-        """Find what is wrong with the episodes here rather than in the middle of training."""
         if len(self.episode_ends) == 0:
             raise UserError(
                 f"{self.path or 'the store'} holds no episode; record some or choose another data "
                 "set"
             )
+        self._drop_first, self._drop_last = drop_first, drop_last
+        kept = kept_mask(len(self.episode_ends), exclude_episodes or ())
+        self._check_store(kept)
+        self.train_mask, self.val_mask = split_episodes(kept, val_ratio, max_train_episodes, seed)
+        self._select(self.train_mask, "training")
+
+    def _check_store(self, kept: np.ndarray) -> None:
+        """Find what is wrong with the kept episodes here rather than in the middle of training."""
         spec = self.pipeline.raw_spec
         if spec.fps and self.store.fps and spec.fps != self.store.fps:
             raise UserError(
@@ -144,8 +157,9 @@ class WindowDataset(BaseDataset):
             if self.symmetry is not None:
                 self.symmetry(key, self._read(key, np.arange(1)))
             if field.type == "low_dim":
-                steps = np.arange(self.store.n_steps)
-                check_finite(self._read(key, steps), key, self.episode_ends)
+                values = self._read(key, np.arange(self.store.n_steps))
+                values[~np.repeat(kept, np.diff(self.episode_ends, prepend=0))] = 0
+                check_finite(values, key, self.episode_ends)
 
     def _recorded_fields(self) -> dict[str, Field]:
         """What is read of the store; the action first, so that other data is named as such."""
@@ -171,23 +185,25 @@ class WindowDataset(BaseDataset):
         return tasks
 
     def _select(self, episode_mask: np.ndarray, purpose: str) -> None:
-        """Make every step of the chosen episodes a sample, as far as the window's padding goes."""
+        """Make the steps of the chosen episodes samples, as far as the window's padding goes."""
         starts = np.concatenate([[0], self.episode_ends[:-1]])
+        first = starts + self._drop_first
         # The last action of a sample may lie pad_after steps past the end.
-        beyond = 0
+        beyond = self._drop_last
         if self.window.pad_after is not None:
-            beyond = max(0, self.window.action_offsets[-1] - self.window.pad_after)
-        lengths = np.maximum(0, self.episode_ends - starts - beyond) * episode_mask
+            beyond = max(beyond, self.window.action_offsets[-1] - self.window.pad_after)
+        lengths = np.maximum(0, self.episode_ends - first - beyond) * episode_mask
         self.episode_mask = lengths > 0
         if n_short := int((episode_mask & ~self.episode_mask).sum()):
             warnings.warn(
                 f"{n_short} of {int(episode_mask.sum())} {purpose} episodes are too short to give "
-                f"a sample: the window of this policy needs more than {beyond} steps",
+                "a sample: the window of this policy needs more than "
+                f"{self._drop_first + beyond} steps",
                 stacklevel=2,
             )
         self._episodes = np.repeat(np.arange(len(starts)), lengths)
         first_sample = np.cumsum(lengths) - lengths
-        self._steps = np.arange(lengths.sum()) - np.repeat(first_sample - starts, lengths)
+        self._steps = np.arange(lengths.sum()) - np.repeat(first_sample - first, lengths)
         self._starts, self._ends = starts, self.episode_ends
 
     def get_validation_dataset(self) -> WindowDataset:
@@ -327,6 +343,28 @@ class WindowDataset(BaseDataset):
         if isinstance(values, list):
             return values
         return values.reshape(*steps.shape, *self._shapes[key])
+
+
+def _open(
+    path: str | Path | EpisodeStore,
+    store: StoreClass | None,
+    cache_dir: str | Path,
+    filter: str | None,
+) -> EpisodeStore:
+    """The episodes at a path, those in a list of the file where one is named."""
+    if filter is None:
+        return (
+            path
+            if isinstance(path, EpisodeStore)
+            else (store or open_store)(path, cache_dir=cache_dir)
+        )
+    takes_filter = store is None or "filter" in inspect.signature(store).parameters
+    if isinstance(path, EpisodeStore) or not takes_filter:
+        raise UserError(
+            f"task.dataset.filter is {filter!r}, but these episodes are in no lists; leave it "
+            "null, or name those to leave out in task.dataset.exclude_episodes"
+        )
+    return (store or open_store)(path, cache_dir=cache_dir, filter=str(filter))
 
 
 def _first_from_now(offsets: Sequence[int]) -> int:

@@ -58,6 +58,10 @@ ABSENT = "absent"
 _SINCE = {
     "task.transforms": [],
     "task.dataset.mirrored": False,
+    "task.dataset.drop_first": 0,
+    "task.dataset.drop_last": 0,
+    "task.dataset.exclude_episodes": None,
+    "task.dataset.filter": None,
     "policy.freeze_backbone": False,
     "policy.alpha": 0,
     "policy.predict_every_n": 1,

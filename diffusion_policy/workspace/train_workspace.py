@@ -308,7 +308,7 @@ class TrainWorkspace(BaseWorkspace):
         if not len(self.dataset):
             raise UserError(
                 f"{self.dataset.source or 'task.dataset'} gives no training sample: record longer "
-                "episodes, or choose a policy with a shorter window"
+                "episodes, choose a policy with a shorter window, or drop fewer steps"
             )
         self.val_dataset = self.dataset.get_validation_dataset()
         self.model.set_normalizer(self.dataset.get_normalizer(self.model.normalization))

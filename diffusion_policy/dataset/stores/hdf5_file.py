@@ -179,7 +179,7 @@ def _check_size(array: h5py.Dataset, name: str) -> None:
     """Refuse arrays that would fill the memory, and those that were not stored as a whole."""
     if array.shape is None:
         raise UserError(f"{name} is empty; record or fetch the data set again")
-    n_bytes = math.prod(array.shape) * array.dtype.itemsize
+    n_bytes = math.prod(array.shape) * array.id.get_type().get_size()
     require_plausible(n_bytes, f"{name}, {list(array.shape)} {array.dtype},", array.file)
     if array.chunks is None:
         if array.id.get_storage_size() != n_bytes:
