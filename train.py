@@ -12,7 +12,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from diffusion_policy.util.errors import UserError, fail, reports_user_errors, user_message
-from diffusion_policy.util.train_command import usage, with_setting_added
+from diffusion_policy.util.train_command import usage, with_own_configs, with_setting_added
 
 # Threads that wait for each other sleep instead of spinning, which slows a busy machine
 # down. It must be set before torch is imported. Results stay the same.
@@ -40,6 +40,7 @@ def main() -> None:
     if sys.argv[1:] in ([], ["-h"], ["--help"]):
         print(usage())
         sys.exit(0 if sys.argv[1:] else 2)  # as argparse ends without what it requires
+    sys.argv[1:] = with_own_configs(sys.argv[1:])
     while True:
         try:
             return run()

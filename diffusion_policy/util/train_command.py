@@ -5,12 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from importlib.resources import files
+from pathlib import Path
 
+OWN_CONFIGS = "configs"
+"""Folder of the user's own configs, looked through without being named."""
 USAGE = """\
 python train.py --config-name=NAME [key=value ...]
 
   --config-name=NAME     one of the configs below, or one of your own
   --config-dir=FOLDER    also look for configs there: FOLDER/task/my_task.yaml, FOLDER/NAME.yaml
+                         (a folder configs, where you are, is looked through without it)
   task=NAME policy=NAME  another task or policy; without --config-name on top of train.yaml
   key=value              another setting, such as training.debug=true or optimizer.lr=1e-4
   -m key=1,2             a sweep (docs/sweeps.md)
@@ -42,6 +46,14 @@ def named_configs() -> dict[str, str]:
 def _about(text: str) -> str:
     comment = " ".join(re.match(r"(?:#.*\n)*", text)[0].replace("#", " ").split())  # type: ignore[index]
     return re.split(r"[.:](?: |$)", comment)[0]
+
+
+def with_own_configs(arguments: Sequence[str]) -> list[str]:
+    """The command's arguments, with :data:`OWN_CONFIGS` if it is here and no folder is named."""
+    named = ("--config-dir", "-cd", "--config-path", "-cp")
+    if any(word.split("=")[0] in named for word in arguments) or not Path(OWN_CONFIGS).is_dir():
+        return list(arguments)
+    return [f"--config-dir={OWN_CONFIGS}", *arguments]
 
 
 def with_setting_added(arguments: Sequence[str], error: BaseException) -> list[str] | None:

@@ -55,6 +55,11 @@ class EpisodeStore(ABC):
         return None
 
     @property
+    def embodiment(self) -> str | None:
+        """Name of the robot that was recorded; None where nobody said."""
+        return None
+
+    @property
     def n_steps(self) -> int:
         """Number of steps N."""
         return int(self.episode_ends[-1]) if len(self.episode_ends) else 0

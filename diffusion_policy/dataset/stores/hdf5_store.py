@@ -84,7 +84,8 @@ class Hdf5Store(EpisodeStore):
             self.demos = _chosen(data, filter, find_group(self._file.root, "mask"))
             lengths = [_length(_demo(data, name), action) for name in self.demos]
             self._episode_ends = np.cumsum(lengths, dtype=np.int64)
-            self._fps = _fps(json_attribute(data, "env_args"))
+            env_args = json_attribute(data, "env_args")
+            self._fps, self._embodiment = _fps(env_args), _robot(env_args)
             self._places = _places(_demo(data, self.demos[0]), action)
             self._features: dict[str, Field] = {}
             self._left_out: dict[str, str] = {}
@@ -110,6 +111,11 @@ class Hdf5Store(EpisodeStore):
     def fps(self) -> float | None:
         """See :class:`EpisodeStore`; from ``env_args``, where they tell it."""
         return self._fps
+
+    @property
+    def embodiment(self) -> str | None:
+        """See :class:`EpisodeStore`; the robots of robomimic's ``env_args``."""
+        return self._embodiment
 
     @property
     def left_out(self) -> Mapping[str, str]:
@@ -307,6 +313,15 @@ def _fps(env_args: Mapping[str, Any]) -> float | None:
     except (KeyError, TypeError, ValueError, ZeroDivisionError, OverflowError):
         return None
     return fps if 0 < fps < math.inf else None
+
+
+def _robot(env_args: Mapping[str, Any]) -> str | None:
+    kwargs = env_args.get("env_kwargs")
+    robots = kwargs.get("robots") if isinstance(kwargs, Mapping) else None
+    robots = [robots] if isinstance(robots, str) else robots
+    if not isinstance(robots, list) or not all(isinstance(robot, str) for robot in robots):
+        return None
+    return "_".join(robots) or None
 
 
 def _places(demo: h5py.Group, action: str) -> dict[str, str]:

@@ -38,7 +38,11 @@ def write_robomimic(
     """
     with h5py.File(path, "w", libver=how.pop("libver", "earliest")) as file:
         data = file.create_group("data")
-        env_args = {"env_name": "Lift", "type": 1, "env_kwargs": {"control_freq": 20}}
+        env_args = {
+            "env_name": "Lift",
+            "type": 1,
+            "env_kwargs": {"control_freq": 20, "robots": ["Panda"]},
+        }
         data.attrs.update(total=sum(lengths), env_args=json.dumps(env_args))
         for i in order or reversed(range(len(lengths))):
             demo = data.create_group(f"demo_{i}")

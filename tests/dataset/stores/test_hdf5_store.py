@@ -40,6 +40,7 @@ def test_robomimic_is_recognised_and_described(path):
     store = open_store(path)
     assert isinstance(store, Hdf5Store)
     assert store.fps == 20
+    assert store.embodiment == "Panda"
     assert store.features == {
         "agentview_image": IMAGE,
         "robot0_eef_pos": EEF,
