@@ -19,6 +19,7 @@ class EpisodeRecord:
         data_file: parquet file of the columns.
         first_row: of the episode in that file.
         videos: by camera.
+        initial_state: of the simulator it was recorded in; None where there is none.
     """
 
     length: int
@@ -26,3 +27,4 @@ class EpisodeRecord:
     data_file: Path
     first_row: int
     videos: Mapping[str, VideoSegment]
+    initial_state: tuple[float, ...] | None = None

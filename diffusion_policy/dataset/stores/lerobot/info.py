@@ -15,6 +15,10 @@ from diffusion_policy.util.json_file import NUMBER, read_json, require_shape
 READABLE_VERSIONS = ("v2.0", "v2.1", "v3.0")
 """In v2.0 only the statistics lie elsewhere."""
 INFO = Path("meta/info.json")
+UNFINISHED = "unfinished"
+"""Key of info.json, of this package: what lies beyond its counts was never completed."""
+INITIAL_STATE = "initial_state"
+"""Entry of an episode, of this package."""
 _INFO_SHAPE = {
     "codebase_version": str,
     "fps": NUMBER,
@@ -74,6 +78,11 @@ def _check_version(path: Path, version: object) -> None:
     else:
         remedy = "fetch the revision of a version before it, or update this program"
     raise UserError(f"{path} has codebase_version {version}, but read are {readable}; {remedy}")
+
+
+def completed(info: Mapping[str, Any], count: str) -> int | None:
+    """How many episodes or tasks to read of a data set that is being written; None for all."""
+    return info[count] if info.get(UNFINISHED) is True else None
 
 
 def video_template(

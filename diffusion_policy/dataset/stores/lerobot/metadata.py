@@ -19,6 +19,7 @@ from diffusion_policy.dataset.stores.lerobot.version_3 import (
     episodes_from_parquet,
     tasks_from_parquet,
 )
+from diffusion_policy.util.atomic_file import put_back
 from diffusion_policy.util.errors import UserError
 
 
@@ -58,16 +59,17 @@ def read_metadata(root: str | Path) -> LeRobotMetadata:
             template leads elsewhere, or counts and indices contradict each other.
     """
     root = Path(root)
+    put_back(root)  # where a process was killed that replaced it
     info = read_info(root)
     version = info["codebase_version"]
     with about(root / INFO):
         features = {name: parse_feature(name, entry) for name, entry in info["features"].items()}
     cameras = [name for name, feature in features.items() if feature.dtype == "video"]
     if version == "v3.0":
-        tasks = tasks_from_parquet(root)
+        tasks = tasks_from_parquet(root, info)
         episodes = episodes_from_parquet(root, info, cameras)
     else:
-        tasks = tasks_from_lines(root)
+        tasks = tasks_from_lines(root, info)
         episodes = episodes_from_lines(root, info, cameras)
     _check_counts(root, info, tasks, episodes)
     return LeRobotMetadata(

@@ -9,11 +9,16 @@ from typing import Any
 
 from diffusion_policy.dataset.stores.lerobot.checks import REMEDY, about, in_order
 from diffusion_policy.dataset.stores.lerobot.episode_record import EpisodeRecord
-from diffusion_policy.dataset.stores.lerobot.info import INFO, video_template
+from diffusion_policy.dataset.stores.lerobot.info import (
+    INFO,
+    INITIAL_STATE,
+    completed,
+    video_template,
+)
 from diffusion_policy.dataset.stores.lerobot.templates import FileTemplate
 from diffusion_policy.dataset.video.segment import VideoSegment
 from diffusion_policy.util.errors import UserError
-from diffusion_policy.util.json_file import require_shape
+from diffusion_policy.util.json_file import NUMBER, require_shape
 
 
 def episodes_from_lines(
@@ -27,8 +32,9 @@ def episodes_from_lines(
         data_path = FileTemplate(info["data_path"], "data_path", fields)
         video_path = video_template(info, cameras, fields)
     path = root / "meta/episodes.jsonl"
-    shape = {"episode_index": int, "length": int, "tasks?": [str]}
-    rows = in_order(path, "episode_index", _read_lines(path, shape))
+    shape = {"episode_index": int, "length": int, "tasks?": [str], f"{INITIAL_STATE}?": [NUMBER]}
+    lines = _read_lines(path, shape, completed(info, "total_episodes"))
+    rows = in_order(path, "episode_index", lines)
     records = []
     for i, row in enumerate(rows):
         place = {"episode_index": i, "episode_chunk": i // info["chunks_size"]}
@@ -38,21 +44,31 @@ def episodes_from_lines(
         }
         tasks = tuple(row.get("tasks") or ())
         records.append(
-            EpisodeRecord(row["length"], tasks, root / data_path.fill(**place), 0, videos)
+            EpisodeRecord(
+                *(row["length"], tasks, root / data_path.fill(**place), 0, videos),
+                initial_state=_numbers(row.get(INITIAL_STATE)),
+            )
         )
     return tuple(records)
 
 
-def tasks_from_lines(root: Path) -> tuple[str, ...]:
+def _numbers(values: Sequence[float] | None) -> tuple[float, ...] | None:
+    return None if values is None else tuple(map(float, values))
+
+
+def tasks_from_lines(root: Path, info: Mapping[str, Any]) -> tuple[str, ...]:
     path = root / "meta/tasks.jsonl"
-    rows = _read_lines(path, {"task_index": int, "task": str})
+    shape = {"task_index": int, "task": str}
+    rows = _read_lines(path, shape, completed(info, "total_tasks"))
     return tuple(row["task"] for row in in_order(path, "task_index", rows))
 
 
-def _read_lines(path: Path, shape: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The objects of a file of JSON lines."""
+def _read_lines(
+    path: Path, shape: Mapping[str, Any], first: int | None = None
+) -> list[dict[str, Any]]:
+    """The objects of a file of JSON lines; only so many if ``first`` is given."""
     try:
-        lines = path.read_bytes().splitlines()
+        lines = path.read_bytes().splitlines()[:first]
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}); {REMEDY}") from error
     rows = []
