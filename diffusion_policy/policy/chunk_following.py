@@ -14,6 +14,7 @@ Legend: P rows of a chunk before now, H rows from now on, K kept chunks, D numbe
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from itertools import compress
 from typing import Any, ClassVar
@@ -39,6 +40,28 @@ def geometric_weights(alpha: float) -> Weights:
     def weights(n: int) -> Tensor:
         by_age = alpha ** torch.arange(n)
         return by_age / by_age.sum()
+
+    return weights
+
+
+def oldest_first_weights(coefficient: float | None) -> Weights:
+    """``exp(-coefficient * i)``, divided by the sum, where i = 0 is the oldest chunk, as in ACT.
+
+    None follows the newest chunk alone.
+
+    Raises:
+        UserError: ``coefficient`` is not a finite number.
+    """
+    if coefficient is None:
+        return geometric_weights(0)
+    remedy = "use a number, such as 0.01, or null to follow the newest chunk alone"
+    fits = type(coefficient) in (int, float) and math.isfinite(coefficient)
+    require(fits, "policy.temporal_ensemble_coeff", coefficient, remedy)
+
+    def weights(n: int) -> Tensor:
+        # Relative to the largest, which is finite whatever the coefficient.
+        exponents = -coefficient * torch.arange(n, dtype=torch.float64).flip(0)
+        return exponents.softmax(0).float()
 
     return weights
 
@@ -193,8 +216,12 @@ class ChunkPolicy(BasePolicy):
     """A policy whose ``follower`` tells the actions between its predictions.
 
     Subclasses set ``follower`` and ``window``, and pass on the settings that are named here.
+
+    Attributes:
+        weights_setting: name of the setting that weighs chunks by age.
     """
 
+    weights_setting: ClassVar[str] = "alpha"
     inference_settings: ClassVar[tuple[str, ...]] = ("alpha", "predict_every_n", "return_every_n")
     follower: ChunkFollower
 
@@ -213,7 +240,7 @@ class ChunkPolicy(BasePolicy):
     def mixes_actions(self) -> tuple[str, ...]:
         """See :class:`BasePolicy`."""
         mixes = (self.follower.n_kept > 1, self.follower.predict_every_n > 1)
-        return tuple(compress(("alpha", "predict_every_n"), mixes))
+        return tuple(compress((self.weights_setting, "predict_every_n"), mixes))
 
     @property
     def skips_actions(self) -> tuple[str, ...]:

@@ -7,7 +7,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from diffusion_policy.policy.chunk_following import ChunkFollower, geometric_weights, rows_of
+from diffusion_policy.policy.chunk_following import (
+    ChunkFollower,
+    geometric_weights,
+    oldest_first_weights,
+    rows_of,
+)
 from diffusion_policy.util.errors import UserError
 from tests.reference import golden
 
@@ -21,16 +26,6 @@ SETTINGS = {
     "faster-receding": {"n_action_steps": 3, "return_every_n": 3},
     "all": {"n_action_steps": 2, "predict_every_n": 2, "return_every_n": 2},
 }
-
-
-def act_weights(coefficient: float):
-    """ACT's weights: exp(-coefficient * i), where i = 0 is the oldest chunk."""
-
-    def weights(n: int) -> Tensor:
-        by_age = torch.exp(-coefficient * torch.arange(n)).flip(0)
-        return by_age / by_age.sum()
-
-    return weights
 
 
 def random_chunks(n_calls: int, n_envs: int = 1) -> Tensor:
@@ -76,7 +71,11 @@ def actions_by_definition(
 @pytest.mark.parametrize("name", SETTINGS)
 @pytest.mark.parametrize(
     ("weights", "fills"),
-    [(geometric_weights(0.75), True), (geometric_weights(0), True), (act_weights(0.1), False)],
+    [
+        (geometric_weights(0.75), True),
+        (geometric_weights(0), True),
+        (oldest_first_weights(0.1), False),
+    ],
     ids=["dot", "newest", "act"],
 )
 def test_actions_equal_the_definition(name, weights, fills):
@@ -103,7 +102,7 @@ def test_the_newest_chunk_alone_is_followed_exactly(name):
 def test_ensembles_equal_those_of_act(case):
     record = golden("act_temporal_ensemble")
     chunks = torch.from_numpy(record[f"c{case}_chunks"])
-    weights = act_weights(float(record[f"c{case}_coeff"]))
+    weights = oldest_first_weights(float(record[f"c{case}_coeff"]))
     follower = ChunkFollower(chunks.shape[2], weights, first_chunk_fills=False)
     executed = torch.stack(follow(follower, chunks, ids=[0, 1]))[:, :, 0]
     np.testing.assert_allclose(executed, record[f"c{case}_executed"], atol=1e-5)

@@ -51,6 +51,13 @@ VARIANTS = {
     ),
     "transformer-encoder": ("train_diffusion_transformer_pusht", "policy.n_cond_layers=1"),
     "transformer-ddim": ("train_diffusion_transformer_pusht", "policy/noise_scheduler=ddim"),
+    "act-newest": (
+        "train_act_pusht",
+        "policy.temporal_ensemble_coeff=null",
+        "policy.n_action_steps=4",
+    ),
+    "act-no-vae": ("train_act_pusht", "policy.use_vae=false", "policy.pre_norm=true"),
+    "act-faster": ("train_act_pusht", "policy.return_every_n=2", "policy.predict_every_n=2"),
     "transformer-dpm": ("train_diffusion_transformer_pusht", "policy/noise_scheduler=dpm_solver"),
 }
 

@@ -14,20 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from diffusion_policy.model.common.lora import LoRAConfig, add_lora
+from diffusion_policy.model.common.sinusoids import sinusoidal_positions
 from diffusion_policy.model.common.transformer import Attention, TransformerDecoder
 from diffusion_policy.model.vision.backbone import build_backbone, check_backbone
 from diffusion_policy.model.vision.resnet import RESNETS, STRIDE, SpatialTokens, add_conv_lora
 from diffusion_policy.util.errors import require
-
-
-def sinusoidal_positions(n: int, dim: int) -> Tensor:
-    """(n, dim) sines at even and cosines at odd columns (Vaswani et al. 2017, section 3.5)."""
-    position = torch.arange(n, dtype=torch.float32)[:, None]
-    frequency = torch.exp(torch.arange(0, dim, 2) * (-math.log(10000.0) / dim))
-    table = torch.zeros(n, dim)
-    table[:, 0::2] = torch.sin(position * frequency)
-    table[:, 1::2] = torch.cos(position * frequency)
-    return table
 
 
 def horizon_mask(n_queries: int, n_hidden: int) -> Tensor:

@@ -12,13 +12,14 @@ from torchvision.ops.misc import FrozenBatchNorm2d
 
 from diffusion_policy.model.vision.group_norm import replace_batch_norm
 from diffusion_policy.model.vision.keypoint_cnn import KeypointCNN
+from diffusion_policy.model.vision.plain_cnn import PlainCNN
 from diffusion_policy.model.vision.resnet import RESNETS, build_resnet
 from diffusion_policy.util.errors import UserError, require
 from diffusion_policy.util.output_dir import write_atomically
 from diffusion_policy.util.weights_file import WEIGHTS_SUFFIX, read_weights, weights_bytes
 
-KEYPOINT_CNN = "keypoint_cnn"
-BACKBONES = (*RESNETS, KEYPOINT_CNN)
+_SMALL = {"keypoint_cnn": KeypointCNN, "cnn": PlainCNN}
+BACKBONES = (*RESNETS, *_SMALL)
 
 
 def build_backbone(
@@ -33,10 +34,10 @@ def build_backbone(
 
     Args:
         field, weights_field: settings that name it and its weights, for errors.
-        name: ``resnet18``, ``resnet34``, ``resnet50`` or ``keypoint_cnn``.
+        name: ``resnet18``, ``resnet34``, ``resnet50``, ``keypoint_cnn`` or ``cnn``.
         weights: path of a ``.safetensors`` file of its state_dict, with or without ``fc``;
             ``IMAGENET1K_V1`` for a ResNet, see :func:`build_resnet`; None for random weights.
-        norm_layer: of a ResNet; the keypoint CNN always has group norms.
+        norm_layer: of a ResNet; the keypoint CNN always has group norms, and ``cnn`` has none.
         group_norm: replace the batch norms of a ResNet by new group norms. A weights file must come
             from a network that already has group norms.
 
@@ -51,7 +52,7 @@ def build_backbone(
     choice = ", ".join((*known[1:], "null"))
     remedy = f"for {name} use {choice}, or a {WEIGHTS_SUFFIX} file"
     require(named in known, weights_field, named, remedy)
-    backbone = build_resnet(name, named, norm_layer) if name in RESNETS else KeypointCNN()
+    backbone = build_resnet(name, named, norm_layer) if name in RESNETS else _SMALL[name]()
     if group_norm:
         replace_batch_norm(backbone)
     if file is not None:

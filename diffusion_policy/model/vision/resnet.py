@@ -40,7 +40,7 @@ def build_resnet(
         norm_layer: ``FrozenBatchNorm2d``, or ``BatchNorm2d`` to train it.
     """
     build = getattr(torchvision.models, name)
-    path = None if weights is None else _cached_weights(name, weights)
+    path = None if weights is None else cached_weights(name, weights)
     resnet = build(weights=None, norm_layer=norm_layer)
     if path is not None:
         state = torch.load(path, map_location="cpu", weights_only=True)
@@ -51,7 +51,7 @@ def build_resnet(
     return resnet
 
 
-def _cached_weights(name: str, weights: str) -> Path | None:
+def cached_weights(name: str, weights: str) -> Path | None:
     """The file of pretrained weights from torch's cache or the network; None if neither has it."""
     entry = torchvision.models.get_model_weights(name)[weights]
     path = Path(torch.hub.get_dir()) / "checkpoints" / Path(entry.url).name
