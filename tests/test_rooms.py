@@ -27,6 +27,7 @@ MAY_IMPORT["interop"] = MAY_IMPORT["agent"]
 MAY_IMPORT["workspace"] = {*MAY_IMPORT["agent"], "agent"}
 MAY_IMPORT["env_runner"] = {*MAY_IMPORT["workspace"], "workspace", "gym_util", "env"}
 MAY_IMPORT["runs"] = {*MAY_IMPORT["env_runner"], "env_runner"}
+MAY_IMPORT["inspection"] = {*MAY_IMPORT["dataset"], "dataset", "gym_util"}
 MAY_IMPORT["common"] = set(MAY_IMPORT) - {"runs"}  # the names of the ancestor, for users alone
 MAY_IMPORT["config"] = set()
 MAY_IMPORT["scripts"] = set(MAY_IMPORT) - {"common"}

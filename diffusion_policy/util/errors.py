@@ -104,7 +104,7 @@ def reports_user_errors(main: Callable[P, R]) -> Callable[P, R]:
 
 def fail(message: str) -> NoReturn:
     """Print ``error: <message>`` and exit with 1."""
-    print(f"error: {_printable(message)}", file=sys.stderr)
+    print(f"error: {printable(message)}", file=sys.stderr)
     sys.exit(1)
 
 
@@ -117,11 +117,11 @@ def _format_warning(
 ) -> str:
     """One line for a warning of this package; others keep their place in the code."""
     if Path(filename).is_relative_to(_PACKAGE):
-        return f"warning: {_printable(' '.join(str(message).split()))}\n"
+        return f"warning: {printable(' '.join(str(message).split()))}\n"
     return _python_format(message, category, filename, lineno, line)
 
 
-def _printable(message: str) -> str:
+def printable(message: str) -> str:
     """Without control characters: a name in a file must not move the cursor or set colours."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in message)
 
