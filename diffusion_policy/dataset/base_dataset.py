@@ -39,6 +39,7 @@ class BaseDataset(ABC):
 
     embodiments: tuple[str, ...] = ("default",)
     settings_without_effect: ClassVar[tuple[str, ...]] = (
+        "cache",
         "cache_dir",
         "symmetry",  # counts where mirrored does, which is compared
     )

@@ -25,6 +25,7 @@ from diffusion_policy.model.common.normalizer import LinearNormalizer
 from diffusion_policy.spec.batch import Batch
 from diffusion_policy.spec.task_spec import Field, TaskSpec
 from diffusion_policy.spec.window import Window
+from diffusion_policy.transforms.images import Resize
 from diffusion_policy.transforms.pipeline import Pipeline
 from diffusion_policy.transforms.transform import Transform
 from diffusion_policy.util.errors import UserError, require
@@ -64,6 +65,8 @@ class WindowDataset(BaseDataset):
         store: called with the path and ``cache_dir``, opens the episodes; None recognises them by
             their content.
         cache_dir: where what is decoded once is kept.
+        cache: of decoded images of stores that can do without: none, disk or memory; None leaves
+            it to the store.
         embodiment: name of the robot in these episodes; None is that of the task.
         val_ratio: share of episodes for validation; at least one episode unless 0.
         max_train_episodes: cap on training episodes, None for all.
@@ -94,6 +97,7 @@ class WindowDataset(BaseDataset):
         transforms: Sequence[Transform] | None = None,
         store: StoreClass | None = None,
         cache_dir: str | Path = "data/cache",
+        cache: str | None = None,
         embodiment: str | None = None,
         val_ratio: float = 0.02,
         max_train_episodes: int | None = None,
@@ -125,12 +129,15 @@ class WindowDataset(BaseDataset):
         self.spec = self.pipeline.spec
         _check_steps(self.pipeline, window)
         self.embodiments = (self.spec.embodiment or "default",)
-        self._shapes = {key: field.shape for key, field in spec.fields.items()}  # as recorded
+        # As the store reads them: it may scale images.
+        self._shapes = {key: field.shape for key, field in spec.fields.items()}
         self.window = window
         self._action_now = _first_from_now(window.action_offsets)
         self.symmetry = symmetry if mirrored else None
         self.path = "" if isinstance(path, EpisodeStore) else str(path)
-        self.store = _open(path, store, cache_dir, filter)
+        self.store = _open(path, store, cache_dir, cache, filter)
+        if not isinstance(path, EpisodeStore):  # which others may read, too
+            self._scale_early()
         self.episode_ends = self.store.episode_ends
         if len(self.episode_ends) == 0:
             raise UserError(
@@ -142,6 +149,27 @@ class WindowDataset(BaseDataset):
         self._check_store(kept)
         self.train_mask, self.val_mask = split_episodes(kept, val_ratio, max_train_episodes, seed)
         self._select(self.train_mask, "training")
+
+    def _scale_early(self) -> None:
+        """Let the store scale images where it decodes them, if that is the first change of all.
+
+        The transform that would scale them finds nothing to do then.
+        """
+        if self.symmetry is not None:  # which is of the recorded images
+            return
+        for transform in self.pipeline.transforms:
+            if not isinstance(transform, Resize):
+                return
+            for key in transform.keys_in(self.pipeline.raw_spec):
+                field = self.pipeline.raw_spec.obs[key]
+                smaller = transform.height * transform.width < field.shape[1] * field.shape[2]
+                if (
+                    field.type == "rgb"
+                    and smaller
+                    and self._shapes[key] == field.shape
+                    and self.store.scale(key, transform.height, transform.width)
+                ):
+                    self._shapes[key] = (3, transform.height, transform.width)
 
     def _check_store(self, kept: np.ndarray) -> None:
         """Find what is wrong with the kept episodes here rather than in the middle of training."""
@@ -349,22 +377,24 @@ def _open(
     path: str | Path | EpisodeStore,
     store: StoreClass | None,
     cache_dir: str | Path,
+    cache: str | None,
     filter: str | None,
 ) -> EpisodeStore:
     """The episodes at a path, those in a list of the file where one is named."""
-    if filter is None:
-        return (
-            path
-            if isinstance(path, EpisodeStore)
-            else (store or open_store)(path, cache_dir=cache_dir)
-        )
-    takes_filter = store is None or "filter" in inspect.signature(store).parameters
-    if isinstance(path, EpisodeStore) or not takes_filter:
-        raise UserError(
-            f"task.dataset.filter is {filter!r}, but these episodes are in no lists; leave it "
-            "null, or name those to leave out in task.dataset.exclude_episodes"
-        )
-    return (store or open_store)(path, cache_dir=cache_dir, filter=str(filter))
+    remedies = {
+        "filter": "these episodes are in no lists; leave it null, or name those to leave out in "
+        "task.dataset.exclude_episodes",
+        "cache": "this store has no choice of a cache; leave it null",
+    }
+    asked = {"filter": filter, "cache": cache}
+    options = {name: str(value) for name, value in asked.items() if value is not None}
+    for name, value in options.items():
+        is_known = store is None or name in inspect.signature(store).parameters
+        if isinstance(path, EpisodeStore) or not is_known:
+            raise UserError(f"task.dataset.{name} is {value!r}, but {remedies[name]}")
+    if isinstance(path, EpisodeStore):
+        return path
+    return (store or open_store)(path, cache_dir=cache_dir, **options)
 
 
 def _first_from_now(offsets: Sequence[int]) -> int:

@@ -39,7 +39,7 @@ class _ImageTransform(Transform):
             )
 
     def spec(self, spec: TaskSpec) -> TaskSpec:
-        for key in self._keys(spec):
+        for key in self.keys_in(spec):
             field = find_field(spec, key)
             if field.type not in ("rgb", "depth"):
                 raise UserError(
@@ -51,12 +51,13 @@ class _ImageTransform(Transform):
         return spec
 
     def forward(self, batch: Batch, spec: TaskSpec) -> Batch:
-        for key in self._keys(spec):
+        for key in self.keys_in(spec):
             change = partial(self._images, is_depth=spec.obs[key].type == "depth")
             batch = map_key(batch, key, change)
         return batch
 
-    def _keys(self, spec: TaskSpec) -> tuple[str, ...]:
+    def keys_in(self, spec: TaskSpec) -> tuple[str, ...]:
+        """Observations of this task that it changes."""
         images = (key for key, field in spec.obs.items() if field.type in ("rgb", "depth"))
         return self.keys or tuple(images)
 
@@ -76,19 +77,23 @@ class Resize(_ImageTransform):
     """
 
     def _images(self, images: np.ndarray, is_depth: bool) -> np.ndarray:
-        height, width = images.shape[-2:]
-        if (height, width) == (self.height, self.width):
-            return images
-        shrinks = self.height <= height and self.width <= width
-        method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-        if is_depth:
-            method = cv2.INTER_NEAREST
-        # Channel by channel: OpenCV would need channels last, and moving them takes longer.
-        planes = images.reshape(-1, height, width)
-        resized = np.empty((len(planes), self.height, self.width), images.dtype)
-        for plane, out in zip(planes, resized, strict=True):
-            cv2.resize(plane, (self.width, self.height), dst=out, interpolation=method)
-        return resized.reshape(*images.shape[:-2], self.height, self.width)
+        return resized(images, self.height, self.width, is_depth)
+
+
+def resized(images: np.ndarray, height: int, width: int, is_depth: bool = False) -> np.ndarray:
+    """Images (..., C, height, width) from (..., C, H, W), as :class:`Resize` scales them."""
+    if images.shape[-2:] == (height, width):
+        return images
+    shrinks = height <= images.shape[-2] and width <= images.shape[-1]
+    method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    if is_depth:
+        method = cv2.INTER_NEAREST
+    # Channel by channel: OpenCV would need channels last, and moving them takes longer.
+    planes = images.reshape(-1, *images.shape[-2:])
+    scaled = np.empty((len(planes), height, width), images.dtype)
+    for plane, out in zip(planes, scaled, strict=True):
+        cv2.resize(plane, (width, height), dst=out, interpolation=method)
+    return scaled.reshape(*images.shape[:-2], height, width)
 
 
 class CenterCrop(_ImageTransform):

@@ -12,6 +12,7 @@ import zarr
 
 from diffusion_policy.dataset.array_cache import content_hash, read_ahead
 from diffusion_policy.dataset.stores.checks import check_finite, is_text
+from diffusion_policy.dataset.video.segment import VideoSegment
 from diffusion_policy.spec.task_spec import Field
 from diffusion_policy.util.errors import UserError
 
@@ -64,6 +65,14 @@ class EpisodeStore(ABC):
         """Number of steps N."""
         return int(self.episode_ends[-1]) if len(self.episode_ends) else 0
 
+    def scale(self, key: str, height: int, width: int) -> bool:
+        """Ask, before :meth:`prepare`, for images of another size than was recorded.
+
+        Returns:
+            Whether :meth:`read` gives them so, scaled as :func:`resized` does.
+        """
+        return False
+
     def prepare(self, fields: Mapping[str, Field]) -> None:
         """Get ready to read these keys as these fields; called before training starts.
 
@@ -106,6 +115,10 @@ class EpisodeStore(ABC):
     def episode(self, i: int) -> EpisodeInfo:
         """What is known of episode ``i``."""
         return EpisodeInfo(source=f"episode {i}")
+
+    def video(self, key: str, episode: int) -> VideoSegment | None:
+        """Where the images of an episode lie, encoded; None where they are no video."""
+        return None
 
 
 def _as_bytes(texts: list[str]) -> bytes:

@@ -7,29 +7,43 @@ from pathlib import Path
 from diffusion_policy.dataset.stores.episode_store import EpisodeStore
 from diffusion_policy.dataset.stores.hdf5_file import is_hdf5
 from diffusion_policy.dataset.stores.hdf5_store import Hdf5Store
+from diffusion_policy.dataset.stores.lerobot.info import is_lerobot
+from diffusion_policy.dataset.stores.lerobot.lerobot_store import LeRobotStore
 from diffusion_policy.dataset.stores.zarr_store import ZarrStore
 from diffusion_policy.util.errors import UserError
 
 
 def open_store(
-    path: str | Path, cache_dir: str | Path = "data/cache", *, filter: str | None = None
+    path: str | Path,
+    cache_dir: str | Path = "data/cache",
+    *,
+    filter: str | None = None,
+    cache: str | None = None,
 ) -> EpisodeStore:
-    """The episodes at a path or URL: an HDF5 file, or else zarr.
+    """The episodes at a path or URL, in the format that its content tells.
 
     Args:
-        path: of the data set.
+        path: of a LeRobot data set, an HDF5 file or a zarr group.
         cache_dir: where what is decoded once is kept.
         filter: name of the list of episodes in an HDF5 file that are read; None reads all.
+        cache: of decoded images, see :class:`LeRobotStore`; other stores have no choice.
 
     Raises:
         UserError: the place cannot be opened, holds no episodes in a known layout, or has no such
-            list.
+            list or choice.
     """
-    if is_hdf5(path):
-        return Hdf5Store(path, cache_dir, filter=filter)
-    if filter is not None:
+    if filter is not None and not is_hdf5(path):
         raise UserError(
             f"task.dataset.filter is {filter!r}, but only HDF5 files have lists of episodes; leave "
             "it null, or name the others in task.dataset.exclude_episodes"
         )
+    if is_lerobot(Path(path)):
+        return LeRobotStore(path, cache_dir, cache)
+    if cache is not None:
+        raise UserError(
+            f"task.dataset.cache is {cache!r}, but images are only decoded while training where "
+            "they are videos of a LeRobot data set; leave it null"
+        )
+    if is_hdf5(path):
+        return Hdf5Store(path, cache_dir, filter=filter)
     return ZarrStore(path, cache_dir)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from itertools import chain
 from pathlib import Path
 
@@ -115,10 +116,46 @@ def isaac_lab(folder: Path) -> Recorded:
     return Recorded(store, {key: store.features[key] for key in expected}, expected)
 
 
+def lerobot_arrays() -> dict[str, np.ndarray | list[str]]:
+    toy = toy_arrays(LENGTHS)
+    left, right = (small_dataset.small_images(13, seed) for seed in (0, 1))
+    return {
+        **{"observation.images.left": left, "observation.images.right": right},
+        **{"observation.state": toy["position"], "action": toy["action"]},
+        "task": [*toy["task"][:12], "lift the lid"],  # another one at the end of an episode
+    }
+
+
+def lerobot_videos(folder: Path, cache: str | None = "none") -> Recorded:
+    arrays = lerobot_arrays()
+    root = small_dataset.write_v21(folder / "v21", arrays, LENGTHS)
+    for camera in ("left", "right"):
+        videos = sorted(root.glob(f"videos/*/observation.images.{camera}/*.mp4"))
+        frames = [small_dataset.decoded(video) for video in videos]
+        arrays[f"observation.images.{camera}"] = np.concatenate(frames)
+    store = open_store(root, folder / "cache", cache=cache)
+    return Recorded(store, dict(store.features), arrays)
+
+
+def lerobot_videos_cached(folder: Path) -> Recorded:
+    return lerobot_videos(folder, cache="disk")
+
+
+def lerobot_pictures(folder: Path) -> Recorded:
+    arrays = lerobot_arrays()
+    root = small_dataset.write_v30(folder / "v30", arrays, LENGTHS)
+    store = open_store(root, folder / "cache")
+    return Recorded(store, dict(store.features), arrays)
+
+
 STORES: list[Callable[[Path], Recorded]] = [
     *(memory, toy, zarr, zarr_zip, pusht),
     *(robomimic, robomimic_packed, isaac_lab),
 ]
+if find_spec("pyarrow"):
+    from tests.dataset.stores.lerobot import small_dataset
+
+    STORES += [lerobot_videos, lerobot_videos_cached, lerobot_pictures]
 
 
 @pytest.fixture(scope="module", params=STORES, ids=lambda make: make.__name__)
