@@ -112,6 +112,17 @@ class EpisodeStore(ABC):
             (1, H, W), low_dim float32. A text is a list of B strings.
         """
 
+    def read_recorded(self, key: str, steps: np.ndarray) -> np.ndarray | list[str]:
+        """Values of ``key`` as they were recorded, to be written elsewhere without loss.
+
+        Like :meth:`read`, but numbers may have any type, images be (H, W, 3), and depth be uint16
+        millimetres.
+
+        Args:
+            steps: whole numbers of 0..N-1, (B,).
+        """
+        return self.read(key, steps)
+
     def episode(self, i: int) -> EpisodeInfo:
         """What is known of episode ``i``."""
         return EpisodeInfo(source=f"episode {i}")

@@ -99,6 +99,14 @@ class ZarrStore(EpisodeStore):
             self.prepare({key: self.features[key]})
         return read_rows(self._prepared[key], steps)
 
+    def read_recorded(self, key: str, steps: np.ndarray) -> np.ndarray | list[str]:
+        """See :class:`EpisodeStore`; reads the chunks that hold these steps, and keeps nothing."""
+        self._require(key)
+        array: Any = self.buffer[key]
+        first, stop = (int(steps.min()), int(steps.max()) + 1) if len(steps) else (0, 0)
+        rows = read_steps(array, slice(first, stop), f"data/{key}")[steps - first]
+        return [str(text) for text in rows] if is_text(array.dtype) else rows
+
     def episode(self, i: int) -> EpisodeInfo:
         """See :class:`EpisodeStore`; initial states are in ``meta/initial_state`` (E, S)."""
         states = self._initial_states

@@ -26,6 +26,7 @@ from diffusion_policy.dataset.stores.lerobot.data_files import (
 from diffusion_policy.dataset.stores.lerobot.features import AUTOMATIC, Feature
 from diffusion_policy.dataset.stores.lerobot.metadata import read_metadata
 from diffusion_policy.dataset.stores.lerobot.picture_source import PictureSource
+from diffusion_policy.dataset.stores.lerobot.raw_columns import raw_numbers
 from diffusion_policy.dataset.video.segment import VideoSegment
 from diffusion_policy.dataset.video.video_source import VideoSource
 from diffusion_policy.spec.task_spec import Field
@@ -71,6 +72,7 @@ class LeRobotStore(EpisodeStore):
         self._sizes: dict[str, tuple[int, int]] = {}
         self._numbers: dict[str, np.ndarray] = {}
         self._texts: dict[str, list[str]] = {}
+        self._raw: dict[str, np.ndarray] = {}
         self._images: dict[str, np.ndarray | ImageSource] = {}
 
     @property
@@ -131,6 +133,15 @@ class LeRobotStore(EpisodeStore):
         if self._features[key].type == "depth":
             return images / np.float32(self._units_per_metre(key))
         return images
+
+    def read_recorded(self, key: str, steps: np.ndarray) -> np.ndarray | list[str]:
+        """See :class:`EpisodeStore`."""
+        require_key(self._features, key)
+        if self._features[key].type != "low_dim":
+            return self.read(key, steps)
+        if key not in self._raw:
+            self._raw[key] = raw_numbers(self.metadata, key, self.metadata.features[key])
+        return self._raw[key][steps]
 
     def episode(self, i: int) -> EpisodeInfo:
         """See :class:`EpisodeStore`; the task is that of the first step."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,12 +28,12 @@ class Encoded:
     """What is known of pictures that were encoded before.
 
     Attributes:
-        part: where the frames lie.
+        parts: where the frames lie, one part after another.
         statistics: of the frames before they were encoded; {} where they are not known.
         is_own: the file was made for this episode and may be moved.
     """
 
-    part: Part
+    parts: Sequence[Part]
     statistics: Mapping[str, np.ndarray]
     is_own: bool = False
 
@@ -109,7 +109,7 @@ def _known(encoded: Encoded | None) -> Statistics | None:
 
 def _reuse(path: Path, encoded: Encoded, fps: float, encoding: VideoEncoding) -> bool:
     """Move the file or copy its packets to ``path``; False where that cannot be."""
-    source = encoded.part.segment.path
+    source = encoded.parts[0].segment.path
     if encoded.is_own:
         shutil.move(source, path)
         return True
@@ -117,7 +117,7 @@ def _reuse(path: Path, encoded: Encoded, fps: float, encoding: VideoEncoding) ->
         with av.open(str(source)) as container:
             if codec_of(container.streams.video[0]) != encoding.codec:
                 return False
-        copy_parts(path, [encoded.part], fps)
+        copy_parts(path, encoded.parts, fps)
     except (NotCopyableError, av.FFmpegError, IndexError):  # whatever it is, decoding tells
         return False
     return True
