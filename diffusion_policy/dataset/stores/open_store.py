@@ -7,10 +7,14 @@ from pathlib import Path
 from diffusion_policy.dataset.stores.episode_store import EpisodeStore
 from diffusion_policy.dataset.stores.hdf5_file import is_hdf5
 from diffusion_policy.dataset.stores.hdf5_store import Hdf5Store
-from diffusion_policy.dataset.stores.lerobot.info import is_lerobot
+from diffusion_policy.dataset.stores.lerobot.info import READABLE_VERSIONS, is_lerobot
 from diffusion_policy.dataset.stores.lerobot.lerobot_store import LeRobotStore
 from diffusion_policy.dataset.stores.zarr_store import ZarrStore
 from diffusion_policy.util.errors import UserError
+from diffusion_policy.util.hub import is_hub_id, pull
+
+TAGS = tuple(reversed(READABLE_VERSIONS))
+"""Revisions of data sets on the hub: each is kept in the versions that it was converted from."""
 
 
 def open_store(
@@ -23,7 +27,8 @@ def open_store(
     """The episodes at a path or URL, in the format that its content tells.
 
     Args:
-        path: of a LeRobot data set, an HDF5 file or a zarr group.
+        path: of a LeRobot data set, an HDF5 file or a zarr group; or the name of a LeRobot data
+            set on the Hugging Face hub, such as ``lerobot/pusht_keypoints``.
         cache_dir: where what is decoded once is kept.
         filter: name of the list of episodes in an HDF5 file that are read; None reads all.
         cache: of decoded images, see :class:`LeRobotStore`; other stores have no choice.
@@ -37,6 +42,8 @@ def open_store(
             f"task.dataset.filter is {filter!r}, but only HDF5 files have lists of episodes; leave "
             "it null, or name the others in task.dataset.exclude_episodes"
         )
+    if is_hub_id(path):
+        return LeRobotStore(pull(str(path), "dataset", TAGS), cache_dir, cache)
     if is_lerobot(Path(path)):
         return LeRobotStore(path, cache_dir, cache)
     if cache is not None:

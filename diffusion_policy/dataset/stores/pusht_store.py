@@ -1,4 +1,4 @@
-"""PushT observations computed from recorded states, human or scripted."""
+"""PushT observations computed from recorded states, or recorded under published names."""
 
 from __future__ import annotations
 
@@ -24,24 +24,36 @@ from diffusion_policy.util.parallel_map import parallel_map
 
 _RENDERER_VERSION = b"1"  # part of the cache key: raise it when images change
 _STORED_IMAGE = "img"
+_PUBLISHED = {
+    "agent_pos": "observation.state",
+    "environment_state": "observation.environment_state",
+    "image": "observation.image",
+}
+"""Names of observations in lerobot/pusht and lerobot/pusht_keypoints, which hold no whole state."""
 
 
 class PushTStore(EpisodeStore):
     """A view of recorded PushT episodes in which every observation of the table can be read.
 
     Observations are computed from ``state``. Images are read from ``img`` where it was recorded,
-    else they are drawn once and cached.
+    else they are drawn once and cached. Episodes without states, such as lerobot/pusht_keypoints,
+    have those observations that were recorded as ``observation.state`` (the agent's position),
+    ``observation.environment_state`` and ``observation.image``.
 
     Args:
-        recorded: a store with ``state`` and ``action``, or its path.
+        recorded: a store with ``action`` and either, or its path.
         cache_dir: where images are kept.
+        cache: of recorded images that are videos, see :class:`LeRobotStore`.
     """
 
     def __init__(
-        self, recorded: str | Path | EpisodeStore, cache_dir: str | Path = "data/cache"
+        self,
+        recorded: str | Path | EpisodeStore,
+        cache_dir: str | Path = "data/cache",
+        cache: str | None = None,
     ) -> None:
         if not isinstance(recorded, EpisodeStore):
-            recorded = open_store(recorded, cache_dir)
+            recorded = open_store(recorded, cache_dir, cache=cache)
         self.recorded = recorded
         self.cache_dir = Path(cache_dir)
         self._computed: dict[str, np.ndarray] = {}
@@ -69,34 +81,35 @@ class PushTStore(EpisodeStore):
                 or one is not finite.
         """
         for key, field in fields.items():
-            if key not in _FEATURES and key not in self.recorded.features:
+            name = self._name_of(key)
+            if name is None and key not in _FEATURES:
                 raise UserError(
                     f"PushT has no observation {key!r}, only {', '.join(OBSERVATIONS)}; "
                     "correct shape_meta.obs"
                 )
-            if key not in _FEATURES:
-                self.recorded.prepare({key: field})
-            elif _FEATURES[key].shape != field.shape:
+            if key in _FEATURES and _FEATURES[key].shape != field.shape:
                 raise UserError(
                     f"shape_meta.obs.{key} has shape {list(field.shape)} but PushT's is "
                     f"{list(_FEATURES[key].shape)}; correct shape_meta"
                 )
-            elif self._is_recorded(key):
-                self.recorded.prepare({_STORED_IMAGE: field})
+            if name is not None:
+                self.recorded.prepare({name: field})
             else:
                 self._computed[key] = self._compute(key)
 
     def fingerprint(self, fields: Mapping[str, Field]) -> str:
         """See :class:`EpisodeStore`; of what is recorded: computing it rounds on every machine."""
         found = self.recorded.features
-        return self.recorded.fingerprint({k: found[k] for k in ("state", "action") if k in found})
+        names = ("state",) if "state" in found else tuple(_PUBLISHED.values())
+        return self.recorded.fingerprint({k: found[k] for k in (*names, "action") if k in found})
 
     def read(self, key: str, steps: np.ndarray) -> np.ndarray | list[str]:
         """See :class:`EpisodeStore`; a key that was not prepared is prepared first."""
         if key in self._computed:
             return read_rows(self._computed[key], steps)
-        if self._is_recorded(key):
-            return self.recorded.read(_STORED_IMAGE if key == "image" else key, steps)
+        name = self._name_of(key)
+        if name is not None:
+            return self.recorded.read(name, steps)
         require_key(self.features, key)
         self.prepare({key: self.features[key]})
         return self.read(key, steps)
@@ -104,16 +117,22 @@ class PushTStore(EpisodeStore):
     def episode(self, i: int) -> EpisodeInfo:
         """See :class:`EpisodeStore`; the initial state is the first one if none was recorded."""
         recorded = self.recorded.episode(i)
-        if recorded.initial_state is not None:
+        if recorded.initial_state is not None or "state" not in self.recorded.features:
             return recorded
         first = np.array([self.episode_ends[i - 1] if i else 0])
         (state,) = np.asarray(self.recorded.read("state", first))
-        return EpisodeInfo(state, source=recorded.source)
+        return EpisodeInfo(state, recorded.task, recorded.source)
 
-    def _is_recorded(self, key: str) -> bool:
-        if key == "image":
-            return _STORED_IMAGE in self.recorded.features
-        return key not in _FEATURES and key in self.recorded.features
+    def _name_of(self, key: str) -> str | None:
+        """Under which name an observation was recorded; None where it is computed."""
+        found = self.recorded.features
+        if key not in _FEATURES:
+            return key if key in found else None
+        if key == "image" and _STORED_IMAGE in found:
+            return _STORED_IMAGE
+        name = _PUBLISHED.get(key)
+        is_recorded = "state" not in found and name in found
+        return name if is_recorded else None
 
     def _compute(self, key: str) -> np.ndarray:
         """(N, *shape) of an observation of the table."""
