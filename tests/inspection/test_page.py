@@ -14,6 +14,7 @@ from diffusion_policy.inspection.recording import Finding, Recording
 from diffusion_policy.inspection.summary import facts, ranges, summary
 from diffusion_policy.scripts import inspect_dataset
 from tests.dataset.stores.hdf5_files import write_robomimic
+from tests.dataset.stores.lerobot.golden import golden_copy
 from tests.inspection.recordings import LENGTHS, good_arrays, store_of
 
 HOSTILE = "<script>alert(1)</script>$\\frac{$\x1b[2J"
@@ -107,3 +108,20 @@ def test_the_command_prints_and_writes(tmp_path, monkeypatch, capsys):
         with pytest.raises(SystemExit):
             inspect_dataset.main(wrong)
         assert capsys.readouterr().err.startswith("error: ")
+
+
+@pytest.mark.slow
+def test_the_command_looks_at_what_it_repaired(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    source = golden_copy("v21", tmp_path)
+    path = source / "meta/episodes.jsonl"
+    path.write_text(path.read_text().replace('"length": 9', '"length": 10'))
+    with pytest.raises(SystemExit):
+        inspect_dataset.main([str(source)])
+    assert "--repair" in capsys.readouterr().err
+    inspect_dataset.main([str(source), "--repair", "--episodes", "1"])
+    out = capsys.readouterr().out
+    assert "repaired:\n- episode 1: length 10 -> 9\nwrote " in out
+    assert out.endswith("wrote data/inspections/v21_repaired.html\n")
+    inspect_dataset.main([str(tmp_path / "v21_repaired"), "--repair", "--episodes", "1"])
+    assert capsys.readouterr().out.startswith("there is nothing to repair")

@@ -18,6 +18,7 @@ import pytest
 import torch
 
 from diffusion_policy.checkpoint.saved_policy import SavedPolicy
+from diffusion_policy.dataset.stores.open_store import open_store
 from diffusion_policy.dataset.stores.replay_buffer import ReplayBuffer
 from diffusion_policy.env_runner.starts import group_from
 from diffusion_policy.interop.diffusion_policy_checkpoint import import_diffusion_policy
@@ -30,6 +31,7 @@ from diffusion_policy.scripts import export_policy
 from diffusion_policy.util.errors import FULL_TRACEBACK, user_message
 from diffusion_policy.workspace.train_workspace import TrainWorkspace
 from tests.configs import NO_WEIGHTS, TINY_DOT, compose_config, tiny_overrides
+from tests.dataset.stores.hdf5_files import write_isaac_lab, write_robomimic
 from tests.demos import make_demos
 from tests.interop.published import low_dim_config, low_dim_state, write
 from tests.interop.test_dot_checkpoint import LEROBOT_META, public_checkpoint
@@ -48,13 +50,15 @@ class Kind:
         damaged: pattern of the files inside, for a folder.
         read: what a command does with it; returns what was read.
         is_exact: whatever is read without an error must be what was written. Other files may be
-            edited by hand, so that a change can be somebody's wish.
+            edited by hand, so that a change can be somebody's wish, or bear no checksums.
+        damage: the damage that is done; None is that of a disk, a download or an editor.
     """
 
     source: str
     read: Callable[[Path], Any]
     damaged: str = ""
     is_exact: bool = False
+    damage: Callable[[bytes, random.Random], bytes | None] | None = None
 
 
 def _weights(path: Path) -> dict[str, torch.Tensor]:
@@ -67,6 +71,21 @@ def _arrays(path: Path) -> dict[str, Any]:
     return {"ends": buffer.episode_ends.tolist()} | {
         key: (values.dtype.str, values.shape, values.tobytes()) for key, values in arrays.items()
     }
+
+
+def _episodes(path: Path) -> dict[str, Any]:
+    """All that a store tells of a data set, images decoded."""
+    store = open_store(path, path.parent / "cache")
+    store.prepare(store.features)
+    found: dict[str, Any] = {"ends": store.episode_ends.tolist(), "fps": store.fps}
+    for key in store.features:
+        values = store.read(key, np.arange(store.n_steps))
+        found[key] = values if isinstance(values, list) else values.tobytes()
+    for i in range(len(store.episode_ends)):
+        info = store.episode(i)
+        state = None if info.initial_state is None else info.initial_state.tolist()
+        found[f"episode {i}"] = [info.task, state]
+    return found
 
 
 def _compared(path: Path) -> object:
@@ -101,6 +120,10 @@ KINDS = {
     "published weights": Kind("published.safetensors", _imported_dot),
     "zarr folder": Kind("demos.zarr", _arrays, "**/*", is_exact=True),
     "zarr file": Kind("demos.zarr.zip", _arrays, is_exact=True),
+    # The newer format of the file and a checksum of every chunk leave no damage unseen.
+    "robomimic file": Kind("checked.hdf5", _episodes, is_exact=True),
+    "robomimic file without checksums": Kind("plain.hdf5", _episodes),
+    "Isaac Lab file": Kind("isaac.hdf5", _episodes),
     "list of starts": Kind("starts.yaml", lambda path: group_from(str(path), None, None, None)),
     "config of a run": Kind("run", _compared, ".hydra/config.yaml"),
     "log of a run": Kind("run", _compared, "logs.json.txt"),
@@ -124,6 +147,10 @@ def samples(tmp_path_factory) -> Path:
     export_policy.main(["--checkpoint", str(latest), "--output", str(folder / "policy")])
     write(folder / "published.ckpt", low_dim_config("transformer"), low_dim_state("transformer"))
     public_checkpoint(folder / "published.safetensors", "keypoints")
+    checked = {"libver": "latest", "chunks": True, "fletcher32": True}
+    write_robomimic(folder / "checked.hdf5", **checked)
+    write_robomimic(folder / "plain.hdf5")
+    write_isaac_lab(folder / "isaac.hdf5")
     starts = [{"name": f"start {i}", "seed": i, "options": {"state": [1.0] * 5}} for i in range(3)]
     (folder / "starts.yaml").write_text(json.dumps(starts, indent=1))
     results = Path(__file__).parents[2] / "docs" / "results"
