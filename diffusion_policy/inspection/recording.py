@@ -5,11 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 
 import cv2
 import numpy as np
 
 from diffusion_policy.dataset.stores.episode_store import EpisodeStore
+from diffusion_policy.dataset.stores.hdf5_file import is_hdf5
+from diffusion_policy.dataset.stores.lerobot.info import INFO
+from diffusion_policy.dataset.stores.lerobot.metadata import read_metadata
+from diffusion_policy.dataset.stores.open_store import open_store
 from diffusion_policy.dataset.task_of_store import as_seen
 from diffusion_policy.spec.task_spec import Field
 from diffusion_policy.util.errors import UserError
@@ -19,6 +24,23 @@ THUMBNAIL = 16
 """Pixels of a side of the images that checks compare."""
 _MOST_EPISODES = 200  # whose images are looked at, evenly spaced
 _FRAMES = 3  # of each of them: first, middle, last
+
+
+def open_recording(path: str) -> Recording:
+    """The data set at a path, of which only what is looked at is decoded.
+
+    Raises:
+        UserError: it cannot be opened, or holds no episode.
+    """
+    pictures = Path(path, INFO).is_file() and any(
+        feature.dtype == "image" for feature in read_metadata(path).features.values()
+    )
+    has_choice = is_hdf5(path) or Path(path, INFO).is_file()
+    # Pictures in parquet files are not read singly.
+    store = open_store(path, cache="none" if has_choice and not pictures else None)
+    if not len(store.episode_ends):
+        raise UserError(f"{path} holds no episode; record some or choose another data set")
+    return Recording(store)
 
 
 @dataclass(frozen=True)

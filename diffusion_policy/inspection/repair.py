@@ -11,7 +11,7 @@ import shutil
 from pathlib import Path
 
 from diffusion_policy.dataset.stores.lerobot.info import INFO, is_lerobot, read_info
-from diffusion_policy.dataset.stores.lerobot.metadata import read_metadata
+from diffusion_policy.dataset.stores.open_store import open_store
 from diffusion_policy.inspection.repair_2 import repair_2
 from diffusion_policy.inspection.repair_3 import repair_3
 from diffusion_policy.util.atomic_file import replacing
@@ -56,7 +56,7 @@ def repair(source: Path, target: Path) -> list[str]:
                     (partial / INFO).write_text(json_text(info, indent=4))
                 if not changed:
                     raise _NothingToRepairError
-                read_metadata(partial)
+                open_store(partial)
             except UserError as error:
                 reason = str(error).replace(str(partial), str(source))
                 raise UserError(f"this cannot be repaired without guessing: {reason}") from None

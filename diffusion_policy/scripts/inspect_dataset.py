@@ -13,11 +13,10 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from diffusion_policy.dataset.stores.open_store import open_store
 from diffusion_policy.dataset.task_of_store import name_of
 from diffusion_policy.inspection.checks import findings
 from diffusion_policy.inspection.page import SHOWN, write_page
-from diffusion_policy.inspection.recording import Recording
+from diffusion_policy.inspection.recording import open_recording
 from diffusion_policy.inspection.repair import repair
 from diffusion_policy.inspection.summary import summary
 from diffusion_policy.util.errors import UserError, printable, reports_user_errors
@@ -29,10 +28,7 @@ def inspect(path: str, output: Path, shown: int = SHOWN) -> None:
     Raises:
         UserError: the data set cannot be opened, or the page cannot be written.
     """
-    store = open_store(path)
-    if not len(store.episode_ends):
-        raise UserError(f"{path} holds no episode; record some or choose another data set")
-    recording = Recording(store)
+    recording = open_recording(path)
     found = findings(recording)
     print(summary(recording, found))
     print(f"\nwrote {write_page(output, recording, found, path, shown)}")

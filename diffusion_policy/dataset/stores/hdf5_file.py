@@ -128,6 +128,15 @@ def find_array(parent: h5py.Group, name: str) -> h5py.Dataset | None:
     return found
 
 
+def find_at(group: h5py.Group, path: str) -> h5py.Dataset | None:
+    """The array at a path within a group, see :func:`find_array`; None where there is none."""
+    *groups, name = path.split("/")
+    owner: h5py.Group | None = group
+    for inner in groups:
+        owner = None if owner is None else find_group(owner, inner)
+    return None if owner is None else find_array(owner, name)
+
+
 def find_member(parent: h5py.Group, name: str) -> h5py.Group | h5py.Dataset | None:
     """What bears that name in ``parent``; None where nothing does.
 

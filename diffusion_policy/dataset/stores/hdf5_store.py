@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from diffusion_policy.dataset.image_cache import cached_images, check_cache
 from diffusion_policy.dataset.stores.checks import check_finite
 from diffusion_policy.dataset.stores.episode_store import (
     EpisodeInfo,
@@ -22,6 +24,7 @@ from diffusion_policy.dataset.stores.hdf5_file import (
     OpenFile,
     arrays_below,
     find_array,
+    find_at,
     find_group,
     find_member,
     is_group,
@@ -29,8 +32,9 @@ from diffusion_policy.dataset.stores.hdf5_file import (
     naming_file,
     require_plausible,
 )
-from diffusion_policy.dataset.stores.hdf5_file import read_rows as read_rows_of_file
+from diffusion_policy.dataset.stores.hdf5_images import Hdf5Images, axes_of
 from diffusion_policy.spec.task_spec import Field
+from diffusion_policy.transforms.images import resized
 from diffusion_policy.util.errors import UserError
 
 if TYPE_CHECKING:
@@ -51,13 +55,15 @@ class Hdf5Store(EpisodeStore):
     first row of ``states`` (robomimic), or all arrays of ``initial_state``, one after another in
     the order of their names (Isaac Lab).
 
-    Vectors are read into memory. Images are read when they are asked for.
+    Vectors are read into memory. Images are read when they are asked for; packed ones are unpacked
+    once into a file that is mapped.
 
     Args:
         path: of the file.
-        cache_dir: not used.
+        cache_dir: where unpacked images are kept.
         filter: episodes to read: a list in ``mask`` of the file, such as ``20_percent``, or
             ``success`` for those whose attribute of that name is true; None reads all.
+        cache: of images: none, disk or memory; None is disk for packed ones that are not large.
         action: array of an episode that is the action, such as ``actions_abs``.
 
     Raises:
@@ -71,12 +77,15 @@ class Hdf5Store(EpisodeStore):
         cache_dir: str | Path = "data/cache",
         *,
         filter: str | None = None,
+        cache: str | None = None,
         action: str = "actions",
     ) -> None:
-        self.path = Path(path)
+        check_cache(cache)
+        self.path, self.cache_dir, self.cache = Path(path), Path(cache_dir), cache
         self._file = OpenFile(path)
         self._prepared: dict[str, np.ndarray] = {}
-        self._images: dict[str, Field] = {}
+        self._images: dict[str, np.ndarray | Hdf5Images] = {}
+        self._sizes: dict[str, tuple[int, int]] = {}
         with naming_file(path):
             data = find_group(self._file.root, "data")
             if data is None:
@@ -122,6 +131,14 @@ class Hdf5Store(EpisodeStore):
         """What is recorded but cannot be read, and why."""
         return self._left_out
 
+    def scale(self, key: str, height: int, width: int) -> bool:
+        """See :class:`EpisodeStore`; images are scaled when they are read or unpacked."""
+        field = self._features.get(key)
+        if field is None or field.type != "rgb" or key in self._images:
+            return False
+        self._sizes[key] = (height, width)
+        return True
+
     def prepare(self, fields: Mapping[str, Field]) -> None:
         """Read vectors into memory, and check the arrays of all episodes.
 
@@ -135,11 +152,15 @@ class Hdf5Store(EpisodeStore):
                 if field.type == "low_dim":
                     self._prepared[key] = self._vectors(key, field)
                     continue
-                self._images[key] = field
+                source = self._source(key, field)
+                plain = self.cache is None and source.is_plain
+                images = cached_images(source, key, "none" if plain else self.cache, self.cache_dir)
+                self._images[key] = source if images is None else images
                 if field.type == "depth":
                     for first in range(0, self.n_steps, _BLOCK):
                         steps = np.arange(first, min(first + _BLOCK, self.n_steps))
-                        check_finite(self._read_images(key, steps), key, self._episode_ends, first)
+                        values = np.asarray(self.read(key, steps))
+                        check_finite(values, key, self._episode_ends, first)
 
     def read(self, key: str, steps: np.ndarray) -> np.ndarray | list[str]:
         """See :class:`EpisodeStore`; a key that was not prepared is prepared first."""
@@ -148,10 +169,10 @@ class Hdf5Store(EpisodeStore):
             self.prepare({key: self._features[key]})
         if key in self._prepared:
             return read_rows(self._prepared[key], steps)
-        with naming_file(self.path):
-            unique, places = np.unique(steps, return_inverse=True)
-            images = self._read_images(key, unique)
-            return images[places.reshape(-1)].reshape(*steps.shape, *images.shape[1:])
+        images = self._images[key]
+        if isinstance(images, np.ndarray):
+            return read_rows(images, steps)
+        return images.read(steps.ravel()).reshape(*steps.shape, *images.shape)
 
     def episode(self, i: int) -> EpisodeInfo:
         """See :class:`EpisodeStore`."""
@@ -173,7 +194,7 @@ class Hdf5Store(EpisodeStore):
             UserError: it is missing, or cannot be read.
         """
         place, name = self._places[key], self.demos[episode]
-        array = _find(_demo(self._file.root["data"], name), place)
+        array = find_at(_demo(self._file.root["data"], name), place)
         if array is None:
             raise UserError(
                 f"{name} has no {place}, which {self.demos[0]} has; record it in every episode, or "
@@ -189,7 +210,7 @@ class Hdf5Store(EpisodeStore):
         if field.type == "low_dim":
             fits = found.type == "low_dim" and found.size == field.size
         else:
-            fits = field.type in ("rgb", "depth") and _order(first.shape[1:], field) is not None
+            fits = field.type in ("rgb", "depth") and axes_of(first.shape[1:], field) is not None
             fits = fits and (first.dtype == np.uint8) == (field.type == "rgb")
         if not fits:
             raise mismatch(key, field, f"{first.dtype} {list(first.shape[1:])}")
@@ -219,21 +240,16 @@ class Hdf5Store(EpisodeStore):
             start = end
         return out
 
-    def _read_images(self, key: str, steps: np.ndarray) -> np.ndarray:
-        """Images (n, *shape) of increasing steps."""
-        field = self._images[key]
-        out = np.empty((len(steps), *field.shape), np.uint8 if field.type == "rgb" else np.float32)
-        episodes = np.searchsorted(self._episode_ends, steps, side="right")
-        for i in np.unique(episodes).tolist():
-            rows = np.flatnonzero(episodes == i)
-            start = int(self._episode_ends[i - 1]) if i else 0
-            array = self._array(key, i)
-            images = read_rows_of_file(array, steps[rows] - start)
-            order = _order(array.shape[1:], field)
-            if field.type == "depth" and array.dtype.kind == "u":
-                images = images / np.float32(1000)  # millimetres
-            out[rows] = images.transpose(0, *order) if order else images.reshape(-1, *field.shape)
-        return out
+    def _source(self, key: str, field: Field) -> Hdf5Images:
+        """What reads these images."""
+        places = [f"data/{demo}/{self._places[key]}" for demo in self.demos]
+        change = changed = None
+        if key in self._sizes:
+            height, width = self._sizes[key]
+            change, changed = partial(resized, height=height, width=width), (3, height, width)
+        return Hdf5Images(
+            self._file, places, self._episode_ends, field, self.cache_dir, change, changed
+        )
 
 
 def _chosen(data: h5py.Group, filter: str | None, mask: h5py.Group | None) -> list[str]:
@@ -285,7 +301,7 @@ def _demo(data: h5py.Group, name: str) -> h5py.Group:
 
 
 def _length(demo: h5py.Group, action: str) -> int:
-    actions = _find(demo, action)
+    actions = find_at(demo, action)
     name = demo.name.lstrip("/")
     if actions is None:
         raise UserError(f"{name} has no {action}; it has {', '.join(demo) or 'nothing'}")
@@ -334,15 +350,6 @@ def _places(demo: h5py.Group, action: str) -> dict[str, str]:
     }
 
 
-def _find(demo: h5py.Group, path: str) -> h5py.Dataset | None:
-    """The array at a path within an episode; None where there is none."""
-    *groups, name = path.split("/")
-    owner: h5py.Group | None = demo
-    for group in groups:
-        owner = None if owner is None else find_group(owner, group)
-    return None if owner is None else find_array(owner, name)
-
-
 def _feature(array: h5py.Dataset) -> Field:
     """What an array (N, ...) seems to hold, by its type and shape.
 
@@ -362,17 +369,6 @@ def _feature(array: h5py.Dataset) -> Field:
     if is_picture and (array.dtype == np.uint16 or (array.dtype.kind == "f" and len(shape) == 3)):
         return Field((1, *sides), "depth", "DEPTH")
     return Field(shape or (1,))
-
-
-def _order(shape: tuple[int, ...], field: Field) -> tuple[int, ...] | None:
-    """Axes of recorded pictures (N, *shape) in the order of the field; () where they only need
-    another shape, None where they do not fit."""
-    if len(field.shape) != 3:
-        return None
-    channels, height, width = field.shape
-    if shape == (height, width, channels):
-        return (3, 1, 2)
-    return () if shape == field.shape or (channels == 1 and shape == (height, width)) else None
 
 
 def _initial_state(demo: h5py.Group) -> np.ndarray | None:

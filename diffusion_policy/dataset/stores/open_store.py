@@ -31,7 +31,8 @@ def open_store(
             set on the Hugging Face hub, such as ``lerobot/pusht_keypoints``.
         cache_dir: where what is decoded once is kept.
         filter: name of the list of episodes in an HDF5 file that are read; None reads all.
-        cache: of decoded images, see :class:`LeRobotStore`; other stores have no choice.
+        cache: of decoded images, see :class:`LeRobotStore` and :class:`Hdf5Store`; zarr has no
+            choice.
 
     Raises:
         UserError: the place cannot be opened, holds no episodes in a known layout, or has no such
@@ -46,11 +47,11 @@ def open_store(
         return LeRobotStore(pull(str(path), "dataset", TAGS), cache_dir, cache)
     if is_lerobot(Path(path)):
         return LeRobotStore(path, cache_dir, cache)
+    if is_hdf5(path):
+        return Hdf5Store(path, cache_dir, filter=filter, cache=cache)
     if cache is not None:
         raise UserError(
-            f"task.dataset.cache is {cache!r}, but images are only decoded while training where "
-            "they are videos of a LeRobot data set; leave it null"
+            f"task.dataset.cache is {cache!r}, but images of a zarr group are converted once in "
+            "any case; leave it null"
         )
-    if is_hdf5(path):
-        return Hdf5Store(path, cache_dir, filter=filter)
     return ZarrStore(path, cache_dir)

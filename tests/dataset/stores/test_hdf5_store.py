@@ -15,6 +15,7 @@ from diffusion_policy.dataset.stores.open_store import open_store
 from diffusion_policy.dataset.window_dataset import WindowDataset
 from diffusion_policy.spec.task_spec import Field
 from diffusion_policy.spec.window import Window
+from diffusion_policy.transforms.images import resized
 from diffusion_policy.util.errors import UserError
 from tests.dataset.stores.hdf5_files import (
     LENGTHS,
@@ -133,15 +134,47 @@ def test_rows_are_read_in_one_go_by_chunk_or_run(tmp_path, chunks):
             np.testing.assert_array_equal(read_rows(array, rows), values[rows])
 
 
+def images_of(lengths=LENGTHS) -> np.ndarray:
+    """(N, 3, H, W) of the files."""
+    episodes = [episode_arrays(n, i)["obs/agentview_image"] for i, n in enumerate(lengths)]
+    return np.concatenate(episodes).transpose(0, 3, 1, 2)
+
+
+@pytest.mark.parametrize("cache", [None, "none", "disk", "memory"])
 @pytest.mark.parametrize("how", [{}, {"compression": "gzip", "shuffle": True, "fletcher32": True}])
-def test_packed_and_plain_files_read_alike(tmp_path, how):
-    store = open_store(write_robomimic(tmp_path / "demos.hdf5", **how))
+def test_packed_and_plain_files_read_alike_with_every_cache(tmp_path, how, cache):
+    path = write_robomimic(tmp_path / "demos.hdf5", **how)
+    store = open_store(path, tmp_path / "cache", cache=cache)
     store.prepare({"agentview_image": IMAGE})
     steps = np.array([[12, 0, 12], [5, 6, 4]])
-    expected = np.concatenate(
-        [episode_arrays(n, i)["obs/agentview_image"] for i, n in enumerate(LENGTHS)]
-    ).transpose(0, 3, 1, 2)
-    np.testing.assert_array_equal(store.read("agentview_image", steps), expected[steps])
+    np.testing.assert_array_equal(store.read("agentview_image", steps), images_of()[steps])
+    kept = list(tmp_path.glob("cache/agentview_image-*.npy"))
+    assert bool(kept) == (cache == "disk" or (cache is None and bool(how)))
+
+
+@pytest.mark.parametrize("cache", ["none", "disk"])
+def test_images_are_scaled_as_resize_does(tmp_path, cache):
+    path = write_robomimic(tmp_path / "demos.hdf5")
+    store = open_store(path, tmp_path / "cache", cache=cache)
+    assert store.scale("agentview_image", 4, 5)
+    assert not store.scale("robot0_eef_pos", 4, 5)
+    store.prepare({"agentview_image": IMAGE})
+    expected = resized(images_of(), 4, 5)[[3, 0]]
+    np.testing.assert_array_equal(store.read("agentview_image", np.array([3, 0])), expected)
+
+
+def test_a_cache_is_that_of_the_file_and_the_chosen_episodes(tmp_path):
+    path = write_robomimic(tmp_path / "demos.hdf5", compression="gzip")
+    for chosen, lengths in ((None, (0, 1, 2)), ("train", (1, 2))):
+        store = open_store(path, tmp_path / "cache", filter=chosen)
+        images = [episode_arrays(LENGTHS[i], i)["obs/agentview_image"] for i in lengths]
+        found = store.read("agentview_image", np.arange(store.n_steps))
+        np.testing.assert_array_equal(found, np.concatenate(images).transpose(0, 3, 1, 2))
+
+
+def test_a_cache_that_is_none_is_refused(path):
+    with pytest.raises(UserError, match="cache is 'ram'; use none, disk, memory"):
+        open_store(path, cache="ram")
 
 
 def test_depth_is_read_in_metres(path):

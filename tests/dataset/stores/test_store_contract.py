@@ -88,7 +88,7 @@ def pusht(folder: Path) -> Recorded:
 
 
 def robomimic(folder: Path, **how: object) -> Recorded:
-    store = open_store(write_robomimic(folder / "demos.hdf5", LENGTHS, **how))
+    store = open_store(write_robomimic(folder / "demos.hdf5", LENGTHS, **how), folder / "cache")
     episodes = [episode_arrays(length, i) for i, length in enumerate(LENGTHS)]
     recorded = {key: np.concatenate([one[key] for one in episodes]) for key in episodes[0]}
     expected = {
@@ -105,7 +105,7 @@ def robomimic_packed(folder: Path) -> Recorded:
 
 
 def isaac_lab(folder: Path) -> Recorded:
-    store = open_store(write_isaac_lab(folder / "demos.hdf5", LENGTHS))
+    store = open_store(write_isaac_lab(folder / "demos.hdf5", LENGTHS), folder / "cache")
     episodes = [episode_arrays(length, i) for i, length in enumerate(LENGTHS)]
     recorded = {key: np.concatenate([one[key] for one in episodes]) for key in episodes[0]}
     expected = {

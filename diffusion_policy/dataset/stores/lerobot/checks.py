@@ -11,7 +11,7 @@ from diffusion_policy.util.errors import UserError, one_line
 
 REMEDY = (
     "fetch or write the data set again, or repair it with python -m "
-    "diffusion_policy.scripts.inspect_dataset"
+    "diffusion_policy.scripts.inspect_dataset --repair"
 )
 
 

@@ -90,6 +90,11 @@ class LeRobotStore(EpisodeStore):
         """See :class:`EpisodeStore`."""
         return self.metadata.fps
 
+    @property
+    def embodiment(self) -> str | None:
+        """See :class:`EpisodeStore`."""
+        return self.metadata.robot_type
+
     def scale(self, key: str, height: int, width: int) -> bool:
         """See :class:`EpisodeStore`; images that are decoded are scaled at once."""
         field = self._features.get(key)

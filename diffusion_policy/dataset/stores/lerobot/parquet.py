@@ -93,5 +93,5 @@ def damaged(path: Path, error: Exception) -> UserError:
     return UserError(
         f"{path} is no whole parquet file ({one_line(error)[:200]}): its writing was interrupted, "
         "or the copy is incomplete; fetch it again, or repair the data set with python -m "
-        "diffusion_policy.scripts.inspect_dataset"
+        "diffusion_policy.scripts.inspect_dataset --repair"
     )
