@@ -7,10 +7,12 @@ record for each tensor; the archive holds the CRC-32 of every record.
 
 from __future__ import annotations
 
+import pickletools
+import re
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from pickle import UnpicklingError
+from pickle import PROTO, UnpicklingError
 from typing import Any
 
 import torch
@@ -23,6 +25,19 @@ FORMAT = "diffusion_policy/2"
 # The state of the first format had the whole average, and other names for some counters.
 _READABLE = (FORMAT, "diffusion_policy/1")
 _PIECE = 1 << 20  # bytes; larger pieces are not faster
+# What the pickle in a checkpoint may name, beside types of storage. torch allows more, such as
+# bytearray, with which a few bytes ask for any amount of memory.
+_NAMED = {
+    "_codecs encode",  # of bytes
+    "builtins set",
+    "__builtin__ set",
+    "collections Counter",
+    "collections OrderedDict",
+    "torch Size",
+    "torch device",
+    "torch._utils _rebuild_parameter",
+    "torch._utils _rebuild_tensor_v2",
+}
 # What zipfile, torch's reader and its unpickler raise for a file that is not as it was written.
 _UNREADABLE = (
     zipfile.BadZipFile,
@@ -85,11 +100,9 @@ def _load(path: Path, is_checked: Callable[[str], bool]) -> dict[str, Any]:
             f"there is no checkpoint at {path}; give a .ckpt file or an exported folder"
         )
     try:
-        # What is no zip file is not ours, but what it is decides the message.
-        mappable = zipfile.is_zipfile(path)
-        if mappable:
-            _compare_checksums(path, is_checked)
-        payload = torch.load(path, map_location="cpu", weights_only=True, mmap=mappable)
+        _require_tensors_alone(path)
+        _compare_checksums(path, is_checked)
+        payload = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except UnpicklingError:
         raise UserError(
             f"{path} holds pickled objects, so it was not written by this project, and loading it "
@@ -107,6 +120,23 @@ def _load(path: Path, is_checked: Callable[[str], bool]) -> dict[str, Any]:
     if not isinstance(config, str) or not isinstance(state, dict):
         raise _damaged(path, f"config is {type(config).__name__}, state is {type(state).__name__}")
     return {"config": migrate_config_text(config, path), "state": migrate_state(state)}
+
+
+def _require_tensors_alone(path: Path) -> None:
+    """Raise UnpicklingError if a pickle in the file names more than what makes tensors."""
+    with path.open("rb") as file:
+        if file.read(1) == PROTO:
+            raise UnpicklingError  # torch reads such a file, too, but writes none any more
+    with zipfile.ZipFile(path) as archive:
+        for record in archive.namelist():
+            if not record.lower().endswith("data.pkl"):
+                continue
+            for opcode, named, _ in pickletools.genops(archive.read(record)):
+                is_storage = re.fullmatch(r"torch \w+Storage", str(named))
+                if opcode.name == "STACK_GLOBAL" or (
+                    opcode.name == "GLOBAL" and named not in _NAMED and not is_storage
+                ):
+                    raise UnpicklingError
 
 
 def _compare_checksums(path: Path, is_checked: Callable[[str], bool]) -> None:

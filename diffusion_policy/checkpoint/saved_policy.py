@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,8 +21,8 @@ from diffusion_policy.model.diffusion.ema_model import merged_state
 from diffusion_policy.policy.base_policy import BasePolicy
 from diffusion_policy.policy.build_policy import build_policy
 from diffusion_policy.transforms.pipeline import Pipeline
-from diffusion_policy.util.config import declared
-from diffusion_policy.util.errors import UserError, one_line
+from diffusion_policy.util.config import declared, shown
+from diffusion_policy.util.errors import UserError, one_line, user_message
 
 
 @dataclass(frozen=True)
@@ -56,8 +56,15 @@ class SavedPolicy:
         parts = [part for part in (model, average) if part is not None]
         if not parts or not all(isinstance(part, Mapping) for part in parts):
             raise UserError(f"{source} holds no policy; use a checkpoint written by train.py")
+        weights = merged_state(model or {}, average)
+        for name, weight in weights.items():
+            if not isinstance(weight, Tensor):
+                raise UserError(
+                    f"{source} holds {shown(weight)} as the weights {name}; use a checkpoint "
+                    "written by train.py"
+                )
         cfg = OmegaConf.create(payload["config"])
-        return cls(path, cfg, merged_state(model or {}, average), state.get("global_step"))
+        return cls(path, cfg, weights, state.get("global_step"))
 
     def build(self, device: torch.device | str = "cpu", *, trust: bool = False) -> BasePolicy:
         """The policy, ready to act.
@@ -73,8 +80,12 @@ class SavedPolicy:
         content = section_to_build(self.cfg, "policy", trust=trust)
         cfg = without_weights(OmegaConf.create({"policy": content}))
         pipeline = self.pipeline(trust=trust)
-        with nullcontext() if trust else SizeLimit(self.source, cfg, self.weights):
-            policy = build_policy(cfg.policy, None if pipeline is None else pipeline.spec)
+        spec = None if pipeline is None else pipeline.spec
+        if trust:  # whatever goes wrong may be in code of the user's own
+            policy = build_policy(cfg.policy, spec)
+        else:
+            with self._refusing(), SizeLimit(self.source, cfg, self.weights):
+                policy = build_policy(cfg.policy, spec)
         try:
             policy.load_state_dict(self.weights)
         except (RuntimeError, TypeError, AttributeError) as error:
@@ -86,6 +97,20 @@ class SavedPolicy:
         policy.to(device).eval()
         policy.prepare_for_inference()
         return policy
+
+    @contextmanager
+    def _refusing(self) -> Iterator[None]:
+        """Tell what the block, which builds, makes of settings that make no sense."""
+        try:
+            yield
+        except Exception as error:
+            if user_message(error) is not None:
+                raise
+            reason = one_line(error.__cause__ or error)[:300]
+            raise UserError(
+                f"the policy of {self.source} cannot be built ({reason}); "
+                "correct its config, or take another file"
+            ) from error
 
     def pipeline(self, *, trust: bool = False) -> Pipeline | None:
         """What lies between raw data and the policy; None where the file tells of no task.

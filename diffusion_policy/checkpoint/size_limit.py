@@ -41,7 +41,7 @@ class SizeLimit(TorchDispatchMode):
                     "correct it, or take another file"
                 )
         self._source = source
-        self._n_weights = sum(value.numel() for value in weights.values())
+        self._n_weights = _n_stored(weights.values())
         self._left = _SHARE * self._n_weights + _SMALL
 
     def __torch_dispatch__(
@@ -56,6 +56,19 @@ class SizeLimit(TorchDispatchMode):
                     "was saved with"
                 )
         return func(*args, **(kwargs or {}))
+
+
+def _n_stored(weights: Iterable[Tensor]) -> int:
+    """Numbers in memory: tensors of a file may show the same few numbers any number of times."""
+    weights = [each for each in weights if each.device.type != "meta"]
+    storages = [each.untyped_storage() for each in weights]
+    parts = sorted((each.data_ptr(), each.data_ptr() + each.nbytes()) for each in storages)
+    n_bytes = end = 0
+    for first, after in parts:
+        n_bytes += max(0, after - max(first, end))
+        end = max(end, after)
+    shown = sum(each.numel() for each in weights)
+    return min(shown, n_bytes // min((each.itemsize for each in weights), default=1))
 
 
 def _n_numbers(args: Sequence[Any]) -> int:

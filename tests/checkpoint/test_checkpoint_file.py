@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import pickle
+import resource
 import subprocess
 import sys
+from collections import Counter, OrderedDict
 from pathlib import Path
 
 import numpy as np
@@ -59,6 +61,53 @@ def test_foreign_and_broken_files_are_refused(tmp_path, capsys, make, message):
         load_checkpoint(path)
     assert "\n" not in str(caught.value)
     assert "must not run" not in capsys.readouterr().out
+
+
+class Call:
+    """Is read as what a function gives for arguments."""
+
+    def __init__(self, function, *arguments):
+        self.call = function, arguments
+
+    def __reduce__(self) -> tuple:
+        return self.call
+
+
+@pytest.mark.parametrize(
+    "bomb",
+    [
+        Call(bytearray, 3 * 10**9),
+        Call(torch.Tensor, 10**5, 10**4),
+        Call(torch.storage.UntypedStorage, 10**10),
+    ],
+)
+@pytest.mark.parametrize("read", [load_checkpoint, peek_checkpoint])
+@pytest.mark.parametrize("zipped", [True, False])
+def test_nothing_in_a_checkpoint_asks_for_memory(tmp_path, read, bomb, zipped):
+    path = tmp_path / "x.ckpt"
+    torch.save(
+        {"format": "diffusion_policy/2", "config": "", "state": {"x": bomb}},
+        path,
+        _use_new_zipfile_serialization=zipped,
+    )
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(UserError, match="holds pickled objects"):
+        read(path)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # kB
+
+
+def test_all_plain_values_are_read(tmp_path):
+    values = {
+        "tensors": [torch.ones(2, dtype=each) for each in (torch.bool, torch.bfloat16)],
+        "weight": torch.nn.Parameter(torch.ones(2)),
+        "milestones": Counter([3, 3, 5]),
+        "others": [b"x", {1, 2}, OrderedDict(a=None), torch.Size([2]), (1.5, True)],
+    }
+    save_checkpoint(tmp_path / "x.ckpt", "", values)
+    read = load_checkpoint(tmp_path / "x.ckpt")["state"]
+    assert read["others"] == values["others"]
+    assert read["milestones"] == values["milestones"]
+    assert_equal_states(read["tensors"], values["tensors"])
 
 
 def stored(path: Path, config: object = "", state: object = STATE) -> None:
