@@ -94,17 +94,21 @@ def _parse(text: str, source: object) -> Any:
 
 def _without_references(root: Any) -> Any:
     """Values in place of the ``${key}`` of another; one that leads nowhere or in a circle stays."""
-    n_values = 0
+    n_values = n_characters = 0
 
-    def resolved(node: Any, followed: tuple[str, ...]) -> Any:
-        nonlocal n_values
+    def resolved(node: Any, followed: tuple[str, ...], depth: int) -> Any:
+        nonlocal n_values, n_characters
         n_values += 1
-        if n_values > MAX_VALUES:
-            raise ValueError(f"its references make more than {MAX_VALUES:,} values")
+        n_characters += len(node) if isinstance(node, str) else 0
+        if n_values > MAX_VALUES or n_characters > MAX_CHARACTERS or depth > MAX_DEPTH:
+            raise ValueError(
+                f"its references make more than {MAX_VALUES:,} values, {MAX_CHARACTERS:,} "
+                f"characters, or a value more than {MAX_DEPTH} deep"
+            )
         if isinstance(node, dict):
-            return {key: resolved(value, followed) for key, value in node.items()}
+            return {key: resolved(value, followed, depth + 1) for key, value in node.items()}
         if isinstance(node, list):
-            return [resolved(value, followed) for value in node]
+            return [resolved(value, followed, depth + 1) for value in node]
         reference = _REFERENCE.fullmatch(node) if isinstance(node, str) else None
         if reference is None or reference[1] in followed or len(followed) == MAX_DEPTH:
             return node
@@ -113,9 +117,9 @@ def _without_references(root: Any) -> Any:
             if not isinstance(target, dict) or name not in target:
                 return node
             target = target[name]
-        return resolved(target, (*followed, reference[1]))
+        return resolved(target, (*followed, reference[1]), depth)
 
-    return resolved(root, ())
+    return resolved(root, (), 0)
 
 
 def require_plain(content: Any, source: object, key: str = "") -> None:

@@ -85,6 +85,11 @@ LAUGHS = "\n".join(["a0: &a0 [x]", *(f"a{i}: &a{i} [*a{i - 1}, *a{i - 1}]" for i
             ),
             "values",
         ),
+        (f"a: {'x' * 100_000}\nb:\n" + "- ${a}\n" * 100, "characters"),
+        (
+            "\n".join(f"a{i}: {'{x: ' * 40}'${{a{i + 1}}}'{'}' * 40}" for i in range(10)),
+            f"more than {MAX_DEPTH} deep",
+        ),
         ("[" * 20_000, f"more than {MAX_DEPTH} deep"),
         ("a: " * 3, "damaged"),
         ("- " * 20_000, "deep"),
