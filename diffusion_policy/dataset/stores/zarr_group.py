@@ -6,7 +6,7 @@ import io
 import os
 import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Literal
 
@@ -118,14 +118,20 @@ def _open_folder(path: Path, mode: Mode) -> zarr.Group:
 
 
 def _refuse_links(path: Path) -> None:
-    """Refuse to write into folders that lie outside; to read from them is fine."""
-    for pattern in ("*", "*/*", "*/*/c"):
-        for found in path.glob(pattern):
-            if found.is_symlink():
+    """Refuse to write into folders that lie outside; to read from them is fine.
+
+    A link to a file is replaced when that is written.
+    """
+    with os.scandir(path) if path.is_dir() else nullcontext(()) as entries:
+        for entry in entries:
+            found = path / entry.name
+            if entry.is_symlink() and entry.is_dir():
                 raise UserError(
                     f"{found} is a link, so that writing would change {found.resolve()}: copy the "
                     "data set with save_to_path and write to the copy"
                 )
+            if entry.is_dir():
+                _refuse_links(found)
 
 
 def _open_zip(path: Path) -> zarr.Group:

@@ -335,6 +335,18 @@ def test_links_are_read_through_and_not_written_through(tmp_path):
             ReplayBuffer.create_from_path(path, mode=mode)
 
 
+@pytest.mark.parametrize("place", ["data", "data/img/c", "data/img/c/4", "data/img/c/1/0"])
+def test_no_folder_of_chunks_is_written_through_a_link(tmp_path, place):
+    path = ours(tmp_path / "a.zarr", 3)
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    shutil.rmtree(path / place, ignore_errors=True)
+    (path / place).symlink_to(outside)
+    with pytest.raises(UserError, match=f"{place} is a link"):
+        ReplayBuffer.create_from_path(path, mode="r+")
+    assert not list(outside.iterdir())
+
+
 def test_images_behind_a_link_are_converted_again_when_they_change(tmp_path):
     path = ours(tmp_path / "a.zarr", 3)
     (path / "data/img").rename(tmp_path / "scratch")
