@@ -17,6 +17,7 @@ from diffusion_policy.env.pusht.expert.scripted_expert import ScriptedExpert
 from diffusion_policy.env.pusht.observations import OBSERVATIONS
 from diffusion_policy.env.pusht.pusht_env import PushTEnv
 from diffusion_policy.util.errors import UserError
+from tests.processes import started
 
 ROOT = Path(__file__).parents[1]
 SIZE = 256
@@ -202,7 +203,7 @@ def test_wrong_options_are_refused(options, message, tmp_path, capsys):
 
 
 def run_demo(output, environment):
-    return subprocess.Popen(
+    return started(
         [sys.executable, "demo_pusht.py", "--output", output],
         cwd=ROOT,
         env=environment,
@@ -219,8 +220,8 @@ def without_screen():
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere there is always a screen")
 def test_no_screen_is_one_line_and_leaves_no_dataset(tmp_path):
-    process = run_demo(tmp_path / "demos.zarr", without_screen())
-    _, errors = process.communicate(timeout=60)
+    with run_demo(tmp_path / "demos.zarr", without_screen()) as process:
+        _, errors = process.communicate(timeout=60)
     assert process.returncode == 1
     assert "error: cannot open a window with DISPLAY=''" in errors.splitlines()[-1]
     assert "Traceback" not in errors
@@ -230,26 +231,22 @@ def test_no_screen_is_one_line_and_leaves_no_dataset(tmp_path):
 @pytest.mark.skipif(not shutil.which("Xvfb") or not shutil.which("xdotool"), reason="needs X tools")
 def test_window_opens_on_a_real_screen_and_obeys_real_keys(tmp_path):
     read_end, write_end = os.pipe()
-    screen = subprocess.Popen(
+    with started(
         ["Xvfb", "-displayfd", str(write_end), "-screen", "0", "640x640x24"],
         pass_fds=[write_end],
         stderr=subprocess.DEVNULL,
-    )
-    try:
+    ):
         os.close(write_end)
         with os.fdopen(read_end) as chosen:
             display = f":{chosen.readline().strip()}"
         environment = {**without_screen(), "DISPLAY": display}
-        process = run_demo(tmp_path / "demos.zarr", environment)
-        for _ in range(300):  # until the window is there to hear it
-            subprocess.run(["xdotool", "key", "q"], env=environment, check=True)
-            if process.poll() is not None:
-                break
-            time.sleep(0.1)
-        process.kill()
-        output, _ = process.communicate()
+        with run_demo(tmp_path / "demos.zarr", environment) as process:
+            for _ in range(300):  # until the window is there to hear it
+                subprocess.run(["xdotool", "key", "q"], env=environment, check=True)
+                if process.poll() is not None:
+                    break
+                time.sleep(0.1)
+            process.kill()
+            output, _ = process.communicate()
         assert process.returncode == 0
         assert output.splitlines()[-1].endswith("demos.zarr: 0 episodes, 0 steps")
-    finally:
-        screen.kill()
-        screen.wait()

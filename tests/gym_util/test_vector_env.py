@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from diffusion_policy.gym_util.vector_env import VectorEnv, WorkerError, _Watch
 from diffusion_policy.gym_util.video_writer import read_video
 from diffusion_policy.spec.start import Start
 from diffusion_policy.util.errors import UserError
+from tests.processes import started
 
 ROOT = Path(__file__).parents[2]
 TOYS = ROOT / "tests" / "toys"
@@ -258,44 +260,46 @@ while {forever}:
 """
 
 
-def start_script(tmp_path, spec, announces=True, forever=True):
-    """Start a script whose workers inherit its standard error.
+@contextmanager
+def script(tmp_path, spec, announces=True, forever=True):
+    """A script at work whose workers inherit its standard error.
 
     The script, or the environment in its worker, announces when the script is ready for a signal.
     """
-    script = tmp_path / "parent.py"
-    script.write_text(SCRIPT.format(spec=spec, announces=announces, forever=forever))
-    process = subprocess.Popen(
-        [sys.executable, "-W", "error", script],
+    parent = tmp_path / "parent.py"
+    parent.write_text(SCRIPT.format(spec=spec, announces=announces, forever=forever))
+    with started(
+        [sys.executable, "-W", "error", parent],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "PYTHONPATH": os.pathsep.join([str(TOYS), str(ROOT)])},
-    )
-    assert process.stdout.readline() == "ready\n"
-    return process
+    ) as process:
+        assert process.stdout.readline() == "ready\n"
+        yield process
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 @pytest.mark.parametrize("failure", [None, "hang"])
 def test_workers_end_with_their_parent(tmp_path, number, failure):
-    process = start_script(tmp_path, bad_toy(failure), announces=failure != "hang")
-    process.send_signal(number)
-    # Returns when the last holder of standard error is gone; a lost worker would be a timeout.
-    _, errors = process.communicate(timeout=30)
+    with script(tmp_path, bad_toy(failure), announces=failure != "hang") as process:
+        process.send_signal(number)
+        # Returns when the last holder of standard error is gone; a lost worker would be a timeout.
+        _, errors = process.communicate(timeout=30)
     assert process.returncode == -number
     assert not re.search("leak|resource_tracker|Warning", errors), errors
 
 
 @pytest.mark.parametrize("failure", ["raise", "kill"])
 def test_a_failure_ends_the_program_with_an_error(tmp_path, failure):
-    _, errors = start_script(tmp_path, bad_toy(failure)).communicate(timeout=30)
+    with script(tmp_path, bad_toy(failure)) as process:
+        _, errors = process.communicate(timeout=30)
     assert "WorkerError: the environment in slot 3 (seed 14)" in errors
     assert not re.search("leak|resource_tracker|Warning", errors), errors
 
 
 def test_forgetting_to_close_leaves_nothing(tmp_path):
-    process = start_script(tmp_path, TOY, forever=False)
-    _, errors = process.communicate(timeout=30)
+    with script(tmp_path, TOY, forever=False) as process:
+        _, errors = process.communicate(timeout=30)
     assert (process.returncode, errors) == (0, "")

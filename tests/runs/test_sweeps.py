@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import os
-import signal
 import subprocess
 import sys
 import time
@@ -16,6 +14,7 @@ from omegaconf import OmegaConf
 from diffusion_policy.util.json_logger import read_log
 from tests.configs import TINY_DOT, tiny_overrides
 from tests.demos import make_demos
+from tests.processes import started
 from tests.states import assert_equal_states, comparable_log, final_state
 from tests.workspace.test_train_workspace import train
 
@@ -85,20 +84,17 @@ def test_two_seeds_of_the_debug_run(tmp_path, demos, launcher, plugin, options):
 def test_killed_sweep_goes_on_where_it_was(tmp_path, demos):
     overrides = [*tiny_overrides(demos, tmp_path / "cache"), "training.checkpoint_minutes=0"]
     sweep, seeds = tmp_path / "sweep", "training.seed=42,43"
-    process = subprocess.Popen(
+    second = sweep / "train_1/checkpoints/latest.ckpt"
+    deadline = time.monotonic() + 120
+    with started(
         command(sweep, *overrides, seeds),
         cwd=ROOT,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    second = sweep / "train_1/checkpoints/latest.ckpt"
-    deadline = time.monotonic() + 120
-    while not second.exists() and time.monotonic() < deadline:
-        assert process.poll() is None
-        time.sleep(0.005)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    ) as process:
+        while not second.exists() and time.monotonic() < deadline:
+            assert process.poll() is None
+            time.sleep(0.005)
     finished = final_state(sweep / "train_0")
     before = (sweep / "train_0/checkpoints/latest.ckpt").stat()
 

@@ -13,6 +13,7 @@ import pytest
 from diffusion_policy.gym_util.video_writer import VideoWriter
 from diffusion_policy.util.errors import UserError
 from diffusion_policy.util.output_dir import OutputLock, is_held, write_atomically
+from tests.processes import started
 
 HOLD = """
 import sys, time
@@ -25,15 +26,13 @@ with OutputLock(Path(sys.argv[1])):
 
 
 def test_lock_excludes_others_and_ends_with_its_process(tmp_path):
-    holder = subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True
-    )
-    assert holder.stdout.readline() == "held\n"
-    with pytest.raises(UserError, match=f"in use by process {holder.pid}"), OutputLock(tmp_path):
-        pass
-    assert is_held(tmp_path)
-    holder.kill()
-    holder.communicate()
+    hold = [sys.executable, "-c", HOLD, str(tmp_path)]
+    with started(hold, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout.readline() == "held\n"
+        in_use = pytest.raises(UserError, match=f"in use by process {holder.pid}")
+        with in_use, OutputLock(tmp_path):
+            pass
+        assert is_held(tmp_path)
     assert not is_held(tmp_path)
     with OutputLock(tmp_path):
         pass

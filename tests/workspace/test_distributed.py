@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from diffusion_policy.util.json_logger import read_log
 from diffusion_policy.workspace.train_workspace import TrainWorkspace
 from tests.configs import compose_config, tiny_overrides, tiny_policy
 from tests.demos import make_demos
+from tests.processes import started
 
 pytestmark = pytest.mark.slow
 
@@ -53,19 +55,13 @@ def alone(output_dir: Path, name: str, overrides: list[str]) -> None:
     TrainWorkspace(compose_config(name, *overrides), output_dir).run()
 
 
-def torchrun(output_dir: Path, name: str, overrides: list[str]) -> subprocess.Popen:
+def torchrun(
+    output_dir: Path, name: str, overrides: list[str]
+) -> AbstractContextManager[subprocess.Popen]:
     command = [*(sys.executable, "-m", "torch.distributed.run"), "--nproc_per_node=2"]
     command += ["--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0"]  # any free port
     command += ["train.py", f"--config-name={name}", f"hydra.run.dir={output_dir}", *overrides]
-    return subprocess.Popen(
-        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-
-
-def finish(process: subprocess.Popen) -> str:
-    output, _ = process.communicate(timeout=300)
-    assert process.returncode == 0, output
-    return output
+    return started(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
 def numbers(output_dir: Path) -> list[dict]:
@@ -93,7 +89,9 @@ def assert_same_training(one: Path, other: Path) -> None:
 )
 def test_two_processes_train_like_one(tmp_path, overrides, name, extra):
     alone(tmp_path / "alone", name, overrides(name))
-    output = finish(torchrun(tmp_path / "two", name, [*overrides(name), *extra]))
+    with torchrun(tmp_path / "two", name, [*overrides(name), *extra]) as process:
+        output, _ = process.communicate(timeout=300)
+        assert process.returncode == 0, output
     assert "2 processes" in output
     assert output.count("success rate") == 1  # one of them speaks
     assert_same_training(tmp_path / "alone", tmp_path / "two")
@@ -115,10 +113,10 @@ def test_run_goes_on_with_another_number_of_processes(tmp_path, overrides, monke
         with pytest.raises(SystemExit):
             alone(changing, DOT, overrides(DOT))
     n_logged = len(numbers(changing))
-    process = torchrun(changing, DOT, [*overrides(DOT), "training.fsdp=true"])
-    wait_for_log(changing, process, n_logged + 1)
-    process.send_signal(signal.SIGTERM)  # to torchrun, which tells both
-    output, _ = process.communicate(timeout=120)
+    with torchrun(changing, DOT, [*overrides(DOT), "training.fsdp=true"]) as process:
+        wait_for_log(changing, process, n_logged + 1)
+        process.send_signal(signal.SIGTERM)  # to torchrun, which tells both
+        output, _ = process.communicate(timeout=120)
     assert "resuming from" in output
     assert "stopped by SIGTERM" in output
     assert process.returncode != 0
@@ -135,13 +133,13 @@ def wait_for_log(output_dir: Path, process: subprocess.Popen, n_records: int = 1
 
 def test_death_of_one_process_ends_the_run_within_a_minute(tmp_path, overrides):
     long = [*overrides(DOT), "training.num_epochs=1000", "training.rollout_every=1000"]
-    process = torchrun(tmp_path / "run", DOT, long)
-    wait_for_log(tmp_path / "run", process)
-    # The main process is the one that holds the output directory.
-    main = int((tmp_path / "run/.lock").read_text())
-    (other,) = (child for child in children(process.pid) if child != main)
-    os.kill(other, signal.SIGKILL)
-    output, _ = process.communicate(timeout=60)
+    with torchrun(tmp_path / "run", DOT, long) as process:
+        wait_for_log(tmp_path / "run", process)
+        # The main process is the one that holds the output directory.
+        main = int((tmp_path / "run/.lock").read_text())
+        (other,) = (child for child in children(process.pid) if child != main)
+        os.kill(other, signal.SIGKILL)
+        output, _ = process.communicate(timeout=60)
     assert process.returncode == 1, output
     with pytest.raises(ProcessLookupError):
         os.kill(main, 0)

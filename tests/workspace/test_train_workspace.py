@@ -20,6 +20,7 @@ from diffusion_policy.util.output_dir import OutputLock
 from diffusion_policy.workspace.train_workspace import TrainWorkspace
 from tests.configs import NO_WEIGHTS, compose_config, tiny_overrides, tiny_policy
 from tests.demos import make_demos
+from tests.processes import started
 from tests.states import assert_equal_states, comparable_log, final_state
 
 ROOT = Path(__file__).parents[2]
@@ -149,22 +150,19 @@ def test_killed_runs_end_like_an_uninterrupted_one(tmp_path, overrides):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signal_saves_and_resumes_exactly(tmp_path, overrides, number):
     train(tmp_path / "whole", overrides)
-    process = subprocess.Popen(
-        [
-            *(sys.executable, str(ROOT / "train.py"), "--config-name=train_dot_pusht", *overrides),
-            f"hydra.run.dir={tmp_path / 'stopped'}",
-        ],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    command = [
+        *(sys.executable, str(ROOT / "train.py"), "--config-name=train_dot_pusht", *overrides),
+        f"hydra.run.dir={tmp_path / 'stopped'}",
+    ]
     log = tmp_path / "stopped" / "logs.json.txt"
     deadline = time.monotonic() + 120
-    while not read_log(log) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    process.send_signal(number)
-    output, _ = process.communicate(timeout=120)
+    with started(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:
+        while not read_log(log) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        process.send_signal(number)
+        output, _ = process.communicate(timeout=120)
     assert process.returncode == 128 + number, output
     assert f"stopped by {number.name}" in output
     assert "Traceback" not in output
