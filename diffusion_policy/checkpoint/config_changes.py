@@ -8,6 +8,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
+from diffusion_policy.util.config import meant_or
 from diffusion_policy.util.config_file import require_plain
 from diffusion_policy.util.errors import UserError
 
@@ -25,13 +26,16 @@ def change_settings(cfg: DictConfig, overrides: Sequence[str]) -> None:
     remedy = "give key=value as in policy.noise_scheduler.num_inference_steps=10"
     for override in overrides:
         key, equals, value = override.lstrip("+").partition("=")
-        section = OmegaConf.select(cfg, key.rpartition(".")[0] or "?")
-        exists = OmegaConf.is_dict(section) and key.rpartition(".")[2] in section
+        where, _, name = key.rpartition(".")
+        section = OmegaConf.select(cfg, where or "?")
+        exists = OmegaConf.is_dict(section) and name in section
         adds = OmegaConf.is_dict(section) and override.startswith("+")
         if not equals or not (exists or adds):
+            known = list(section) if OmegaConf.is_dict(section) and not exists else []
+            others = f"{remedy}, or +key=value for one that its config leaves at the default"
             raise UserError(
-                f"override {override!r} names no setting of the checkpoint; {remedy}, or "
-                "+key=value for one that its config leaves at the default"
+                f"override {override!r} names no setting of the checkpoint; "
+                f"{meant_or(others, name, known, where)}"
             )
         if not key.startswith(("policy.", "task.env_runner.")):
             raise UserError(f"override {override!r} changes nothing here; {remedy}")
@@ -46,3 +50,4 @@ def change_settings(cfg: DictConfig, overrides: Sequence[str]) -> None:
         if exists and OmegaConf.is_dict(OmegaConf.select(cfg, key)) != isinstance(new, dict):
             raise UserError(f"override {override!r} gives a value to a section; {remedy}")
         OmegaConf.update(cfg, key, new, force_add=True)
+

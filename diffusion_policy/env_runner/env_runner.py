@@ -196,10 +196,10 @@ class EnvRunner(BaseRunner):
             rate unless the environment told the success of each of its episodes.
 
         Raises:
-            UserError: the policy's plan is too short for ``n_latency_steps``, or the environment
-                refuses a start.
+            UserError: the policy's plan is too short for ``n_latency_steps``, its actions have the
+                wrong shape or are not finite; or the environment refuses a start, or what it
+                observes is not finite.
             WorkerError: an environment failed, see :class:`VectorEnv`.
-            ValueError: the policy's actions have the wrong shape, or are not finite.
         """
         agent = agent.with_latency(self.n_latency_steps)
         env = self._env_for(agent)
@@ -285,7 +285,9 @@ class EnvRunner(BaseRunner):
                     _begin(env, agent, starting)
                     running |= starting
                 slots = sorted(running)
-                actions = agent.predict(env.observe(slots), ids=slots).action
+                observed = env.observe(slots)
+                _require_finite(agent.spec, observed, [running[slot] for slot in slots])
+                actions = agent.predict(observed, ids=slots).action
                 if self.n_outcome_vis:
                     for slot, chunk in zip(slots, actions, strict=True):
                         # Copied, since a view would keep the whole plan in memory.
@@ -375,6 +377,23 @@ def _begin(env: VectorEnv, agent: Agent, starting: Mapping[int, Episode]) -> Non
     starts = [episode.start for episode in starting.values()]
     env.reset(list(starting), starts, [episode.video for episode in starting.values()])
     agent.reset(list(starting), seeds=[start.seed for start in starts])
+
+
+def _require_finite(
+    spec: TaskSpec, observed: Mapping[str, Any], episodes: Sequence[Episode]
+) -> None:
+    """Refuse observations that hold NaN, and name the start; ``observed`` has a row an episode."""
+    for key in spec.obs:
+        values = observed.get(key)
+        if not isinstance(values, np.ndarray) or values.dtype.kind != "f":
+            continue
+        finite = np.isfinite(values).reshape(len(values), -1).all(axis=1)
+        if not finite.all():
+            start = episodes[int(np.argmin(finite))].start
+            raise UserError(
+                f"observation {key!r} of the environment holds NaN or infinity in the episode of "
+                f"{start.label}; correct the environment"
+            )
 
 
 def _report(

@@ -62,9 +62,14 @@ def known_names(name: str, known: Collection[str], section: str = "") -> str:
     Args:
         section: full key of what they are keys of.
     """
-    close = get_close_matches(name, known, n=1)
+    return meant_or(f"known keys are {', '.join(known)}", name, known, section)
+
+
+def meant_or(remedy: str, name: str, known: Iterable[str], section: str = "") -> str:
+    """``did you mean ...?`` where one of the known names is close, else the remedy."""
+    close = get_close_matches(name, list(known), n=1)
     if not close:
-        return f"known keys are {', '.join(known)}"
+        return remedy
     return f"did you mean {section}.{close[0]}?" if section else f"did you mean {close[0]}?"
 
 

@@ -191,9 +191,12 @@ def _config_message(error: BaseException) -> str | None:
         return _instantiation_message(str(error), error.__cause__)
     text = one_line(error)
     if match := re.search(r"Cannot find primary config '([^']+)'", text):
+        from diffusion_policy.util.config import meant_or
         from diffusion_policy.util.train_command import named_configs
 
-        return f"there is no config {match[1]!r}; choose one of {', '.join(named_configs())}"
+        known = named_configs()
+        choices = f"choose one of {', '.join(known)}"
+        return f"there is no config {match[1]!r}; {meant_or(choices, match[1], known)}"
     if match := re.search(r"'hydra/(launcher|sweeper)/((joblib|submitit|ray|optuna)\w*)'", text):
         kind, name, extra = match.groups()
         return (
@@ -204,11 +207,13 @@ def _config_message(error: BaseException) -> str | None:
         r"Could not find '([^']+)/([^'/]+)' Available options in '[^']+': (.*?) Config search path"
     )
     if match := re.search(choice, text):
-        group, name, known = match.groups()
-        return (
-            f"there is no {group} {name!r}; choose one of {', '.join(known.split())}, or name the "
-            "folder of your own with --config-dir"
+        from diffusion_policy.util.config import meant_or
+
+        group, name, known = match[1], match[2], match[3].split()
+        choices = (
+            f"choose one of {', '.join(known)}, or name the folder of your own with --config-dir"
         )
+        return f"there is no {group} {name!r}; {meant_or(choices, name, known)}"
     if match := re.search(r"Ambiguous value for argument '([^']+)'", text):
         return f"{match[1]} has several values; add -m to run a sweep, or write a list as [1,2]"
     if match := re.search(r"Could not override '([^']+)'", text):

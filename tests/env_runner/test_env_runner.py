@@ -44,9 +44,9 @@ class RecordingPolicy(GoalPolicy):
         return super().predict_action(obs, env_ids)
 
 
-def make_runner(**options):
+def make_runner(env=TOY, **options):
     defaults = dict(n_train=2, n_test=5, n_envs=3, n_workers=1, max_steps=12, progress=False)
-    return EnvRunner(TOY, SHAPE_META, **{**defaults, **options})
+    return EnvRunner(env, SHAPE_META, **{**defaults, **options})
 
 
 def test_every_seed_is_played_once_and_scored_as_by_a_plain_loop():
@@ -401,6 +401,15 @@ def test_unusable_actions_stop_the_run(action, message):
 
     with make_runner() as runner, pytest.raises(UserError, match=message):
         runner.run(LocalAgent(Broken()))
+
+
+def test_an_observation_that_is_nan_stops_the_run_and_names_the_seed():
+    env = {"factory": "toy_env:make", "kwargs": {"bad_seed": 100_001, "failure": "nan"}}
+    with (
+        make_runner(env=env) as runner,
+        pytest.raises(UserError, match=r"observation 'goal' .* NaN .* of seed 100001"),
+    ):
+        runner.run(LocalAgent(GoalPolicy()))
 
 
 def test_a_failing_environment_stops_the_run_and_restores_the_policy(tmp_path):

@@ -72,7 +72,8 @@ def test_settings_become_part_of_the_policy(workspace, tmp_path, capsys):
     assert (policy.follower.return_every_n, policy.stall_tolerance) == (2, 0.5)
     assert cfg.policy.return_every_n == 2
     for setting, reason in {
-        "policy.return_every=2": "names no setting of the checkpoint",
+        "policy.return_every=2": "checkpoint; did you mean policy.return_every_n?",
+        "policy.zzz=2": "names no setting of the checkpoint; give key=value",
         "policy.dim=48": "does not fit its config",
         "policy.return_every_n=99": "policy.return_every_n is 99",
     }.items():

@@ -61,14 +61,18 @@ class ToyEnv(gym.Env):
 
     def step(self, action):
         self.steps += 1
-        if self.seed == self.bad_seed and self.steps == 3:
+        is_bad = self.seed == self.bad_seed and self.steps == 3
+        if is_bad:
             fail(self.failure)
         self.position += (action - self.position) / 3
         distance = float(np.linalg.norm(self.position - self.goal))
         success = distance < 0.5
         is_silent = self.silent_from is not None and self.seed >= self.silent_from
         info = {} if is_silent else {"success": success}
-        return self._observe(), max(0.0, 1 - distance / SIZE), success, False, info
+        observation = self._observe()
+        if is_bad and self.failure == "nan":
+            observation["goal"] = np.full(2, np.nan)
+        return observation, max(0.0, 1 - distance / SIZE), success, False, info
 
     def _observe(self):
         self.image[:] = min(255, self.steps)

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import os
+import re
+import runpy
 import shutil
 import signal
 import subprocess
@@ -392,17 +394,22 @@ def test_command_tells_a_mistake_and_fails(tmp_path, overrides):
     assert "Traceback" not in result.stderr
 
 
-def test_unknown_config_name_lists_the_known_ones(tmp_path):
-    result = subprocess.run(
-        [sys.executable, "train.py", "--config-name=train_dot_pushed"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert result.returncode == 1
-    assert result.stderr.startswith("error: there is no config 'train_dot_pushed'; choose one of")
-    assert "train_dot_pusht" in result.stderr
+@pytest.mark.parametrize(
+    ("arguments", "remedy"),
+    [
+        (["--config-name=train_dot_pushed"], "there is no config .*; did you mean train_dot_pusht"),
+        (["--config-name=mine"], "there is no config 'mine'; choose one of .*train_dot_pusht, "),
+        (["task=pusht_keypoint"], "there is no task .*; did you mean pusht_keypoints?"),
+        (["policy=mine"], "there is no policy 'mine'; choose one of .*dot, .*--config-dir"),
+    ],
+)
+def test_unknown_config_names_are_told_the_known_ones(monkeypatch, capsys, arguments, remedy):
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    monkeypatch.setattr(sys, "argv", ["train.py", *arguments])
+    with pytest.raises(SystemExit) as end:
+        runpy.run_path(str(ROOT / "train.py"), run_name="__main__")
+    assert end.value.code == 1
+    assert re.match(f"error: {remedy}", capsys.readouterr().err)
 
 
 @pytest.mark.slow
