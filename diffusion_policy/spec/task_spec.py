@@ -170,6 +170,8 @@ class TaskSpec:
                 if section not in config:
                     raise UserError(f"shape_meta has no {section!r}; give it obs and action")
             obs = {key: _field(f"obs.{key}", entry) for key, entry in config["obs"].items()}
+            if "action" in obs:  # what is normalised, transformed and read goes by its name
+                raise UserError("shape_meta.obs has an 'action'; give the observation another name")
             # A TaskSpec that went through Hydra is a mapping with these, too.
             own = {name: config.get(name) for name in ("fps", "embodiment")}
             config = cls(obs, _field("action", config["action"]), **own)

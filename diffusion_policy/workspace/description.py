@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import time
 from typing import TYPE_CHECKING
@@ -15,6 +16,7 @@ from diffusion_policy.util.pytorch_util import count_parameters
 if TYPE_CHECKING:
     from diffusion_policy.workspace.train_workspace import TrainWorkspace
 
+_BYTES_PER_WEIGHT = 4  # float32
 _PACE_STEPS = 50  # after so many steps the pace is known
 
 
@@ -34,8 +36,25 @@ def description(run: TrainWorkspace) -> str:
         f"policy    {policy}, {trainable:,} of {total:,} parameters train\n"
         f"schedule  {_schedule(run)}, {run.global_step:,} done\n"
         f"{_debug(run)}"
+        f"disk      {_disk(run)}\n"
         f"output    {run.output_dir}"
     )
+
+
+def _disk(run: TrainWorkspace) -> str:
+    """What the checkpoints will take, about: weights, their average, and two moments of Adam."""
+    trainable, total = count_parameters(run.model)
+    copies = 2 + run.training.use_ema
+    n_bytes = _BYTES_PER_WEIGHT * (total + copies * trainable)
+    n_files = run.topk.k + 2  # the latest, and its successor while it is written
+    free = shutil.disk_usage(run.output_dir).free
+    text = f"{n_files} checkpoints of {_size(n_bytes)} at most, of {_size(free)} that are free"
+    return f"{text}; free some" if n_files * n_bytes > free else text
+
+
+def _size(n_bytes: float) -> str:
+    """In MB, or from 1 GB in GB."""
+    return f"{n_bytes / 1e9:,.1f} GB" if n_bytes >= 1e9 else f"{n_bytes / 1e6:,.1f} MB"
 
 
 def _debug(run: TrainWorkspace) -> str:

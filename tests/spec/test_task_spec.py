@@ -62,6 +62,11 @@ def test_mistakes_are_named(entry, message):
         TaskSpec.parse({"obs": {"x": entry}, "action": ACTION})
 
 
+def test_an_observation_cannot_go_by_the_name_of_the_action():
+    with pytest.raises(UserError, match="another name"):
+        TaskSpec.parse({"obs": {"action": {"shape": [2]}}, "action": {"shape": [2]}})
+
+
 @pytest.mark.parametrize(
     ("entry", "message"),
     [

@@ -70,6 +70,9 @@ def test_run_leaves_what_it_promises(tmp_path, overrides, capsys):
     assert "device    cpu" in out
     assert "success rate 0.0% (95 % interval" in out
     assert str(output_dir) in out
+    told = re.search(r"disk      7 checkpoints of ([\d.]+) MB at most", out)
+    size = (output_dir / "checkpoints/latest.ckpt").stat().st_size / 1e6
+    assert size == pytest.approx(float(told[1]), abs=0.2)  # and counters, and the config
 
 
 @pytest.mark.slow
