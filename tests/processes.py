@@ -10,6 +10,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 
 @contextmanager
 def started(command: Sequence[str | Path], **options: Any) -> Iterator[subprocess.Popen]:
@@ -22,9 +24,21 @@ def started(command: Sequence[str | Path], **options: Any) -> Iterator[subproces
     try:
         yield process
     finally:
+        left = _family(process.pid)  # torchrun starts its processes in sessions of their own
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
+        for member in left:
+            with suppress(psutil.NoSuchProcess):
+                member.kill()
         process.wait()
         for pipe in (process.stdin, process.stdout, process.stderr):
             if pipe is not None:
                 pipe.close()
+
+
+def _family(pid: int) -> list[psutil.Process]:
+    """What a process has started, and what these have."""
+    try:
+        return psutil.Process(pid).children(recursive=True)
+    except psutil.NoSuchProcess:
+        return []

@@ -50,4 +50,3 @@ def change_settings(cfg: DictConfig, overrides: Sequence[str]) -> None:
         if exists and OmegaConf.is_dict(OmegaConf.select(cfg, key)) != isinstance(new, dict):
             raise UserError(f"override {override!r} gives a value to a section; {remedy}")
         OmegaConf.update(cfg, key, new, force_add=True)
-

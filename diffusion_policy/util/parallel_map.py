@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -10,7 +11,10 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from diffusion_policy.util.cores import usable_cores
+from diffusion_policy.util.errors import UserError
 
+TIMEOUT_S = 600.0
+"""A process that needs longer for a block of rows is taken to hang."""
 _BLOCK = 64  # rows per task of a process
 
 
@@ -33,6 +37,9 @@ def parallel_map(
         desc: label of the progress bar.
         n_workers: number of processes; 0 works in this process. None starts one per usable core,
             but no more than there are full blocks of rows.
+
+    Raises:
+        UserError: a process hangs.
     """
     if n_workers is None:
         n_workers = min(usable_cores(), len(rows) // _BLOCK)
@@ -41,10 +48,24 @@ def parallel_map(
         batch_size=None,
         num_workers=n_workers,
         generator=torch.Generator(),  # the global generator would change the run
+        timeout=TIMEOUT_S if n_workers else 0,
     )
-    with tqdm(total=len(rows), desc=desc, disable=None) as progress:
+    with tqdm(total=len(rows), desc=desc, disable=None) as progress, _hangs_are_told(desc):
         for n_filled in loader:
             progress.update(n_filled)
+
+
+@contextmanager
+def _hangs_are_told(desc: str) -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:
+        if "timed out" not in str(error):
+            raise
+        raise UserError(
+            f"{desc}: a process has not answered for {TIMEOUT_S:.0f} s and seems to hang; start "
+            "again, on a machine with less to do"
+        ) from None
 
 
 class _Blocks(Dataset):

@@ -1,10 +1,13 @@
 import os
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from diffusion_policy.util import parallel_map as module
+from diffusion_policy.util.errors import UserError
 from diffusion_policy.util.parallel_map import parallel_map
 
 
@@ -35,3 +38,14 @@ def test_every_row_is_mapped_in_its_place(tmp_path, n_workers):
 def test_a_worker_passes_its_error_on(tmp_path):
     with pytest.raises(ValueError, match="no such row"):
         parallel_map(refuse, np.zeros((70, 1)), mapped(tmp_path / "out.npy", 70), "none", 1)
+
+
+def sleep(row: np.ndarray) -> np.ndarray:
+    time.sleep(1000)
+    return row
+
+
+def test_a_worker_that_hangs_is_told_in_one_line(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "TIMEOUT_S", 0.5)
+    with pytest.raises(UserError, match="squares: a process has not answered"):
+        parallel_map(sleep, np.zeros((70, 1)), mapped(tmp_path / "out.npy", 70), "squares", 1)

@@ -127,7 +127,7 @@ def test_run_goes_on_with_another_number_of_processes(tmp_path, overrides, monke
 def wait_for_log(output_dir: Path, process: subprocess.Popen, n_records: int = 1) -> None:
     deadline = time.monotonic() + 120
     while len(numbers(output_dir)) < n_records and time.monotonic() < deadline:
-        assert process.poll() is None, process.communicate()[0]
+        assert process.poll() is None, process.communicate(timeout=60)[0]
         time.sleep(0.01)
 
 
