@@ -32,6 +32,7 @@ from diffusion_policy.util.errors import FULL_TRACEBACK, user_message
 from diffusion_policy.workspace.train_workspace import TrainWorkspace
 from tests.configs import NO_WEIGHTS, TINY_DOT, compose_config, tiny_overrides
 from tests.dataset.stores.hdf5_files import write_isaac_lab, write_robomimic
+from tests.dataset.stores.lerobot.golden import golden_copy
 from tests.demos import make_demos
 from tests.interop.published import low_dim_config, low_dim_state, write
 from tests.interop.test_dot_checkpoint import LEROBOT_META, public_checkpoint
@@ -112,6 +113,59 @@ def _imported_dot(path: Path) -> object:
     return policy.state_dict()
 
 
+def _cut(data: bytes, rng: random.Random) -> bytes:
+    """A download that ended early."""
+    return data[: rng.randrange(len(data))]
+
+
+def _removed(data: bytes, rng: random.Random) -> None:
+    """A copy without a file."""
+
+
+_JSON_VALUES = (
+    *(None, -1, 0, 0.5, 1e308, 2**70, "", "x", [], {}, True, [[]], {"a": {"b": []}}),
+    *("v1.6", "v4.0", "../../x", "\x00", "$\\frac{$", "\ud800", "9" * 5000, [2**40, 2**40], ["x"]),
+)
+_TEMPLATES = (
+    *(
+        "/etc/passwd",
+        "../../{episode_index}",
+        "..",
+        "",
+        "data/../../x.parquet",
+        "C:\\x",
+        "x\\..\\y",
+    ),
+    *("{episode_index.__class__}", "{0}", "{}", "{", "{episode_index!r}", "\x00", "data"),
+    *(
+        "{episode_index:999999999d}",
+        "{episode_index:{chunk_index}}",
+        "{nothing}",
+        "{file_index[0]}",
+    ),
+    *("~/x.parquet", "file:///etc/passwd", "http://localhost/{file_index}", "data/\n{file_index}"),
+)
+
+
+def _json_value(data: bytes, rng: random.Random) -> bytes:
+    """Another value somewhere in a JSON file."""
+    content = json.loads(data)
+    place = content
+    while True:
+        key = rng.choice(list(place) if isinstance(place, dict) else range(len(place)))
+        if not isinstance(place[key], dict | list) or not place[key] or rng.random() < 0.3:
+            break
+        place = place[key]
+    place[key] = rng.choice(_JSON_VALUES)
+    return json.dumps(content).encode()
+
+
+def _template(data: bytes, rng: random.Random) -> bytes:
+    """Names of files that lead elsewhere, or ask for more than names."""
+    key = rng.choice(("data_path", "video_path"))
+    return json.dumps(json.loads(data) | {key: rng.choice(_TEMPLATES)}).encode()
+
+
 KINDS = {
     "checkpoint": Kind("run/checkpoints/latest.ckpt", _weights, is_exact=True),
     "weights of a policy folder": Kind("policy", _weights, "model.safetensors", is_exact=True),
@@ -120,10 +174,27 @@ KINDS = {
     "published weights": Kind("published.safetensors", _imported_dot),
     "zarr folder": Kind("demos.zarr", _arrays, "**/*", is_exact=True),
     "zarr file": Kind("demos.zarr.zip", _arrays, is_exact=True),
-    # The newer format of the file and a checksum of every chunk leave no damage unseen.
-    "robomimic file": Kind("checked.hdf5", _episodes, is_exact=True),
-    "robomimic file without checksums": Kind("plain.hdf5", _episodes),
+    # Numbers in HDF5, parquet and mp4 bear no checksums, or weak ones.
+    "robomimic file": Kind("plain.hdf5", _episodes),
+    "robomimic file with checksums": Kind("checked.hdf5", _episodes),
     "Isaac Lab file": Kind("isaac.hdf5", _episodes),
+    **{
+        f"{what} of {name}": Kind(source, _episodes, files, is_exact=is_exact, damage=damage)
+        for name, source in {
+            "robomimic": "plain.hdf5",
+            "Isaac Lab": "isaac.hdf5",
+            "LeRobot v2.1": "v21",
+            "LeRobot v3.0": "v30",
+        }.items()
+        for what, files, is_exact, damage in (
+            ("any file", "**/*", False, None),
+            ("cut file", "**/*", True, _cut),
+            ("missing file", "**/*", True, _removed),
+            ("numbers and names in info.json", "meta/info.json", False, _json_value),
+            ("templates in info.json", "meta/info.json", True, _template),
+        )
+        if source.startswith("v") or damage is _cut
+    },
     "list of starts": Kind("starts.yaml", lambda path: group_from(str(path), None, None, None)),
     "config of a run": Kind("run", _compared, ".hydra/config.yaml"),
     "log of a run": Kind("run", _compared, "logs.json.txt"),
@@ -151,6 +222,8 @@ def samples(tmp_path_factory) -> Path:
     write_robomimic(folder / "checked.hdf5", **checked)
     write_robomimic(folder / "plain.hdf5")
     write_isaac_lab(folder / "isaac.hdf5")
+    golden_copy("v21", folder)
+    golden_copy("v30", folder)
     starts = [{"name": f"start {i}", "seed": i, "options": {"state": [1.0] * 5}} for i in range(3)]
     (folder / "starts.yaml").write_text(json.dumps(starts, indent=1))
     results = Path(__file__).parents[2] / "docs" / "results"
@@ -247,7 +320,9 @@ def test_damage_is_told_in_one_line(name, samples, tmp_path, monkeypatch):
     source = samples / kind.source
     expected = kind.read(source)
     files = (
-        sorted(p for p in source.glob(kind.damaged) if p.is_file()) if kind.damaged else [source]
+        sorted(p for p in source.glob(kind.damaged) if p.is_file())
+        if source.is_dir() and kind.damaged
+        else [source]
     )
     rng = random.Random(name)
     faults = []
@@ -259,9 +334,10 @@ def test_damage_is_told_in_one_line(name, samples, tmp_path, monkeypatch):
             shutil.copy(source, copy)
         file = rng.choice(files)
         data = file.read_bytes()
-        damage = _as_text if _is_text(data) and rng.random() < 0.7 else _as_bytes
-        damaged = damage(data, rng)
-        (copy / file.relative_to(source)).write_bytes(damaged)
+        usual = _as_text if _is_text(data) and rng.random() < 0.7 else _as_bytes
+        damaged = (kind.damage or usual)(data, rng)
+        place = copy / file.relative_to(source)
+        place.unlink() if damaged is None else place.write_bytes(damaged)
         if damaged != data and (fault := _fault(kind, copy, expected)):
             kept = tmp_path / f"damaged_{i}"
             copy.rename(kept)
