@@ -8,6 +8,7 @@ written and checked, the target gets its name.
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -189,13 +190,13 @@ def _episodes(
     if (workers > 1 or backend == "ray") and any(is_picture(store.features[k]) for k in keys):
         folder = work.resolve() / "parts"
         prepared = prepare_episodes(source, folder, todo, keys, settings, workers, backend)
-    desc = f"Writing {target.kind}"
+    desc, with_state = f"Writing {target.kind}", _have_states(store)
     with tqdm(total=n, initial=first, desc=desc, unit=" episodes", disable=None) as progress:
         for i, part in zip(todo, prepared, strict=True):
             values = values_of_episode(store, i, keys, settings)
             if part is not None:
                 values |= load_prepared(part, values)
-            yield i, values, _info(store, i, target)
+            yield i, values, _info(store, i, target, with_state=with_state)
             progress.update()
 
 
@@ -209,10 +210,21 @@ def _keys(store: EpisodeStore, target: Target) -> list[str]:
     return keys
 
 
-def _info(store: EpisodeStore, i: int, target: Target) -> EpisodeInfo:
+def _info(store: EpisodeStore, i: int, target: Target, *, with_state: bool) -> EpisodeInfo:
     found = store.episode(i)
     task = found.task or target.task
-    return EpisodeInfo(found.initial_state, task or None, found.source)
+    return EpisodeInfo(found.initial_state if with_state else None, task or None, found.source)
+
+
+def _have_states(store: EpisodeStore) -> bool:
+    """Whether all episodes have an initial state; a warning where only some have one."""
+    n = len(store.episode_ends)
+    n_known = sum(store.episode(i).initial_state is not None for i in range(n))
+    if 0 < n_known < n:
+        warnings.warn(
+            f"only {n_known} of {n} episodes have an initial state: all are left out", stacklevel=3
+        )
+    return n_known == n
 
 
 def _compare(store: EpisodeStore, path: Path, target: Target) -> None:
