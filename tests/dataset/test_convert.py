@@ -136,12 +136,12 @@ def test_settings_go_before_what_the_source_tells(tmp_path):
     buffer = ReplayBuffer.create_from_path(tmp_path / "a.zarr", mode="a")
     picture = np.full((3, 3, 16, 16), 40, np.uint8)
     buffer.add_episode({"image": picture, "action": np.zeros((3, 2))})
-    encoding = VideoEncoding("hevc")
+    encoding = VideoEncoding("h264")
     settings = {"fps": 5, "task": "wait", "robot_type": "arm", "encoding": encoding}
     run(tmp_path / "a.zarr", tmp_path / "b", "lerobot-v2.1", **settings)
     metadata = read_metadata(tmp_path / "b")
     assert (metadata.fps, metadata.tasks, metadata.robot_type) == (5, ("wait",), "arm")
-    assert metadata.features["image"].info["video.codec"] == "hevc"
+    assert metadata.features["image"].info["video.codec"] == "h264"
     run(tmp_path / "b", tmp_path / "c.zarr", "zarr")
     assert set(open_store(tmp_path / "c.zarr").read("task", np.arange(3))) == {"wait"}
 

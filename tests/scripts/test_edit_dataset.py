@@ -135,10 +135,9 @@ def test_every_format_stays_what_it_is(tmp_path):
     modality = json.loads((tmp_path / "h/meta/modality.json").read_text())
     assert modality["video"] == {"camera": {"original_key": "camera"}}
     assert read_metadata(tmp_path / "h").features["camera"].info["video.codec"] == "h264"
-    main(
-        [str(tmp_path / "g"), "--output", str(tmp_path / "i"), "--codec", "hevc", "--split", "0:2"]
-    )
-    assert read_metadata(tmp_path / "i").features["image"].info["video.codec"] == "hevc"
+    with pytest.warns(UserWarning, match="only 3 of 4 episodes have an initial state"):
+        main([str(tmp_path / "g"), f"--output={tmp_path / 'i'}", "--codec=av1", "--split=0:2"])
+    assert read_metadata(tmp_path / "i").features["image"].info["video.codec"] == "av1"
     # A part that begins later has no initial state, so none of them has one.
     assert open_store(tmp_path / "i").episode(0).initial_state is None
 

@@ -17,6 +17,8 @@ from diffusion_policy.util.errors import UserError, one_line
 ENCODERS = {"av1": "libsvtav1", "h264": "libx264", "hevc": "libx265"}
 """Encoder by the name of its codec."""
 
+_LEAST_SIDE = {"hevc": 64}
+"""Pixels. x265 4.1 writes beyond its memory at smaller sides, which kills the process."""
 _PRESETS = {"av1": "12", "h264": "medium", "hevc": "medium"}
 # SVT-AV1 prints its settings at every start otherwise; it reads this once, when it is first used.
 os.environ.setdefault("SVT_LOG", "1")
@@ -118,6 +120,12 @@ def _channels_last(block: np.ndarray) -> np.ndarray:
 def _add_stream(
     container: Any, rate: Fraction, size: tuple[int, ...], encoding: VideoEncoding
 ) -> Any:
+    least = _LEAST_SIDE.get(encoding.codec, 1)
+    if min(size) < least:
+        raise UserError(
+            f"pictures of {size[1]} x {size[0]} cannot be encoded as {encoding.codec}, which needs "
+            f"{least} pixels a side; choose another codec"
+        )
     stream = container.add_stream(ENCODERS[encoding.codec], rate=rate, options=encoding.options())
     stream.height, stream.width = size
     stream.pix_fmt = encoding.pixel_format(*size)

@@ -19,7 +19,7 @@ from diffusion_policy.dataset.video.encoder import (
 from diffusion_policy.util.errors import UserError
 
 
-def frames(n: int, size: tuple[int, int] = (48, 64), first: int = 0) -> np.ndarray:
+def frames(n: int, size: tuple[int, int] = (64, 80), first: int = 0) -> np.ndarray:
     """Uniform pictures (n, 3, H, W) that tell the frame: 7 levels from one to the next."""
     levels = (first + 7 * np.arange(n)) % 256
     return np.broadcast_to(levels[:, None, None, None], (n, 3, *size)).astype(np.uint8)
@@ -35,7 +35,7 @@ def decoded(path: Path) -> list[tuple[Fraction, np.ndarray]]:
         ]
 
 
-@pytest.mark.parametrize("size", [(48, 64), (47, 63)])
+@pytest.mark.parametrize("size", [(64, 80), (65, 81)])
 @pytest.mark.parametrize("codec", ENCODERS)
 @pytest.mark.parametrize("fps", [10, 29.97, 30000 / 1001])
 def test_every_frame_is_there_at_its_time(tmp_path, codec, size, fps):
@@ -74,7 +74,7 @@ def test_the_info_of_a_video_is_told(tmp_path):
     encode_frames(tmp_path / "a.mp4", [frames(2)], 10, VideoEncoding())
     info = video_info(tmp_path / "a.mp4", 10)
     assert (info["video.codec"], info["video.fps"]) == ("av1", 10)
-    assert (info["video.height"], info["video.width"]) == (48, 64)
+    assert (info["video.height"], info["video.width"]) == (64, 80)
     (tmp_path / "b.mp4").write_bytes(b"no video")
     with pytest.raises(UserError, match="holds no video"):
         video_info(tmp_path / "b.mp4", 10)
@@ -87,5 +87,7 @@ def test_bad_settings_and_sizes_are_refused(tmp_path):
         VideoEncoding("h264", crf=60)
     with pytest.raises(UserError, match="g is 0"):
         VideoEncoding(g=0)
-    with pytest.raises(UserError, match="5 x 4 cannot be encoded as hevc"):
-        encode_frames(tmp_path / "a.mp4", [frames(2, (4, 5))], 10, VideoEncoding("hevc"))
+    with pytest.raises(UserError, match="80 x 48 cannot be encoded as hevc, which needs 64"):
+        encode_frames(tmp_path / "a.mp4", [frames(2, (48, 80))], 10, VideoEncoding("hevc"))
+    with pytest.raises(UserError, match=r"as h264 with .* preset none"):
+        encode_frames(tmp_path / "a.mp4", [frames(2)], 10, VideoEncoding("h264", preset="none"))

@@ -21,7 +21,7 @@ from tests.dataset.video.test_encoder import decoded, frames
 FPS = 29.97
 
 
-def encode(path, n, codec="h264", first=0, size=(48, 64), **options):
+def encode(path, n, codec="h264", first=0, size=(64, 80), **options):
     encode_frames(path, [frames(n, size, first)], FPS, VideoEncoding(codec, **options))
     return Part(VideoSegment(path), n)
 
@@ -55,7 +55,7 @@ def test_what_the_published_package_wrote_is_cut(tmp_path):
 def test_frames_that_are_shown_in_another_order_keep_their_times(tmp_path):
     with av.open(str(tmp_path / "b.mp4"), "w") as container:
         stream = container.add_stream("libx264", rate=10, options={"g": "8", "bf": "2"})
-        stream.height, stream.width, stream.pix_fmt = 48, 64, "yuv420p"
+        stream.height, stream.width, stream.pix_fmt = 64, 80, "yuv420p"
         for picture in frames(8).transpose(0, 2, 3, 1):
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
             container.mux(stream.encode(frame))
@@ -82,8 +82,8 @@ def test_what_cannot_be_copied_is_told(tmp_path):
             copy_parts(tmp_path / "x.mp4", [Part(VideoSegment(a.segment.path, start), length)], FPS)
     for other in (
         encode(tmp_path / "b.mp4", 6, codec="hevc"),
-        encode(tmp_path / "c.mp4", 6, size=(48, 80)),
-        encode(tmp_path / "d.mp4", 6, size=(47, 63)),
+        encode(tmp_path / "c.mp4", 6, size=(64, 96)),
+        encode(tmp_path / "d.mp4", 6, size=(63, 79)),
     ):
         with pytest.raises(NotCopyableError, match="encoded in another way"):
             copy_parts(tmp_path / "x.mp4", [a, other], FPS)
