@@ -10,12 +10,12 @@ import torch
 
 pytest.importorskip("pyarrow")
 
-from diffusion_policy.dataset.stores.lerobot.writer import LeRobotWriter  # noqa: E402
-from diffusion_policy.dataset.stores.open_store import open_store  # noqa: E402
-from diffusion_policy.env.pusht.observations import agent_pos, environment_state  # noqa: E402
-from diffusion_policy.workspace.train_workspace import TrainWorkspace  # noqa: E402
-from tests.configs import compose_config, tiny_overrides  # noqa: E402
-from tests.demos import make_demos  # noqa: E402
+from diffusion_policy.dataset.stores.lerobot.writer import LeRobotWriter
+from diffusion_policy.dataset.stores.open_store import open_store
+from diffusion_policy.env.pusht.observations import agent_pos, environment_state
+from diffusion_policy.workspace.train_workspace import TrainWorkspace
+from tests.configs import compose_config, tiny_overrides
+from tests.demos import make_demos
 
 
 def convert(demos: Path, root: Path, version: str, published: bool = False) -> Path:
