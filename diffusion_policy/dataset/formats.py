@@ -35,6 +35,11 @@ def format_of(path: str | Path) -> Kind:
     return "lerobot-v3.0" if version == "v3.0" else "lerobot-v2.1"
 
 
+def name_of_format(path: str | Path) -> str:
+    """The name of a data set's format, for people."""
+    return "HDF5" if is_hdf5(path) else format_of(path)
+
+
 def usual_target(
     target: Target,
     store: EpisodeStore,

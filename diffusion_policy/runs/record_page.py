@@ -57,7 +57,7 @@ def result_page(folder: Path, title: str | None = None) -> str:
     failures = outcomes.count(episodes)
     return _TEXT.format(
         title=title or title_of(folder),
-        facts=markdown_table(("", ""), _facts(result)),
+        facts=markdown_table(("", ""), facts(result)),
         commands="\n".join(dict.fromkeys(commands)),
         remarks=f"{remarks}\n\n" if remarks else "",
         failures=markdown_table(
@@ -85,7 +85,8 @@ def title_of(folder: Path) -> str:
     return first.removeprefix("# ") if first.startswith("# ") else folder.name
 
 
-def _facts(result: Result) -> list[tuple[str, str]]:
+def facts(result: Result) -> list[tuple[str, str]]:
+    """What a page about a run tells first: name and text, in markdown."""
     cfg, info, score = result.cfg, result.info, result.score
     alone = SeedGroup([result])
     n_episodes = score["n_episodes"]
