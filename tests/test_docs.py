@@ -41,7 +41,9 @@ def commands(pages: Sequence[Path] = PAGES) -> list[str]:
 
 
 TRAINING = [
-    c for c in commands() if re.search(r"train\.py .*--config-name", c) and "my_task" not in c
+    c
+    for c in commands()
+    if re.search(r"train\.py .*--config-name", c) and not re.search("my_(task|arm)", c)
 ]
 OTHER = [
     c for c in commands() if c.startswith("python ") and "train.py" not in c and "my_task." not in c

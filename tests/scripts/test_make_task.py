@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import json
-import sys
-from pathlib import Path
-
-import h5py
 import numpy as np
 import pytest
 import yaml
+from omegaconf import OmegaConf
 
-import train as train_script
-from diffusion_policy.agent.local import load_agent
 from diffusion_policy.dataset.stores.memory_store import MemoryStore
 from diffusion_policy.dataset.task_of_store import check_task, name_of, task_yaml
-from diffusion_policy.scripts import export_policy, make_task
+from diffusion_policy.scripts import make_task
 from diffusion_policy.spec.task_spec import TaskSpec
 from diffusion_policy.util.errors import UserError
 from diffusion_policy.util.train_command import with_own_configs
 from diffusion_policy.workspace.config_check import check_known_keys
-from tests.configs import TINY_DOT, compose_config
+from tests.configs import compose_config
 from tests.dataset.stores.hdf5_files import write_robomimic
 from tests.demos import make_demos
 from tests.toys.toy_store import TASKS, ToyStore
@@ -109,8 +103,6 @@ def test_names_from_a_file_are_only_names(hostile):
         *("name", "fps", "embodiment", "shape_meta", "transforms", "dataset", "env_runner")
     ]
     assert len(task["shape_meta"]["obs"]) == 1
-    from omegaconf import OmegaConf
-
     read = OmegaConf.to_container(OmegaConf.create(text), resolve=True)
     assert read["dataset"]["path"] == hostile
     assert [*read["shape_meta"]["obs"]] == [hostile.replace("${", r"\${")]
@@ -152,27 +144,3 @@ def test_a_folder_of_own_configs_is_looked_through(tmp_path, monkeypatch):
     (tmp_path / "configs").mkdir()
     assert with_own_configs(["task=x"]) == ["--config-dir=configs", "task=x"]
     assert with_own_configs(["--config-dir=a", "task=x"]) == ["--config-dir=a", "task=x"]
-
-
-@pytest.mark.slow
-def test_three_commands_from_data_to_a_policy_folder(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    path = write_robomimic(tmp_path / "demos.hdf5", (20, 24, 22))
-    with h5py.File(path, "r+") as file:
-        for demo in file["data"].values():
-            del demo["obs/agentview_image"], demo["next_obs"]
-    make_task.main([str(path), "--name", "my_arm"])
-    command = capsys.readouterr().out.splitlines()[-1].split()
-    few = ["dataloader.batch_size=8", "val_dataloader.batch_size=8", "training.device=cpu"]
-    words = [*command[3:], "training.debug=true", "hydra.run.dir=run", *few, *TINY_DOT]
-    words = [w.replace("train_act", "train_dot") for w in words]
-    assert command[:2] == ["python", "train.py"]
-    monkeypatch.setattr(sys, "argv", ["train.py", command[2], *words])
-    monkeypatch.setattr(sys, "argv", [w.replace("train_act", "train_dot") for w in sys.argv])
-    train_script.main()
-    log = [json.loads(line) for line in Path("run/logs.json.txt").read_text().splitlines()]
-    assert any("val_loss" in record for record in log)
-    (best,) = [p for p in Path("run/checkpoints").glob("*val_loss*")][:1]
-    export_policy.main([f"--checkpoint={best}", "--output=policy"])
-    agent = load_agent("policy", "cpu")
-    assert agent.act({"robot0_eef_pos": np.zeros(3, np.float32)}).action.shape == (1, 7)

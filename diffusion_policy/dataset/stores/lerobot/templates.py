@@ -26,6 +26,8 @@ class FileTemplate:
 
     def __init__(self, text: str, key: str, fields: tuple[str, ...]) -> None:
         try:
+            if not text.isprintable():  # no file of a data set is called so
+                raise ValueError
             parsed = list(Formatter().parse(text))
         except ValueError:
             raise UserError(f"{key} is {text[:120]!r}, which is no template of a file") from None
