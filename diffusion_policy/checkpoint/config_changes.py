@@ -8,9 +8,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
-from diffusion_policy.util.config import meant_or
 from diffusion_policy.util.config_file import require_plain
 from diffusion_policy.util.errors import UserError
+from diffusion_policy.util.meant import meant_or
 
 
 def change_settings(cfg: DictConfig, overrides: Sequence[str]) -> None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from difflib import get_close_matches
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from diffusion_policy.util.errors import UserError
+from diffusion_policy.util.meant import known_names
 
 
 def config_leaves(cfg: DictConfig) -> dict[str, Any]:
@@ -54,23 +54,6 @@ def require_known(section: str, content: Iterable[str], known: Collection[str]) 
         if key not in known:
             name = f"{section}.{key}" if section else key
             raise UserError(f"config key {name} is unknown; {known_names(key, known, section)}")
-
-
-def known_names(name: str, known: Collection[str], section: str = "") -> str:
-    """End of a message about an unknown name: the one that was meant, or else all that are known.
-
-    Args:
-        section: full key of what they are keys of.
-    """
-    return meant_or(f"known keys are {', '.join(known)}", name, known, section)
-
-
-def meant_or(remedy: str, name: str, known: Iterable[str], section: str = "") -> str:
-    """``did you mean ...?`` where one of the known names is close, else the remedy."""
-    close = get_close_matches(name, list(known), n=1)
-    if not close:
-        return remedy
-    return f"did you mean {section}.{close[0]}?" if section else f"did you mean {close[0]}?"
 
 
 def arguments_of(target: str) -> list[str] | None:

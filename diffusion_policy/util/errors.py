@@ -191,7 +191,7 @@ def _config_message(error: BaseException) -> str | None:
         return _instantiation_message(str(error), error.__cause__)
     text = one_line(error)
     if match := re.search(r"Cannot find primary config '([^']+)'", text):
-        from diffusion_policy.util.config import meant_or
+        from diffusion_policy.util.meant import meant_or
         from diffusion_policy.util.train_command import named_configs
 
         known = named_configs()
@@ -207,7 +207,7 @@ def _config_message(error: BaseException) -> str | None:
         r"Could not find '([^']+)/([^'/]+)' Available options in '[^']+': (.*?) Config search path"
     )
     if match := re.search(choice, text):
-        from diffusion_policy.util.config import meant_or
+        from diffusion_policy.util.meant import meant_or
 
         group, name, known = match[1], match[2], match[3].split()
         choices = (
