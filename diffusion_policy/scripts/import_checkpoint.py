@@ -3,9 +3,10 @@
     python -m diffusion_policy.scripts.import_checkpoint latest.ckpt OUT.ckpt --allow-pickle
     python -m diffusion_policy.scripts.import_checkpoint model.safetensors OUT.ckpt \\
         --config-name train_dot_pusht_lerobot
+    python -m diffusion_policy.scripts.import_checkpoint pretrained_model/ OUT.ckpt
 
 A .ckpt file is one of Diffusion Policy on PushT and brings its settings along. A .safetensors file
-is one of DOT, whose settings are those of --config-name.
+is one of DOT, whose settings are those of --config-name. A folder is an ACT policy of LeRobot.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("source", type=Path, help="published checkpoint: .ckpt or .safetensors")
+    parser.add_argument("source", type=Path, help="published checkpoint: a file or folder")
     parser.add_argument("target", type=Path, help="checkpoint to write (.ckpt)")
     parser.add_argument(
         "--allow-pickle",
@@ -43,7 +44,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     source, target = options.source, options.target
     if target.exists():
         raise UserError(f"{target} exists; choose another name or delete it")
-    if source.suffix == ".safetensors":
+    if source.is_dir():
+        _check_no_config(options)
+        from diffusion_policy.interop.act_checkpoint import import_act
+
+        imported = import_act(source)
+    elif source.suffix == ".safetensors":
         from diffusion_policy.interop.dot_checkpoint import import_dot
 
         config_name = options.config_name or "train_dot_pusht_lerobot"
@@ -56,16 +62,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     imported.save(target)
     for remark in imported.remarks:
         print(f"note: {remark}")
-    quoted = shlex.quote(str(target))
-    print(f"wrote {target}; evaluate it with python eval.py --checkpoint {quoted}")
+    evaluate = f"evaluate it with python eval.py --checkpoint {shlex.quote(str(target))}"
+    act = "act with load_agent (docs/agent.md)"
+    print(f"wrote {target}; {evaluate if imported.cfg.task.get('env_runner') else act}")
 
 
-def _check_pickle_options(options: argparse.Namespace) -> None:
+def _check_no_config(options: argparse.Namespace) -> None:
     if options.config_name or options.overrides:
         raise UserError(
             f"{options.source} brings its own settings; leave out --config-name and overrides, or "
             "give a .safetensors file"
         )
+
+
+def _check_pickle_options(options: argparse.Namespace) -> None:
+    _check_no_config(options)
     if not options.allow_pickle:
         raise UserError(
             f"{options.source} is a pickle, which can run code of its maker with your rights; only "
