@@ -22,6 +22,7 @@ from diffusion_policy.util import distributed
 from diffusion_policy.util.errors import UserError
 from diffusion_policy.util.pytorch_util import AUTOCAST_DTYPES, dict_apply
 from diffusion_policy.util.seeding import seed_step
+from diffusion_policy.workspace.lr_schedule import PlateauSchedule
 from diffusion_policy.workspace.sharding import whole
 
 LOSS, GRAD_NORM = "train_loss", "grad_norm"
@@ -78,7 +79,7 @@ class Learner:
         model: nn.Module,
         policy: BasePolicy,
         optimizer: torch.optim.Optimizer,
-        lr_scheduler: LRScheduler,
+        lr_scheduler: LRScheduler | PlateauSchedule,
         scaler: torch.amp.GradScaler,
         ema: EMAModel | None,
         *,

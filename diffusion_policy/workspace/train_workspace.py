@@ -11,7 +11,6 @@ from typing import Any
 
 import hydra
 import torch
-from diffusers.optimization import get_scheduler
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
@@ -51,6 +50,7 @@ from diffusion_policy.workspace.description import ProgressBar, description
 from diffusion_policy.workspace.learner import LOSS, Learner, Position
 from diffusion_policy.workspace.loader import LoaderConfig
 from diffusion_policy.workspace.loggers import RunLogger
+from diffusion_policy.workspace.lr_schedule import PlateauSchedule, build_schedule
 from diffusion_policy.workspace.measures import action_error, validation_losses
 from diffusion_policy.workspace.result import last_value, outcome
 from diffusion_policy.workspace.running_means import RunningMeans
@@ -61,7 +61,7 @@ from diffusion_policy.workspace.sharding import (
     divided_optimizer_state,
     whole,
 )
-from diffusion_policy.workspace.training_config import TrainingConfig, apply_debug
+from diffusion_policy.workspace.training_config import ON_PLATEAU, TrainingConfig, apply_debug
 from diffusion_policy.workspace.training_report import REPORT_FILE, write_report
 
 
@@ -244,6 +244,9 @@ class TrainWorkspace(BaseWorkspace):
         )
         if self.training.fsdp:
             policy.cpu()
+        # Not before the rollout: a run that stops there validates anew when it goes on.
+        if isinstance(self.lr_scheduler, PlateauSchedule) and "val_loss" in record:
+            self.lr_scheduler.validated(record["val_loss"])
         self.epoch += 1
         self.epoch_step = 0
         self.epoch_means.clear()
@@ -354,12 +357,12 @@ class TrainWorkspace(BaseWorkspace):
             precision=self.precision,
         )
         self.optimizer = self.model.get_optimizer(self.cfg.optimizer)
-        self.lr_scheduler = get_scheduler(
-            self.training.lr_scheduler,
-            self.optimizer,
-            num_warmup_steps=self.training.lr_warmup_steps,
-            num_training_steps=self.total_steps,
-        )
+        if self.training.lr_scheduler == ON_PLATEAU and not len(self.val_dataset):
+            raise UserError(
+                f"training.lr_scheduler is {ON_PLATEAU}, which follows the validation loss, and no "
+                "episode is held out; use task.dataset.val_ratio=0.02, or another schedule"
+            )
+        self.lr_scheduler = build_schedule(self.optimizer, self.training, self.total_steps)
         # Small gradients vanish in fp16 unless the loss is scaled up.
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
         self.learner = Learner(

@@ -12,6 +12,8 @@ from omegaconf.errors import OmegaConfBaseException
 from diffusion_policy.util.config import declared, require_known
 from diffusion_policy.util.errors import UserError
 
+ON_PLATEAU = "reduce_on_plateau"
+"""The schedule that follows the validation loss, see :class:`PlateauSchedule`."""
 LR_SCHEDULERS = (
     "constant",
     "constant_with_warmup",
@@ -19,11 +21,20 @@ LR_SCHEDULERS = (
     "cosine",
     "cosine_with_restarts",
     "polynomial",
+    ON_PLATEAU,
 )
-"""Schedules of diffusers that need nothing but the numbers of warm-up and training steps."""
+"""Schedules of diffusers that need nothing but the numbers of warm-up and training steps, and
+:data:`ON_PLATEAU`."""
 
 _LEAST = {
-    0: ("seed", "lr_warmup_steps", "checkpoint_minutes", "tqdm_interval_sec"),
+    0: (
+        "seed",
+        "lr_warmup_steps",
+        "plateau_patience",
+        "plateau_threshold",
+        "checkpoint_minutes",
+        "tqdm_interval_sec",
+    ),
     1: (
         "num_epochs",
         "max_steps",
@@ -79,6 +90,9 @@ class TrainingConfig:
         max_grad_norm: gradients are scaled down to this norm; None leaves them.
         lr_scheduler: one of :data:`LR_SCHEDULERS`.
         lr_warmup_steps: steps over which the learning rate rises from 0.
+        plateau_patience, plateau_threshold, plateau_factor: reduce_on_plateau multiplies the
+            learning rate by the factor after more than ``patience`` validations in a row whose
+            loss is not less than the best one by this share of it.
         use_ema: average weights over steps and evaluate the average.
         rollout_every, checkpoint_every, val_every, sample_every: epochs between each; all of them
             also happen after the last epoch.
@@ -116,6 +130,9 @@ class TrainingConfig:
     max_grad_norm: float | None = None
     lr_scheduler: str = "cosine"
     lr_warmup_steps: int = 500
+    plateau_patience: int = 2
+    plateau_threshold: float = 0.01
+    plateau_factor: float = 0.5
     use_ema: bool = True
     rollout_every: int = _on_resume(50)
     checkpoint_every: int = _without_effect(1)
@@ -161,6 +178,10 @@ class TrainingConfig:
         if self.max_grad_norm is not None and not self.max_grad_norm > 0:
             raise UserError(
                 f"training.max_grad_norm is {self.max_grad_norm}; use more than 0, or null for none"
+            )
+        if not 0 < self.plateau_factor < 1:
+            raise UserError(
+                f"training.plateau_factor is {self.plateau_factor}; use more than 0, less than 1"
             )
         if self.lr_scheduler not in LR_SCHEDULERS:
             raise UserError(

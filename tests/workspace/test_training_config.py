@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from diffusers.optimization import get_scheduler
 from omegaconf import OmegaConf
 
 from diffusion_policy.util.errors import UserError
+from diffusion_policy.workspace.lr_schedule import build_schedule
 from diffusion_policy.workspace.training_config import LR_SCHEDULERS, TrainingConfig
 
 
@@ -22,6 +22,7 @@ from diffusion_policy.workspace.training_config import LR_SCHEDULERS, TrainingCo
         ("max_train_steps", 0, "is 0; use at least 1"),
         ("max_val_steps", 0, "is 0; use at least 1"),
         ("val_every", 0, "is 0; use at least 1"),
+        ("plateau_factor", 1, "is 1.0; use more than 0, less than 1"),
         ("lr_scheduler", "cosin", "is 'cosin'; use one of constant, constant_with_warmup, linear"),
     ],
 )
@@ -41,7 +42,8 @@ def test_what_may_be_zero_or_null():
 @pytest.mark.parametrize("name", LR_SCHEDULERS)
 def test_every_schedule_listed_can_be_used(name):
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=1.0)
-    schedule = get_scheduler(name, optimizer, num_warmup_steps=2, num_training_steps=10)
+    training = TrainingConfig(lr_scheduler=name, lr_warmup_steps=2)
+    schedule = build_schedule(optimizer, training, n_steps=10)
     for _ in range(10):
         optimizer.step()
         schedule.step()
