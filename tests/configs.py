@@ -21,6 +21,7 @@ TINY_ACT = [
     "policy.chunk_size=6",
     "policy.backbone_weights=null",
 ]
+TINY_BC = ["policy.head_sizes=[16]", "policy.gru_hidden=8"]
 NO_WEIGHTS = ["policy.backbone_weights=null", "policy.lora_rank=2"]
 _TINY_NOISE = ["policy.noise_scheduler.num_inference_steps=3"]
 _TINY = {  # the first whose name the config's begins with
@@ -31,6 +32,7 @@ _TINY = {  # the first whose name the config's begins with
         "policy.diffusion_step_embed_dim=16",
         "policy.down_dims=[16,32]",
     ],
+    "train_bc": TINY_BC,
     "train_act_seed": [*TINY_ACT, "policy.head_sizes=[16]", "policy.n_encoder_layers=1"],
     "train_act": TINY_ACT,
     "train_diffusion_transformer": [*_TINY_NOISE, "policy.n_layer=2", "policy.n_emb=16"],

@@ -51,6 +51,10 @@ VARIANTS = {
     ),
     "transformer-encoder": ("train_diffusion_transformer_pusht", "policy.n_cond_layers=1"),
     "transformer-ddim": ("train_diffusion_transformer_pusht", "policy/noise_scheduler=ddim"),
+    "act-seed-spherical": ("train_act_seed_push", "policy.coordinates=spherical_full"),
+    "bc-gru": ("train_bc_push", "policy=bc_gru"),
+    "bc-spherical": ("train_bc_push", "policy.coordinates=spherical"),
+    "bc-images-alone": ("train_bc_push", "policy.use_state=false", "policy.backbone=keypoint_cnn"),
     "act-newest": (
         "train_act_pusht",
         "policy.temporal_ensemble_coeff=null",
