@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -35,12 +36,35 @@ ENVIRONMENTS = {
         {"id": "diffusion_policy/PushTKeypoints-v0", "kwargs": {"keypoints": "lerobot"}}, PUSHT
     ),
     "pusht image": Listed({"id": "diffusion_policy/PushTImage-v0"}, PUSHT),
+    "push": Listed({"id": "diffusion_policy/Push-v0"}),
     "toy": Listed({"factory": "toy_env:make"}, {"state": [1.0, 2.0, 9.0, 7.0]}),
 }
 
 
-@pytest.fixture(params=ENVIRONMENTS.values(), ids=ENVIRONMENTS.keys())
+# The package that an environment needs, and that may be absent.
+NEEDS = {"push": "metaworld"}
+
+
+def skip_without(package: str) -> None:
+    # Not importorskip: an environment chooses how to draw before MuJoCo is imported.
+    if importlib.util.find_spec(package) is None:
+        pytest.skip(f"{package} is not installed")
+
+
+def params() -> list:
+    """The environments; those of a simulator take seconds to make."""
+    marks = [pytest.mark.slow]
+    return [
+        pytest.param(listed, id=name, marks=marks if name in NEEDS else [])
+        for name, listed in ENVIRONMENTS.items()
+    ]
+
+
+@pytest.fixture(params=params())
 def listed(request):
+    for name, package in NEEDS.items():
+        if request.param is ENVIRONMENTS[name]:
+            skip_without(package)
     return request.param
 
 
