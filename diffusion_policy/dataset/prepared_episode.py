@@ -7,9 +7,11 @@ One other process adds the episodes to the data set, in order.
 from __future__ import annotations
 
 import json
+import os
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -203,9 +205,16 @@ def _with_processes(task: _Preparation, workers: int) -> Iterator[str]:
             batch_size=None,
             num_workers=workers,
             prefetch_factor=2,
+            worker_init_fn=partial(_exit_without_parent, os.getpid()),
             multiprocessing_context="spawn",  # a fork of open decoders and threads could hang
         )
     )
+
+
+def _exit_without_parent(parent: int, worker: int) -> None:
+    """End a worker whose parent was killed before the worker began to watch it."""
+    if os.getppid() != parent:
+        sys.exit(1)
 
 
 def _with_ray(task: _Preparation, workers: int) -> Iterator[str]:

@@ -237,7 +237,7 @@ def test_other_settings_start_again(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_a_kill_from_outside_with_workers_leaves_no_process_and_goes_on(tmp_path):
-    source = recorded_zarr(tmp_path / "a.zarr", lengths=(30,) * 40, size=(96, 96))
+    source = recorded_zarr(tmp_path / "a.zarr", lengths=(30,) * 20, size=(96, 96))
     command = [sys.executable, "-m", "diffusion_policy.scripts.convert_dataset", str(source)]
     command += [str(tmp_path / "b"), "--to", "lerobot-v3.0", "--fps", "10", "--workers", "2"]
     process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL)
@@ -246,15 +246,23 @@ def test_a_kill_from_outside_with_workers_leaves_no_process_and_goes_on(tmp_path
         if info.is_file() and '"total_episodes": 0' not in info.read_text():
             break
         time.sleep(0.05)
+    children = children_of(process.pid)
+    assert len(children) >= 2
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
+    for _ in range(600):  # workers look after their parent every five seconds
+        if not any(Path(f"/proc/{child}").exists() for child in children):
+            break
+        time.sleep(0.1)
+    else:
+        raise AssertionError("a worker lives on")
     assert not (tmp_path / "b").exists()
     done = read_metadata(tmp_path / ".b.converting/set")
     assert len(done.episodes) >= 1
     run(source, tmp_path / "b", "lerobot-v3.0", fps=10.0)
     verify_dataset(tmp_path / "b")
     assert not (tmp_path / ".b.converting").exists()
-    assert len(read_metadata(tmp_path / "b").episodes) == 40
+    assert len(read_metadata(tmp_path / "b").episodes) == 20
 
 
 def test_what_a_process_prepares_is_what_is_written(tmp_path):
@@ -274,6 +282,11 @@ def test_what_a_process_prepares_is_what_is_written(tmp_path):
             assert prepared["image"].encoded.parts[0].length == 4
     message = _Preparation(source, tmp_path / "c", (0,), ("nothing",), settings)[0]
     assert "has no 'nothing'" in message
+
+
+def children_of(process: int) -> list[int]:
+    found = Path(f"/proc/{process}/task/{process}/children").read_text().split()
+    return [int(child) for child in found]
 
 
 @pytest.mark.slow
