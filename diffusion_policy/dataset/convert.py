@@ -167,8 +167,9 @@ def _writer(path: Path, store: EpisodeStore, target: Target) -> EpisodeWriter:
     if target.kind == "groot":
         if encoding is None:
             raise UserError("GR00T reads videos only: leave out --lossless")
-        return GrootWriter(path, fps, robot, names, target.modality, encoding)
-    return LeRobotWriter(path, fps, target.kind.removeprefix("lerobot-"), robot, names, encoding)
+        return GrootWriter(path, fps, robot, names, target.modality, encoding, durable=False)
+    version = target.kind.removeprefix("lerobot-")
+    return LeRobotWriter(path, fps, version, robot, names, encoding, durable=False)
 
 
 def _episodes(

@@ -28,6 +28,7 @@ class GrootWriter(LeRobotWriter):
         root, fps, robot_type, names: see :class:`LeRobotWriter`.
         modality: what ``modality.json`` shall hold; None derives it from the features.
         encoding: of videos.
+        durable: see :class:`LeRobotWriter`.
     """
 
     def __init__(
@@ -38,8 +39,9 @@ class GrootWriter(LeRobotWriter):
         names: Mapping[str, Any] | None = None,
         modality: Mapping[str, Any] | None = None,
         encoding: VideoEncoding = GROOT_ENCODING,
+        durable: bool = True,
     ) -> None:
-        super().__init__(root, fps, "v2.1", robot_type, names, encoding)
+        super().__init__(root, fps, "v2.1", robot_type, names, encoding, durable=durable)
         self.modality = modality
 
     def _begin(self) -> None:

@@ -66,6 +66,7 @@ class Layout(ABC):
     data_path: str
     video_path: str
     chunks_size = 1000
+    durable = True
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -101,10 +102,12 @@ class Layout(ABC):
         temporary.parent.mkdir(parents=True, exist_ok=True)
         remove(temporary)
         yield temporary
-        sync(temporary)
         path.parent.mkdir(parents=True, exist_ok=True)
+        if self.durable:
+            sync(temporary)
         temporary.replace(path)
-        sync(path.parent)
+        if self.durable:
+            sync(path.parent)
 
     def write_text(self, path: Path, text: str) -> None:
         """Replace a small file."""
@@ -158,7 +161,8 @@ class Layout2(Layout):
         with path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
             file.flush()
-            os.fsync(file.fileno())
+            if self.durable:
+                os.fsync(file.fileno())
 
     def _table(self, name: str) -> Path:
         return self.root / f"meta/{name}.jsonl"

@@ -59,6 +59,8 @@ class LeRobotWriter(EpisodeWriter):
         names: of the numbers of vectors, by key.
         encoding: of videos; None to store pictures as PNG in the columns, without loss.
         data_mb, video_mb: sizes of files of v3.0.
+        durable: whether an episode survives a power cut, too, when it was added; without, it is
+            left to the system when its files reach the disk.
 
     Raises:
         UserError: the folder holds something else, or episodes of another version or ``fps``.
@@ -74,6 +76,7 @@ class LeRobotWriter(EpisodeWriter):
         encoding: VideoEncoding | None = VideoEncoding(),  # noqa: B008 -- frozen
         data_mb: float = DATA_MB,
         video_mb: float = VIDEO_MB,
+        durable: bool = True,
     ) -> None:
         self.root = Path(root)
         if not 0 < fps <= 1e6:
@@ -85,7 +88,7 @@ class LeRobotWriter(EpisodeWriter):
         if version not in ("v2.1", "v3.0"):
             raise UserError(f"the version to write is {version!r}; use v2.1 or v3.0")
         import_extra("pyarrow", "lerobot", "writing a LeRobot dataset")
-        self._version, self._sizes = version, (data_mb, video_mb)
+        self._version, self._sizes, self._durable = version, (data_mb, video_mb), durable
         self._open()
 
     def _new_layout(self) -> Layout:
@@ -96,6 +99,7 @@ class LeRobotWriter(EpisodeWriter):
     def _open(self) -> None:
         """Take up what is on the disk, without the episode that a dead writer was writing."""
         self._layout = self._new_layout()
+        self._layout.durable = self._durable
         self._tasks: dict[str, int] = {}
         self._info: dict[str, Any] = self._new_info()
         put_back(self.root)
