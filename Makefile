@@ -29,7 +29,7 @@ train: .venv/installed ## train DOT on PushT; ARGS="key=value ..." overrides the
 test: .venv/installed-dev ## run the tests in two processes; ARGS goes to pytest
 	$(BIN)/python -m pytest -n 2 $(ARGS)
 
-quick: .venv/installed-dev ## run the tests that take no more than a few seconds each
+quick: .venv/installed-dev ## run the tests that take less than about a second each
 	$(BIN)/python -m pytest -n 2 -m "not slow" $(ARGS)
 
 lint: .venv/installed-dev ## check style, formatting, spelling and types

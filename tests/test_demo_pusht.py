@@ -181,6 +181,7 @@ def test_the_agent_stands_still_until_it_is_grabbed_and_while_paused(teleoperati
     assert buffer.n_episodes == 0
 
 
+@pytest.mark.slow
 def test_a_dataset_of_other_arrays_is_refused_before_recording(teleoperation, buffer):
     collect(teleoperation(solve_episodes(1)), buffer)
     with pytest.raises(UserError, match=r"this recording has .*'img'.*: choose another"):
@@ -218,6 +219,7 @@ def without_screen():
     return {key: value for key, value in os.environ.items() if key not in screens}
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere there is always a screen")
 def test_no_screen_is_one_line_and_leaves_no_dataset(tmp_path):
     with run_demo(tmp_path / "demos.zarr", without_screen()) as process:

@@ -136,6 +136,7 @@ def test_the_pretrained_policy_pushes_the_t(tmp_path):
     assert info["global_step"] is None  # a folder does not tell
 
 
+@pytest.mark.slow
 def test_the_starts_of_the_page_can_be_played(tmp_path):
     page = (ROOT / "docs/evaluation.md").read_text()
     starts = re.search(r"```yaml\n(- .*?)```", page, re.DOTALL)[1]

@@ -72,6 +72,7 @@ def test_the_order_has_no_circle():
             del left[room]
 
 
+@pytest.mark.slow
 def test_modules_import_each_other_without_a_circle():
     modules = {
         ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts): path

@@ -43,6 +43,7 @@ def observation(step):
     return {"step": np.array([step]), "image": np.zeros((3, 2, 4), np.uint8), "more": "ignored"}
 
 
+@pytest.mark.slow
 def test_imports_no_torch():
     code = "import diffusion_policy.agent.agent, sys; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -34,6 +34,7 @@ FORMS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n_latency_steps", [0, 2])
 @pytest.mark.parametrize("form", FORMS.values(), ids=FORMS.keys())
 def test_a_loop_of_ones_own_equals_an_episode_of_the_runner(form, n_latency_steps):
@@ -73,6 +74,7 @@ def test_a_loop_of_ones_own_equals_an_episode_of_the_runner(form, n_latency_step
     assert (sum(rewards), len(rewards)) == (episode.sum_reward, episode.length)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["train_dot_pusht", "train_diffusion_unet_pusht"])
 def test_a_checkpoint_acts_in_two_lines(tmp_path, name):
     policy = make_policy(name).eval()

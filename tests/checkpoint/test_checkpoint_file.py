@@ -131,6 +131,7 @@ def test_a_config_that_is_none_is_refused(tmp_path, read, config):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_a_flipped_bit_is_refused_or_harmless(tmp_path):
     path = tmp_path / "x.ckpt"
     save_checkpoint(path, "policy: {}\n", STATE)
@@ -175,6 +176,7 @@ reports_user_errors(save_checkpoint)(Path(sys.argv[1]), "", {"model": torch.ones
 """
 
 
+@pytest.mark.slow
 def test_failed_write_keeps_the_previous_checkpoint(tmp_path):
     path = tmp_path / "latest.ckpt"
     save_checkpoint(path, "", STATE)
@@ -213,6 +215,7 @@ for action in (
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="the peak is read from /proc")
 def test_neither_saving_nor_looking_copies_the_tensors(tmp_path):
     result = subprocess.run(

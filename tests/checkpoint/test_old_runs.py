@@ -76,6 +76,7 @@ def numbers(log: Path) -> list[dict]:
     return [{k: v for k, v in record.items() if not isinstance(v, str)} for record in records]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RUNS)
 def test_run_goes_on_as_it_did(place, name):
     run = place / "runs" / name
@@ -91,6 +92,7 @@ def test_run_goes_on_as_it_did(place, name):
         assert record == pytest.approx(recorded, rel=1e-4, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_brings_its_workspace_along(place):
     shutil.copytree(OLD / "train_dot_pusht", place / "run")
     restored = TrainWorkspace.create_from_checkpoint(place / "run/checkpoints/latest.ckpt")

@@ -18,6 +18,7 @@ def saved() -> SavedPolicy:
     return SavedPolicy.read(PRETRAINED)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("key", "value", "told"),
     [

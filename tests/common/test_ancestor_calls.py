@@ -115,6 +115,7 @@ def test_a_buffer_is_filled_and_read(path):
     assert replay_buffer.get_episode_idxs().tolist() == [0] * 3 + [1] * 5 + [2] * 4
 
 
+@pytest.mark.slow
 def test_a_buffer_is_copied_and_saved(path, tmp_path):
     copies = [
         ReplayBuffer.copy_from_path(zarr_path=path, keys=["action"]),

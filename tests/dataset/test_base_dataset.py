@@ -41,6 +41,7 @@ class Constant(BaseImageDataset):
         return normalizer
 
 
+@pytest.mark.slow
 def test_a_users_dataset_trains(tmp_path):
     name = "train_diffusion_unet_pusht"
     overrides = tiny_overrides(tmp_path, tmp_path, tiny_policy(name))

@@ -103,6 +103,7 @@ def test_without_videos_pictures_keep_every_pixel(tmp_path):
     assert_same(tmp_path / "c.zarr.zip", original, tolerance=0)
 
 
+@pytest.mark.slow
 def test_packets_are_copied_where_the_codec_is_the_wanted_one(tmp_path, monkeypatch):
     def fail(*_):
         raise AssertionError("encoded anew")
@@ -168,6 +169,7 @@ def test_pictures_stored_as_floats_become_videos(tmp_path):
         run(tmp_path / "a.zarr", tmp_path / "c", "lerobot-v3.0", fps=10)
 
 
+@pytest.mark.slow
 def test_what_cannot_be_converted_is_told_and_leaves_nothing_under_the_name(tmp_path):
     source = recorded_zarr(tmp_path / "a.zarr")
     with pytest.raises(UserError, match="give --fps"):
@@ -225,6 +227,7 @@ def test_a_killed_conversion_goes_on(tmp_path, kind, monkeypatch):
     assert_same(tmp_path / "c.zarr", source, tolerance=12)
 
 
+@pytest.mark.slow
 def test_other_settings_start_again(tmp_path, monkeypatch):
     source = recorded_zarr(tmp_path / "a.zarr")
     monkeypatch.setattr(convert_module, "_publish", lambda *_: exit(1))
@@ -265,6 +268,7 @@ def test_a_kill_from_outside_with_workers_leaves_no_process_and_goes_on(tmp_path
     assert len(read_metadata(tmp_path / "b").episodes) == 20
 
 
+@pytest.mark.slow
 def test_what_a_process_prepares_is_what_is_written(tmp_path):
     source = Source((str(recorded_zarr(tmp_path / "a.zarr")),))
     store = source.open()
@@ -298,6 +302,7 @@ def test_ray_prepares_episodes(tmp_path):
     assert_same(tmp_path / "c.zarr", source, tolerance=12)
 
 
+@pytest.mark.slow
 def test_the_command_says_what_it_wrote(tmp_path, capsys):
     source = recorded_zarr(tmp_path / "a.zarr")
     main([str(source), str(tmp_path / "b"), "--to", "lerobot-v3.0", "--fps", "10"])

@@ -58,6 +58,7 @@ def test_a_sample_is_the_window_with_repeated_edges(store):
     assert last["action_is_pad"].tolist() == [False, False, True, True]
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*too short to give")
 @settings(max_examples=25, deadline=None)
 @given(

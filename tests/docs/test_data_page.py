@@ -20,6 +20,7 @@ from tests.states import assert_equal_states
 PAGE = Path(__file__).parents[2] / "docs" / "data.md"
 
 
+@pytest.mark.slow
 def test_the_examples_make_and_load_a_data_set(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     make, load = re.findall(r"```python\n(.*?)```", PAGE.read_text(), flags=re.DOTALL)
@@ -45,6 +46,7 @@ def test_the_parts_of_the_example_parse():
     assert modes == ["MIN_MAX", "IDENTITY", "IDENTITY"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["train_dot_pusht", "train_diffusion_unet_pusht"])
 def test_the_mixture_of_the_example_trains(tmp_path, name):
     section = yaml_examples()[1]["dataset"]

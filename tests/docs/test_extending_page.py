@@ -64,6 +64,7 @@ def train(section: dict[str, Any], shape_meta: dict[str, Any], folder: Path) -> 
     return [json.loads(line) for line in (folder / "run/logs.json.txt").read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_the_method_of_the_page_trains_and_acts(tmp_path, method_of_the_page):
     log = train(method_of_the_page, POSITION_META, tmp_path)
     assert any("mean_error" in key for record in log for key in record)
@@ -72,6 +73,7 @@ def test_the_method_of_the_page_trains_and_acts(tmp_path, method_of_the_page):
     assert action.shape == (1, 2)
 
 
+@pytest.mark.slow
 def test_a_policy_with_language_trains_and_acts_as_it_is_told(tmp_path):
     log = train(LANGUAGE, LANGUAGE_META, tmp_path)
     assert any("first_action_error" in key for record in log for key in record)

@@ -83,6 +83,7 @@ def test_every_seed_is_played_once_and_scored_as_by_a_plain_loop():
     json.dumps(log)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n_action_steps", [1, 4])
 def test_results_do_not_depend_on_the_number_of_workers(n_action_steps):
     results = []
@@ -122,6 +123,7 @@ def test_hands_over_the_times_that_the_policy_wants():
         assert images == [[max(0, step - 3), max(0, step - 1), step]]
 
 
+@pytest.mark.slow
 def test_leaves_the_policy_and_the_random_numbers_as_they_were():
     policy = GoalPolicy(noise=1.0).train()
     torch.manual_seed(0)
@@ -145,6 +147,7 @@ def test_a_policy_with_another_window_is_served_by_the_same_workers():
         assert runner._env.worker_pids == workers
 
 
+@pytest.mark.slow
 def test_records_the_first_episodes(tmp_path):
     with make_runner(n_train_vis=1, n_test_vis=2, output_dir=tmp_path) as runner:
         log = runner.run(LocalAgent(GoalPolicy()), label="epoch_0003")
@@ -164,6 +167,7 @@ def test_records_the_first_episodes(tmp_path):
             assert len(read_video(episode.video)) == episode.length + 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n_action_steps", [1, 4])
 def test_records_the_first_of_each_outcome(tmp_path, capsys, n_action_steps):
     options = dict(n_train=0, n_test=20, max_steps=6, n_test_vis=0)
@@ -196,6 +200,7 @@ def test_records_the_first_of_each_outcome(tmp_path, capsys, n_action_steps):
     assert "note:" not in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_pictures_are_asked_for_before_training(tmp_path):
     blind = {**TOY, "kwargs": {"frame_shape": [0]}}
     options = dict(n_train=0, n_test=1, n_workers=1, progress=False)
@@ -205,6 +210,7 @@ def test_pictures_are_asked_for_before_training(tmp_path):
         assert "test/mean_score" in runner.run(LocalAgent(GoalPolicy()))
 
 
+@pytest.mark.slow
 def test_a_video_that_cannot_be_written_does_not_end_the_run(tmp_path, capfd):
     options = dict(n_train=0, n_test=2, n_test_vis=2, output_dir=tmp_path)
     (tmp_path / "media" / "a" / "test_100000.mp4.partial").mkdir(parents=True)
@@ -217,6 +223,7 @@ def test_a_video_that_cannot_be_written_does_not_end_the_run(tmp_path, capfd):
     assert capfd.readouterr().err.count("warning: no video") == 1
 
 
+@pytest.mark.slow
 def test_no_video_passes_for_another_episode(tmp_path, capsys):
     forgetful = {"factory": "toy_env:make", "kwargs": {"seeded": False}}
     options = dict(n_train=0, n_test=3, n_test_vis=0, n_outcome_vis=3, n_workers=1)
@@ -228,6 +235,7 @@ def test_no_video_passes_for_another_episode(tmp_path, capsys):
     assert capsys.readouterr().out.count("note: no video of seed 10000") == 3
 
 
+@pytest.mark.slow
 def test_a_policy_may_write_into_its_last_answer(tmp_path):
     class Reusing(GoalPolicy):
         answer = torch.zeros(3, 1, 2)
@@ -243,6 +251,7 @@ def test_a_policy_may_write_into_its_last_answer(tmp_path):
     assert all(episode.video is not None for episode in runner.episodes)
 
 
+@pytest.mark.slow
 def test_groups_of_starts_are_played_and_named(tmp_path):
     starts = [
         {"name": "near", "options": {"state": [5, 5, 5.2, 5]}},
@@ -272,6 +281,7 @@ def test_groups_of_starts_are_played_and_named(tmp_path):
     }
 
 
+@pytest.mark.slow
 def test_outcomes_of_given_starts_are_recorded(tmp_path):
     starts = [{"name": "far", "options": {"state": [0, 0, 10, 10]}}]
     options = dict(n_train=0, n_test=0, max_steps=3, n_outcome_vis=1, output_dir=tmp_path)
@@ -350,6 +360,7 @@ def test_processes_divide_the_episodes(n, n_recorded, n_processes):
     assert max(map(len, shares)) <= max(n_recorded, -(-n // n_processes))
 
 
+@pytest.mark.slow
 def test_runs_without_a_label_do_not_overwrite_each_other(tmp_path):
     for _ in range(2):  # as after a restart
         with make_runner(n_train_vis=1, n_test_vis=0, output_dir=tmp_path) as runner:
@@ -359,6 +370,7 @@ def test_runs_without_a_label_do_not_overwrite_each_other(tmp_path):
     assert folders == [f"rollout_{number:04d}" for number in range(4)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [
@@ -473,6 +485,7 @@ def test_settings_that_cannot_work_are_refused(settings):
         make_runner(**settings)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "shape_meta"),
     [

@@ -76,6 +76,7 @@ def evaluate(checkpoint, output_dir, **options):
     return evaluate_checkpoint(checkpoint, output_dir, **{**defaults, **options})
 
 
+@pytest.mark.slow
 def test_writes_everything_down(checkpoint, tmp_path, capsys):
     info = evaluate(checkpoint, tmp_path / "eval")
     assert json.loads((tmp_path / "eval" / "eval_info.json").read_text()) == info
@@ -113,6 +114,7 @@ def test_writes_everything_down(checkpoint, tmp_path, capsys):
     assert last_line == f"{headline(score)}; see {tmp_path / 'eval' / 'report.html'}"
 
 
+@pytest.mark.slow
 def test_page_needs_no_other_file(checkpoint, tmp_path):
     info = evaluate(checkpoint, tmp_path / "eval")
     page = (tmp_path / "eval" / "report.html").read_text()
@@ -123,6 +125,7 @@ def test_page_needs_no_other_file(checkpoint, tmp_path):
     assert f"{100 * info['aggregated']['success_rate']:.1f} %" in page
 
 
+@pytest.mark.slow
 def test_the_page_tells_where_the_score_comes_from(checkpoint, tmp_path):
     overrides = ["policy.noise=1.5"]
     info = evaluate(checkpoint, tmp_path / "eval", n_videos=0, overrides=overrides)
@@ -136,6 +139,7 @@ def test_the_page_tells_where_the_score_comes_from(checkpoint, tmp_path):
     assert info["versions"]["torch"] in told["versions"]
 
 
+@pytest.mark.slow
 def test_failures_and_rewards_are_read_as_the_task_declares(tmp_path):
     outcomes = {"reward_range": [0, 4], "failures": {"near miss": {"at_least": 0.5}, "far": {}}}
     checkpoint = save(tmp_path / "latest.ckpt", outcomes=outcomes)
@@ -169,6 +173,7 @@ def test_the_histogram_shows_what_there_is(rewards, reward_range, ends):
     assert sum(bar.get_height() for bar in axes.patches) == len(rewards)
 
 
+@pytest.mark.slow
 def test_large_videos_are_linked(checkpoint, tmp_path, monkeypatch):
     info = evaluate(checkpoint, tmp_path / "eval")
     monkeypatch.setattr("diffusion_policy.util.html_page.MAX_EMBEDDED_VIDEO", 10)
@@ -178,12 +183,14 @@ def test_large_videos_are_linked(checkpoint, tmp_path, monkeypatch):
     assert "video/mp4" not in page
 
 
+@pytest.mark.slow
 def test_repeats_itself(checkpoint, tmp_path):
     first = evaluate(checkpoint, tmp_path / "a")
     second = evaluate(checkpoint, tmp_path / "b", n_workers=2)
     assert first["per_episode"] == second["per_episode"]
 
 
+@pytest.mark.slow
 def test_an_evaluation_survives_videos_that_cannot_be_written(checkpoint, tmp_path, capfd):
     expected = evaluate(checkpoint, tmp_path / "whole")
     (tmp_path / "eval").mkdir()
@@ -195,6 +202,7 @@ def test_an_evaluation_survives_videos_that_cannot_be_written(checkpoint, tmp_pa
     assert capfd.readouterr().err.count(f"warning: no video {tmp_path}/eval/media/eval/test_4") == 2
 
 
+@pytest.mark.slow
 def test_the_numbers_survive_a_full_disk(checkpoint, tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
@@ -205,6 +213,7 @@ def test_the_numbers_survive_a_full_disk(checkpoint, tmp_path, monkeypatch):
     assert json.loads((tmp_path / "eval" / "eval_info.json").read_text())["per_episode"]
 
 
+@pytest.mark.slow
 def test_low_precision_rounds_actions_and_is_told(checkpoint, tmp_path):
     full = evaluate(checkpoint, tmp_path / "fp32", n_videos=0)
     low = evaluate(checkpoint, tmp_path / "bf16", n_videos=0, precision="bf16")
@@ -214,6 +223,7 @@ def test_low_precision_rounds_actions_and_is_told(checkpoint, tmp_path):
     np.testing.assert_allclose(*sums, rtol=0.1)
 
 
+@pytest.mark.slow
 def test_earlier_results_are_kept_unless_told_otherwise(checkpoint, tmp_path):
     evaluate(checkpoint, tmp_path / "eval")
     before = contents(tmp_path / "eval")
@@ -232,6 +242,7 @@ def contents(folder):
     return {p.relative_to(folder): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
+@pytest.mark.slow
 def test_plays_given_starts(tmp_path):
     near = {"name": "near", "options": {"state": [5, 5, 5.2, 5]}}
     far = {"name": "far", "options": {"state": [0, 0, 10, 10]}}
@@ -268,6 +279,7 @@ def test_plays_given_starts(tmp_path):
     assert fresh["starts"] is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -304,6 +316,7 @@ def test_a_mistake_leaves_earlier_results_alone(checkpoint, tmp_path, options, m
     assert contents(tmp_path / "eval") == before
 
 
+@pytest.mark.slow
 def test_an_unbuildable_environment_leaves_earlier_results_alone(checkpoint, tmp_path):
     evaluate(checkpoint, tmp_path / "eval", n_episodes=1)
     before = contents(tmp_path / "eval")
@@ -321,6 +334,7 @@ def test_a_folder_in_use_is_refused(checkpoint, tmp_path):
         evaluate(checkpoint, tmp_path / "eval")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("env", "message"),
     [
@@ -362,6 +376,7 @@ def test_a_folder_that_cannot_be_is_a_user_error(checkpoint, tmp_path):
         evaluate(checkpoint, tmp_path / "file" / "eval")
 
 
+@pytest.mark.slow
 def test_without_videos(checkpoint, tmp_path):
     evaluate(checkpoint, tmp_path / "eval", n_videos=0)
     assert {path.name for path in (tmp_path / "eval").iterdir()} == {
@@ -371,6 +386,7 @@ def test_without_videos(checkpoint, tmp_path):
     }
 
 
+@pytest.mark.slow
 def test_an_environment_that_does_not_tell_success(checkpoint, tmp_path, capsys):
     env = OmegaConf.merge(CONFIG["task"]["env_runner"]["env"], {"kwargs": {"silent_from": 0}})
     info = evaluate(save(tmp_path / "a.ckpt", env=env), tmp_path / "eval")
@@ -430,6 +446,7 @@ def test_contact_sheet_spans_the_episode(checkpoint, tmp_path):
         )
 
 
+@pytest.mark.slow
 def test_a_short_episode_shows_each_of_its_frames_once(tmp_path):
     near = {"name": "close_to_a_goal_and_with_a_long_name", "options": {"state": [5, 5, 5.9, 5]}}
     checkpoint = save(tmp_path / "latest.ckpt", groups={"near": {"starts": [near]}})
@@ -448,6 +465,7 @@ def run_eval(monkeypatch, *arguments):
     runpy.run_path(str(ROOT / "eval.py"), run_name="__main__")
 
 
+@pytest.mark.slow
 def test_command_line(checkpoint, tmp_path, monkeypatch, capsys):
     arguments = [f"--checkpoint={checkpoint}", f"--output-dir={tmp_path / 'eval'}", "--device=cpu"]
     arguments.append("--trust-checkpoint")
@@ -464,6 +482,7 @@ def test_command_line(checkpoint, tmp_path, monkeypatch, capsys):
     assert error.count("\n") == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("path", "name"),
     [
@@ -526,6 +545,7 @@ def test_help_does_not_wait_for_torch():
     assert "torch" not in imported
 
 
+@pytest.mark.slow
 def test_settings_of_the_checkpoint_can_be_changed(checkpoint, tmp_path):
     changed = evaluate(checkpoint, tmp_path / "short", overrides=["task.env_runner.max_steps=2"])
     assert changed["overrides"] == ["task.env_runner.max_steps=2"]

@@ -22,6 +22,7 @@ def save(path, noise, env="toy_env:make"):
     return path
 
 
+@pytest.mark.slow
 def test_checkpoints_are_compared_on_the_same_episodes(tmp_path, capsys):
     checkpoints = [save(tmp_path / "noisy.ckpt", 5.0), save(tmp_path / "sure.ckpt", 0.0)]
     options = dict(n_episodes=6, start_seed=40, n_videos=0, n_workers=1, device="cpu", trust=True)

@@ -52,11 +52,13 @@ def rollout(n_workers, n_steps=4):
     return recorded
 
 
+@pytest.mark.slow
 def test_results_do_not_depend_on_the_number_of_workers():
     one, two, three = rollout(1), rollout(2), rollout(3)
     assert one == two == three
 
 
+@pytest.mark.slow
 def test_rows_follow_the_slots_asked_for():
     env = ToyEnv()
     with VectorEnv(TOY, 4, 2, obs_offsets=(-1, 0)) as vector_env:
@@ -93,6 +95,7 @@ def test_a_start_that_the_environment_refuses_is_named():
     assert env.closed
 
 
+@pytest.mark.slow
 def test_text_is_that_of_the_latest_observation():
     state = {"state": [1.0, 5.0, 3.0, 5.0]}  # the goal is on the right, then passed
     with VectorEnv(TOY, 3, 2, obs_offsets=(-1, 0)) as env:
@@ -114,6 +117,7 @@ def test_text_that_is_too_long_is_not_cut_off():
         env.reset([0], starts(0))
 
 
+@pytest.mark.slow
 def test_another_window_is_served_by_the_same_workers():
     with VectorEnv(TOY, 4, 2) as env, VectorEnv(TOY, 4, 2, obs_offsets=(-3, 0)) as other:
         workers = env.worker_pids
@@ -135,17 +139,20 @@ def test_a_slot_is_reset_before_it_is_stepped():
             env.step([0, 1], np.zeros((2, 1, 2)))
 
 
+@pytest.mark.slow
 def test_rejects_offsets_it_cannot_serve():
     for obs_offsets in [(0, -1), (-1, 1)]:
         with pytest.raises(ValueError, match="obs_offsets"):
             VectorEnv(TOY, 1, 1, obs_offsets=obs_offsets)
 
 
+@pytest.mark.slow
 def test_a_wrong_description_is_told_in_one_line():
     with pytest.raises(UserError, match="not registered"):
         VectorEnv({"id": "Nowhere-v0"}, 2)
 
 
+@pytest.mark.slow
 def test_records_only_what_was_asked_for(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with VectorEnv(TOY, 3, 2, max_steps=4) as env:
@@ -157,6 +164,7 @@ def test_records_only_what_was_asked_for(tmp_path, monkeypatch):
     assert len(read_video(tmp_path / "one.mp4")) == 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("failure", "reason"),
     [
@@ -181,6 +189,7 @@ def test_a_failing_environment_is_named(failure, reason):
         env.step(range(5), np.zeros((5, 1, 2)))
 
 
+@pytest.mark.slow
 def test_a_worker_killed_between_steps_is_noticed():
     with VectorEnv(TOY, 4, 2) as env:
         env.reset(range(4), starts(*range(4)))
@@ -189,6 +198,7 @@ def test_a_worker_killed_between_steps_is_noticed():
             env.step(range(4), np.zeros((4, 1, 2)))
 
 
+@pytest.mark.slow
 def test_a_worker_that_stands_still_is_ended():
     env = VectorEnv(TOY, 2, 2)
     env.reset(range(2), [7, 8])
@@ -229,6 +239,7 @@ def test_workers_never_import_torch(env_id):
         assert env.observe([0])["obs"].tolist() == [[[0.0]]]
 
 
+@pytest.mark.slow
 def test_close_releases_everything_and_may_be_repeated():
     def open_descriptors():
         gc.collect()
@@ -291,6 +302,7 @@ def test_workers_end_with_their_parent(tmp_path, number, failure):
     assert not re.search("leak|resource_tracker|Warning", errors), errors
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("failure", ["raise", "kill"])
 def test_a_failure_ends_the_program_with_an_error(tmp_path, failure):
     with script(tmp_path, bad_toy(failure)) as process:
@@ -299,6 +311,7 @@ def test_a_failure_ends_the_program_with_an_error(tmp_path, failure):
     assert not re.search("leak|resource_tracker|Warning", errors), errors
 
 
+@pytest.mark.slow
 def test_forgetting_to_close_leaves_nothing(tmp_path):
     with script(tmp_path, TOY, forever=False) as process:
         _, errors = process.communicate(timeout=30)

@@ -70,6 +70,7 @@ def test_imported_policy_predicts_like_the_reference(tmp_path, case, meta):
         torch.testing.assert_close(normalised, expected)
 
 
+@pytest.mark.slow
 def test_script_writes_a_checkpoint_that_deploys(tmp_path, capsys):
     source = public_checkpoint(tmp_path / "model.safetensors", "keypoints")
     name = ["--config-name", "train_dot_pusht_lerobot"]

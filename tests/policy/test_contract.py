@@ -156,6 +156,7 @@ def assert_same(left: dict, right: dict) -> None:
             assert torch.equal(value, right[key]), key
 
 
+@pytest.mark.slow
 def test_loss_reaches_every_trainable_parameter_and_leaves_the_batch(policy):
     batch = make_batch(policy)
     before = copy.deepcopy(batch)
@@ -171,6 +172,7 @@ def test_loss_reaches_every_trainable_parameter_and_leaves_the_batch(policy):
     assert_same(before, batch)
 
 
+@pytest.mark.slow
 def test_prediction_has_the_promised_shapes_and_leaves_the_observation(policy):
     obs = make_obs(policy.eval(), 2)
     before = copy.deepcopy(obs)
@@ -184,6 +186,7 @@ def test_prediction_has_the_promised_shapes_and_leaves_the_observation(policy):
     assert_same(before, obs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["train_dot_pusht_image_human", "train_diffusion_unet_pusht_image"]
 )
@@ -221,6 +224,7 @@ def test_action_is_the_prediction_from_now_on(policy):
     assert policy.n_actions_ahead <= result["action_pred"].shape[1] - now
 
 
+@pytest.mark.slow
 def test_state_dict_holds_everything_that_prediction_needs(policy):
     other = copy.deepcopy(policy)
     with torch.no_grad():
@@ -231,6 +235,7 @@ def test_state_dict_holds_everything_that_prediction_needs(policy):
     assert_same(policy.eval().predict_action(obs), other.eval().predict_action(obs))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*CONFIGS, *TOYS])
 @pytest.mark.parametrize("attribute", ["inference_settings", "weight_settings", "debug_settings"])
 def test_declared_settings_are_arguments_of_the_constructor(name, attribute):
@@ -245,6 +250,7 @@ def test_declared_settings_are_arguments_of_the_constructor(name, attribute):
         assert set(names) <= {*arguments, *given}, section
 
 
+@pytest.mark.slow
 def test_training_is_deterministic(policy):
     batch = make_batch(policy)
     losses = []
@@ -254,6 +260,7 @@ def test_training_is_deterministic(policy):
     assert torch.equal(*losses)
 
 
+@pytest.mark.slow
 def test_reset_forgets(policy):
     policy.eval()
     first = policy.predict_action(make_obs(policy, 2, seed=1))

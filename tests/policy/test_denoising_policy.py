@@ -133,6 +133,7 @@ def test_less_frequent_predictions_follow_the_chunk_in_between(conditioning):
     assert policy.n_actions_ahead == 15 - 2 * 4
 
 
+@pytest.mark.slow
 def test_faster_execution_skips_actions():
     plain, fast = (
         make_policy(UNET, "policy.n_action_steps=4", f"policy.return_every_n={n}").eval()
@@ -146,6 +147,7 @@ def test_faster_execution_skips_actions():
     assert fast.action_pred_offsets == (-1, *range(1, 15, 2))
 
 
+@pytest.mark.slow
 def test_overlapping_chunks_are_averaged():
     settings = ["policy.n_action_steps=1", "policy.noise_scheduler.num_inference_steps=2"]
     newest, mean = (

@@ -270,6 +270,7 @@ def test_adapters_do_not_leave_a_backbone_frozen(tmp_path):
         make_image_policy(backbone_weights=weights, freeze_backbone=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("backbone", "tokens"),
     [("keypoint_cnn", "pooled"), ("resnet18", "pooled"), ("resnet18", "spatial")],
@@ -372,6 +373,7 @@ def test_images_are_encoded_once_until_the_weights_change():
     assert encoded[12:] == [12, 12]
 
 
+@pytest.mark.slow
 def test_a_copy_of_a_policy_remembers_images_of_its_own():
     policy = make_image_policy().eval()
     obs = images(2)

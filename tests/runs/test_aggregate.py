@@ -28,6 +28,7 @@ def written(sweep):
     return json.loads((sweep / "metrics" / "metrics.json").read_text())
 
 
+@pytest.mark.slow
 def test_golden_sweep(tmp_path, capsys):
     sweep = shutil.copytree(GOLDEN, tmp_path / "sweep")
     aggregate_sweeps([sweep], ["test/mean_score", "train/mean_score"])
@@ -42,6 +43,7 @@ def test_golden_sweep(tmp_path, capsys):
     assert err == ""
 
 
+@pytest.mark.slow
 def test_the_log_is_that_of_the_runs_that_are_there(sweep):
     for _ in range(2):
         aggregate_sweeps([sweep], KEYS)
@@ -124,6 +126,7 @@ def watch(monkeypatch, sweep, *events):
     aggregate_sweeps([sweep], KEYS, watch_s=1.0)
 
 
+@pytest.mark.slow
 def test_watching_follows_runs_that_come_grow_and_are_resumed(tmp_path, monkeypatch):
     first, second = tmp_path / "train_0", tmp_path / "train_1"
 
@@ -149,6 +152,7 @@ def test_watching_follows_runs_that_come_grow_and_are_resumed(tmp_path, monkeypa
     assert seen == pytest.approx([0.2, 0.2, 0.6, 0.15])
 
 
+@pytest.mark.slow
 def test_watching_ends_a_while_after_all_have_finished(sweep, monkeypatch):
     """The command must wait, because the next run of a sweep may just be starting."""
     seconds = itertools.count(step=aggregate.GRACE_S / 4)

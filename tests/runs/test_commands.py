@@ -58,6 +58,7 @@ def test_table_by_default_of_test_scores(tmp_path, monkeypatch, capsys):
     assert "| dot | 0.200 / 0.200 (1 seed) |" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [["-k", "a/x", "-k", "b/y"], ["-k", "a/x", "b/y"]])
 def test_several_scores_may_be_given_in_two_ways(tmp_path, monkeypatch, options):
     make_run(tmp_path / "train_0", [0.1, 0.2], **{"a/x": 0.5, "b/y": 0.25})

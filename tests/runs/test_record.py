@@ -42,6 +42,7 @@ def evaluation(run) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_the_folder_stands_alone(run, evaluation, tmp_path):
     output = tmp_path / "results" / "tiny"
     record_result(run, evaluation, output, title="A tiny run")
@@ -165,6 +166,7 @@ def test_nothing_is_begun_without_all_videos(run, evaluation, tmp_path):
     assert not (tmp_path / "tiny").exists()
 
 
+@pytest.mark.slow
 def test_the_config_is_that_of_the_checkpoint(run, evaluation, tmp_path):
     config = run / ".hydra" / "config.yaml"  # written again by every launch
     before = config.read_text()

@@ -66,6 +66,7 @@ def test_episodes_come_back_exactly(tmp_path):
     assert path.read_bytes() == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("packed", [True, False])
 def test_records_of_earlier_versions_are_read(tmp_path, packed):
     source = recorded(ROOT)[0]

@@ -70,6 +70,7 @@ def test_the_pages_of_the_runs_are_up_to_date(folder):
     assert (folder / "README.md").read_text() == result_page(folder)
 
 
+@pytest.mark.slow
 def test_the_command_writes_table_and_pages_from_the_notes(tmp_path, monkeypatch, capsys):
     source = recorded(ROOT)[0]
     folder = tmp_path / "docs/results" / source.name
@@ -225,6 +226,7 @@ def test_runs_in_other_environments_have_a_table_of_their_own(env):
     assert row[4:] == ("50.0 % (50.0 to 50.0)", "250.000 (250.000 to 250.000)")
 
 
+@pytest.mark.slow
 def test_the_page_lists_other_tasks_apart(tmp_path):
     source = recorded(ROOT)[0]
     results = tmp_path / "docs/results"

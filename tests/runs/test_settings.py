@@ -87,6 +87,7 @@ def test_a_setting_that_came_later_has_the_value_of_its_time():
 values = st.fixed_dictionaries({"a": st.integers(0, 2), "b": st.integers(0, 2), "c": st.text("x")})
 
 
+@pytest.mark.slow
 @given(st.lists(values, min_size=1, max_size=8))
 def test_labels_of_one_name_are_all_different(settings):
     groups = experiments(runs(*settings))

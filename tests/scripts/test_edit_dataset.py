@@ -72,6 +72,7 @@ def test_episodes_are_chosen_cut_and_joined_without_encoding(
     assert read_metadata(tmp_path / "out").version == {"v21": "v2.1", "v30": "v3.0"}[name]
 
 
+@pytest.mark.slow
 def test_an_episode_that_begins_between_key_frames_is_encoded_anew(tmp_path):
     store = edit(tmp_path, "--keep", "0", "--split", "0:3")
     golden = open_store(GOLDEN / "v30", tmp_path / "cache", cache="none")
@@ -80,6 +81,7 @@ def test_an_episode_that_begins_between_key_frames_is_encoded_anew(tmp_path):
     assert read_metadata(tmp_path / "out").features[FRONT].info["video.codec"] == "av1"
 
 
+@pytest.mark.slow
 def test_keys_are_renamed_dropped_and_swapped(tmp_path, no_encoder):
     store = edit(
         tmp_path,
@@ -106,6 +108,7 @@ def test_a_dropped_key_is_gone(tmp_path, no_encoder):
     assert not list((tmp_path / "out").glob(f"videos/*{WRIST}*"))
 
 
+@pytest.mark.slow
 def test_data_sets_are_merged(tmp_path, no_encoder):
     store = edit(tmp_path, str(GOLDEN / "v21"), "--delete", "1-4")
     assert np.diff(store.episode_ends, prepend=0).tolist() == [12, 15]

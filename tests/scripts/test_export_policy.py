@@ -64,6 +64,7 @@ def test_acts_as_its_checkpoint_does(workspace, tmp_path):
     assert (tmp_path / "again" / WEIGHTS_FILE).read_bytes() == (folder / WEIGHTS_FILE).read_bytes()
 
 
+@pytest.mark.slow
 def test_settings_become_part_of_the_policy(workspace, tmp_path, capsys):
     checkpoint, folder = workspace.get_checkpoint_path(), tmp_path / "policy"
     before, after = "policy.return_every_n=2", "+policy.stall_tolerance=0.5"
@@ -83,6 +84,7 @@ def test_settings_become_part_of_the_policy(workspace, tmp_path, capsys):
         assert not (tmp_path / "other").exists()
 
 
+@pytest.mark.slow
 def test_a_foreign_policy_is_built_on_request_alone(workspace, tmp_path, capsys):
     saved = SavedPolicy.read(workspace.get_checkpoint_path())
     saved.cfg.policy._target_ = "tests.scripts.test_export_policy.MyPolicy"
@@ -101,6 +103,7 @@ class MyPolicy(DOTPolicy):
     """A policy class from outside diffusion_policy."""
 
 
+@pytest.mark.slow
 def test_replaces_a_policy_on_request_and_keeps_its_readme(workspace, tmp_path, capsys):
     checkpoint, folder = workspace.get_checkpoint_path(), tmp_path / "policy"
     export(checkpoint, folder)

@@ -34,6 +34,7 @@ def test_existing_output_is_refused(tmp_path, monkeypatch, capsys):
     assert path.read_text() == "kept"
 
 
+@pytest.mark.slow
 def test_replay_check_notices_a_changed_action():
     demonstration = demos.record(seed=0, index=0)
     demos.check_replay(demonstration)
@@ -43,6 +44,7 @@ def test_replay_check_notices_a_changed_action():
         demos.check_replay(dataclasses.replace(demonstration, executed_action=executed))
 
 
+@pytest.mark.slow
 def test_shipped_demonstrations_replay_to_success():
     assert SHIPPED.stat().st_size <= 4e6
     keys = ("state", "action", "executed_action")

@@ -34,6 +34,7 @@ def refusal(capsys, source, target, *options) -> str:
     return lines[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", NETWORKS)
 def test_imported_policy_denoises_like_the_reference(tmp_path, case):
     source = write(tmp_path / "in.ckpt", low_dim_config(case), low_dim_state(case))
@@ -50,6 +51,7 @@ def test_imported_policy_denoises_like_the_reference(tmp_path, case):
     assert torch.equal(policy.normalizer["obs"].normalize(raw), torch.ones(1, 2, 20))
 
 
+@pytest.mark.slow
 def test_imported_policy_acts_from_the_last_observation_on(tmp_path):
     config = low_dim_config("unet_global")
     config["policy"]["num_inference_steps"] = 2
@@ -60,6 +62,7 @@ def test_imported_policy_acts_from_the_last_observation_on(tmp_path):
     assert torch.equal(result["action"], result["action_pred"][:, 1:9])
 
 
+@pytest.mark.slow
 def test_weights_without_averages(tmp_path):
     state = low_dim_state("unet_global")
     states = {"state_dicts": {"model": state}}

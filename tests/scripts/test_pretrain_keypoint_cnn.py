@@ -27,6 +27,7 @@ def test_steps_bring_the_answers_closer():
     assert error() < 0.8 * before
 
 
+@pytest.mark.slow
 def test_writes_what_a_policy_takes(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(pretrain_keypoint_cnn, "_N_HELD_OUT", 8)
     path = tmp_path / "deep" / "cnn.safetensors"

@@ -26,6 +26,7 @@ CONFIGS = [
 ]
 
 
+@pytest.mark.slow
 def test_configs_that_runs_wrote_are_read_as_omegaconf_reads_them():
     assert len(CONFIGS) > 5
     for path in CONFIGS[::3]:

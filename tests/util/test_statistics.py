@@ -36,6 +36,7 @@ def test_wilson_holds_the_rate_and_stays_a_probability(count):
     assert low < high
 
 
+@pytest.mark.slow
 @given(counts)
 def test_wilson_is_symmetric_in_success_and_failure(count):
     successes, n = count

@@ -43,6 +43,7 @@ def test_without_a_config_the_usage_is_told(command, capsys, arguments, code):
     assert capsys.readouterr().out == usage() + "\n"
 
 
+@pytest.mark.slow
 def test_a_setting_that_the_config_leaves_at_its_default_needs_no_plus(command):
     cfg = command(
         "--config-name=train_dot_pusht", "task.env_runner.n_outcome_vis=2", "training.seed=3"
@@ -53,6 +54,7 @@ def test_a_setting_that_the_config_leaves_at_its_default_needs_no_plus(command):
     assert sys.argv[2:4] == ["+task.env_runner.n_outcome_vis=2", "training.seed=3"]
 
 
+@pytest.mark.slow
 def test_a_policy_of_ones_own_takes_the_place_of_that_of_a_base(command, tmp_path):
     (tmp_path / "policy").mkdir()
     (tmp_path / "policy/own.yaml").write_text("_target_: own.Policy\nwidth: 3\n")

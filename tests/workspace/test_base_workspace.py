@@ -55,6 +55,7 @@ def test_other_settings_do_not_go_on_with_a_run(workspace, key, value, told):
     assert_equal_states(before, dict(other.model.state_dict()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("key", "value"),
     [
@@ -121,6 +122,7 @@ def test_a_checkpoint_that_lacks_a_part_is_refused(workspace, tmp_path, part):
         workspace.load_checkpoint(path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", ["optimizer", "model", "epoch_means", "topk"])
 def test_a_part_of_another_kind_is_refused_in_one_line(workspace, tmp_path, part):
     path = workspace.save_checkpoint(

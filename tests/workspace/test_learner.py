@@ -130,6 +130,7 @@ def test_what_compute_loss_returns_is_averaged_and_logged(tmp_path, overrides):
     assert "n_rows" in last
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("answer", "message"),
     [

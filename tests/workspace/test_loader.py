@@ -36,6 +36,7 @@ def refuse():
     raise UserError("array 'state' of d.zarr lacks chunk 3")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("failure", "message"),
     [

@@ -31,6 +31,7 @@ def test_json_lines_are_always_written(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["logs.json.txt"]
 
 
+@pytest.mark.slow
 def test_wandb_offline_keeps_a_run_on_disk(tmp_path):
     pytest.importorskip("wandb")
     with RunLogger(tmp_path, config("offline")) as logger:
@@ -40,6 +41,7 @@ def test_wandb_offline_keeps_a_run_on_disk(tmp_path):
     assert len(read_log(tmp_path / "logs.json.txt")) == 5
 
 
+@pytest.mark.slow
 def test_a_run_that_goes_on_does_so_at_wandb(tmp_path):
     pytest.importorskip("wandb")
     for keep in (0, 1, 0):  # the last one starts anew
@@ -82,6 +84,7 @@ def test_missing_tensorboard_is_told(tmp_path, monkeypatch):
         RunLogger(tmp_path, config(tensorboard=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scored", [False, True])
 def test_curves_are_drawn_from_any_log(tmp_path, scored):
     with RunLogger(tmp_path, config()) as logger:
@@ -97,6 +100,7 @@ def test_curves_are_drawn_from_any_log(tmp_path, scored):
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("last_step", [1, 7, 250, 13_271, 999_999])
 def test_labels_of_curves_do_not_touch(last_step):
     steps = sorted({round(last_step * i / 20) for i in range(21)})

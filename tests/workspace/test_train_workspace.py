@@ -49,6 +49,7 @@ def train(output_dir: Path, overrides: list[str], name: str = "train_dot_pusht")
     return workspace
 
 
+@pytest.mark.slow
 def test_run_leaves_what_it_promises(tmp_path, overrides, capsys):
     output_dir = tmp_path / "run"
     workspace = train(output_dir, overrides)

@@ -81,6 +81,7 @@ OPERATIONS = st.lists(
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 @settings(max_examples=12, deadline=None)
 @given(operations=OPERATIONS)
@@ -366,6 +367,7 @@ def same(found: list[dict], expected: list[dict]) -> bool:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:steps beyond the last episode end")
 def test_a_kill_from_outside_leaves_whole_episodes(tmp_path):
     script = f"""
@@ -423,6 +425,7 @@ class _QuietHandler(http.server.SimpleHTTPRequestHandler):
         pass
 
 
+@pytest.mark.slow
 def test_data_sets_are_read_over_http(tmp_path, served):
     pytest.importorskip("aiohttp")
     for name in ("a.zarr", "a.zarr.zip"):

@@ -141,6 +141,7 @@ def assert_holds(found: list[Found], numbers: list[int], lengths: list[int]) -> 
         )
 
 
+@pytest.mark.slow
 def test_each_episode_can_be_read_when_it_is_added(case, tmp_path):
     writer = case.write(tmp_path / "set")
     for i, length in enumerate(LENGTHS):
@@ -151,6 +152,7 @@ def test_each_episode_can_be_read_when_it_is_added(case, tmp_path):
     assert_holds(case.read(tmp_path / "set"), [0, 1, 2], LENGTHS)
 
 
+@pytest.mark.slow
 def test_another_writer_goes_on_before_and_after_the_end(case, tmp_path):
     path, lengths = tmp_path / "set", []
     for i in range(5):

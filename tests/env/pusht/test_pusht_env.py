@@ -197,6 +197,7 @@ def test_human_mode_shows_every_step_in_a_window(no_screen):
     env.close()
 
 
+@pytest.mark.slow
 def test_workers_import_only_what_they_use():
     # Each of these costs a worker process tens to hundreds of megabytes.
     code = """

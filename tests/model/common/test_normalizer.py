@@ -33,6 +33,7 @@ def test_equals_reference(mode, fit_offset):
 values = st.floats(-1e3, 1e3, width=32)
 
 
+@pytest.mark.slow
 @given(hnp.arrays(np.float32, st.tuples(st.integers(2, 30), st.integers(1, 4)), elements=values))
 def test_limits_bound_the_data_and_invert(data):
     field = SingleFieldLinearNormalizer.create_fit(data, mode="limits")
@@ -102,6 +103,7 @@ def test_image_field_broadcasts_over_the_trailing_axes():
     torch.testing.assert_close(field.normalize(images), images * scale + 1)
 
 
+@pytest.mark.slow
 @given(hnp.arrays(np.float32, st.tuples(st.integers(2, 60), st.integers(1, 4)), elements=values))
 def test_quantiles_are_mapped_to_the_edges(data):
     field = SingleFieldLinearNormalizer.create_fit(data, mode="quantile")

@@ -96,6 +96,7 @@ def randomise_adapters(network: torch.nn.Module) -> None:
                 parameter.normal_(0, 0.1)
 
 
+@pytest.mark.slow
 def test_merging_backbone_adapters_keeps_the_output():
     network = DOTNetwork(action_dim=2, **CASES["image"]).eval()
     randomise_adapters(network)

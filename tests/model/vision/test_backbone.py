@@ -18,6 +18,7 @@ def features(backbone: nn.Module, images: torch.Tensor) -> torch.Tensor:
     return backbone.eval()(images)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "written", "read"),
     [
@@ -43,6 +44,7 @@ def test_weights_of_a_file_give_the_same_features(name, written, read, tmp_path)
     )
 
 
+@pytest.mark.slow
 def test_files_that_do_not_fit_are_refused(tmp_path):
     other, damaged = tmp_path / "other.safetensors", tmp_path / "damaged.safetensors"
     save_backbone(build("resnet18"), other, {})

@@ -31,6 +31,7 @@ def test_low_dim_keys_lie_side_by_side_in_config_order():
     assert torch.equal(encoder(shuffled), expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("settings", "n_features"),
     [

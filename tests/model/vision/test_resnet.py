@@ -68,6 +68,7 @@ def test_spatial_tokens_are_cells_in_reading_order(side):
         torch.testing.assert_close(pooled, tokens.fc(features), atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["resnet18", "resnet50"])
 def test_folded_norms_leave_the_features_as_they_are(name):
     torch.manual_seed(0)

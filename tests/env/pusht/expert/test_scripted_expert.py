@@ -6,6 +6,7 @@ from diffusion_policy.env.pusht.expert.scripted_expert import ScriptedExpert
 from diffusion_policy.env.pusht.simulation import PushTSimulation, initial_state
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [100000, 100001, 100002])
 def test_expert_succeeds_from_random_starts(seed):
     simulation, expert = PushTSimulation(), ScriptedExpert()

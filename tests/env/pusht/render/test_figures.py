@@ -1,6 +1,7 @@
 """The block's drawing against the shapes that the benchmark draws."""
 
 import numpy as np
+import pytest
 
 from diffusion_policy.env.pusht.render.figures import (
     BLOCK_COLOR,
@@ -15,6 +16,7 @@ from diffusion_policy.env.pusht.render.raster import fat_segment_spans, paint, q
 from diffusion_policy.env.pusht.render.sheet import CANVAS
 
 
+@pytest.mark.slow
 def test_block_is_the_benchmarks_quads_and_fat_segments():
     random = np.random.default_rng(0)
     for _ in range(100):
