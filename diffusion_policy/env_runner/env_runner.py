@@ -26,6 +26,7 @@ from diffusion_policy.util import distributed
 from diffusion_policy.util.config import plain
 from diffusion_policy.util.cores import usable_cores
 from diffusion_policy.util.errors import UserError
+from diffusion_policy.util.output_dir import write_atomically
 from diffusion_policy.workspace.base_runner import BaseRunner
 
 MAX_SLOTS = 50
@@ -334,9 +335,8 @@ def _traceback_kept(folder: Path | None) -> Iterator[None]:
             raise
         path = folder / TRACEBACK_FILE
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            path.write_text("\n".join(notes))
-        except OSError:
+            write_atomically(path, "\n".join(notes).encode())
+        except UserError:
             raise error from None
         raise WorkerError(f"{error}; its traceback is in {path}") from None
 

@@ -298,7 +298,8 @@ def _last_videos(run: Path) -> list[Path]:
     """Videos of the last rollout that has some; test episodes come first."""
     folders = sorted(run.glob("media/epoch=*"), key=lambda path: (len(path.name), path.name))
     for folder in reversed(folders):
-        if found := sorted(folder.glob("*.mp4")):
+        # What a link leads to is no video of the run, and need not be one at all.
+        if found := sorted(p for p in folder.glob("*.mp4") if p.is_file() and not p.is_symlink()):
             return sorted(found, key=lambda path: not path.name.startswith("test_"))
     return []
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from omegaconf import OmegaConf
 
 from diffusion_policy.env_runner.report import CONTACT_SHEET_FILE, INFO_FILE
@@ -43,6 +44,7 @@ _CONTENTS = {
     CONTACT_SHEET_FILE,
 }
 _WEBP_QUALITY = 80  # text of the curves stays sharp
+_MOST_PIXELS = 2**26  # a contact sheet of 10 episodes has 2 million
 
 
 def record_result(
@@ -73,11 +75,10 @@ def record_result(
     _check_together(run, evaluation, info, launches[-1]["steps"][1])
     videos = keep_two_videos(info["per_episode"], _VIDEOS)
     _require(evaluation, *videos.values())
-    for name in videos.values():
+    for name in (*videos.values(), CONTACT_SHEET_FILE):
         if not (evaluation / name).resolve().is_relative_to(evaluation.resolve()):
             raise UserError(
-                f"{evaluation / INFO_FILE} names the video {name!r}, which lies elsewhere; "
-                "evaluate the checkpoint again"
+                f"{evaluation} shows {name!r}, which lies elsewhere; evaluate the checkpoint again"
             )
     info = _neutral(info, run, evaluation)
     with writing(output), replacing(output) as folder:
@@ -124,19 +125,33 @@ def write_info(folder: Path, info: Mapping[str, Any]) -> None:
 
 
 def stack_images(sources: Sequence[Path], output: Path) -> None:
-    """Write images below each other, all as wide as the widest, as one small file."""
+    """Write PNG images below each other, all as wide as the widest, as one small file.
+
+    Raises:
+        UserError: one is damaged, or far larger than any of ours.
+    """
     import cv2
 
-    images: list[Any] = [cv2.imread(str(source)) for source in sources]
-    for source, image in zip(sources, images, strict=True):
-        if image is None:
-            raise UserError(f"{source} is no image, or damaged; evaluate the checkpoint again")
+    images = [_image(source) for source in sources]
     width = max(image.shape[1] for image in images)
     scaled = [
         cv2.resize(image, (width, round(width / image.shape[1] * image.shape[0])))
         for image in images
     ]
     cv2.imwrite(str(output), cv2.vconcat(scaled), [cv2.IMWRITE_WEBP_QUALITY, _WEBP_QUALITY])
+
+
+def _image(path: Path) -> Any:
+    """The pixels (H, W, 3) uint8 of a PNG file, whose size is looked at before it is unpacked."""
+    import cv2
+
+    data, image = path.read_bytes(), None
+    width, height = (int.from_bytes(data[first : first + 4]) for first in (16, 20))
+    if data.startswith(b"\x89PNG") and 0 < width * height <= _MOST_PIXELS:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    if image is None:
+        raise UserError(f"{path} is no image of ours, or damaged; evaluate the checkpoint again")
+    return image
 
 
 def _config(checkpoint: Path) -> Any:

@@ -427,6 +427,9 @@ def test_an_observation_that_is_nan_stops_the_run_and_names_the_seed():
 def test_a_failing_environment_stops_the_run_and_restores_the_policy(tmp_path):
     env = {"factory": "toy_env:make", "kwargs": {"bad_seed": 100_002, "failure": "raise"}}
     policy = GoalPolicy(noise=SIZE)
+    precious = tmp_path / "precious.txt"
+    precious.write_text("precious")
+    (tmp_path / "environment_error.txt").symlink_to(precious)
     with (
         EnvRunner(
             env,
@@ -444,6 +447,7 @@ def test_a_failing_environment_stops_the_run_and_restores_the_policy(tmp_path):
         runner.run(LocalAgent(policy))
     assert policy.training
     assert "in fail" in (tmp_path / "environment_error.txt").read_text()
+    assert precious.read_text() == "precious"  # a run folder from somebody else may hold links
 
 
 @pytest.mark.parametrize(("silent_from", "n_silent"), [(0, 5), (100_002, 3)])

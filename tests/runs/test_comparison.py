@@ -193,6 +193,16 @@ def test_videos_of_the_last_rollout_are_in_the_page(tmp_path, sweep):
     assert not any("video" in reference for reference in without.references)
 
 
+def test_no_link_in_place_of_a_video_is_in_the_page(tmp_path, sweep):
+    (tmp_path / "secret").write_text("secret")
+    media = sweep / "train_1" / "media" / "epoch=0000"
+    media.mkdir(parents=True)
+    (media / "test_1_success.mp4").symlink_to(tmp_path / "secret")
+    (media / "test_2_success.mp4").symlink_to(tmp_path / "nothing")
+    found = page(tmp_path, sweep)
+    assert not any("video" in reference for reference in found.references)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

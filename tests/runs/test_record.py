@@ -3,6 +3,8 @@
 import json
 import re
 import shutil
+import struct
+import zlib
 from pathlib import Path
 
 import pytest
@@ -200,5 +202,39 @@ def test_a_record_takes_no_video_from_elsewhere(run, evaluation, tmp_path, how):
         (copied / video["video"]).unlink()
         (copied / video["video"]).symlink_to(secret)
     with pytest.raises(UserError, match="which lies elsewhere"):
+        record_result(run, copied, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def bomb(path: Path) -> None:
+    """A picture of 50 kB that is 50 GB."""
+    blank = zlib.compress(bytes(10**7))
+    parts = [(b"IHDR", struct.pack(">IIBBBBB", 130_000, 130_000, 8, 2, 0, 0, 0)), (b"IDAT", blank)]
+    chunks = (
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        for kind, data in parts
+    )
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunks))
+
+
+def link(path: Path) -> None:
+    path.symlink_to(path.parent.with_name("evaluation") / path.name)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (bomb, "no image of ours"),
+        (lambda path: path.write_bytes(b"\x89PNG"), "no image of ours"),
+        (link, "which lies elsewhere"),
+    ],
+)
+def test_a_record_takes_no_other_picture(run, evaluation, tmp_path, make, message):
+    copied = shutil.copytree(evaluation, tmp_path / "copied")
+    sheet = copied / "contact_sheet.png"
+    (tmp_path / "evaluation").mkdir()
+    sheet.rename(tmp_path / "evaluation" / sheet.name)
+    make(sheet)
+    with pytest.raises(UserError, match=message):
         record_result(run, copied, tmp_path / "out")
     assert not (tmp_path / "out").exists()
