@@ -13,7 +13,7 @@ import hydra
 import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from diffusion_policy.agent.local import LocalAgent, require_one_meaning
 from diffusion_policy.checkpoint.checkpoint_file import peek_checkpoint
@@ -44,6 +44,7 @@ from diffusion_policy.workspace.base_workspace import (
     require_parts,
     require_same_run,
 )
+from diffusion_policy.workspace.changed_settings import changed_settings
 from diffusion_policy.workspace.config_check import check_known_keys
 from diffusion_policy.workspace.curves import plot_curves
 from diffusion_policy.workspace.description import ProgressBar, description
@@ -452,6 +453,8 @@ def _finished_state(cfg: DictConfig, output_dir: Path) -> dict[str, Any] | None:
         raise UserError(
             f"{latest} is damaged (it counts {done}); use another checkpoint of the run"
         )
+    if changed_settings(DictConfig(OmegaConf.create(payload["config"])), cfg):
+        return None  # the data lie elsewhere: whether they are the same is seen on reading them
     return state if training.is_over(*done) else None
 
 

@@ -6,18 +6,23 @@ import shutil
 from pathlib import Path
 
 import pytest
+from omegaconf import DictConfig
 
 from diffusion_policy.checkpoint.checkpoint_file import load_checkpoint, save_checkpoint
 from diffusion_policy.dataset.stores.replay_buffer import ReplayBuffer
 from diffusion_policy.util.errors import UserError
-from diffusion_policy.workspace.train_workspace import TrainWorkspace
+from diffusion_policy.workspace.train_workspace import TrainWorkspace, _finished_state
 from tests.configs import compose_config, tiny_overrides
 from tests.demos import make_demos
 
 
-def train(folder: Path, data: Path, *more: str) -> TrainWorkspace:
+def config(folder: Path, data: Path, *more: str) -> DictConfig:
     overrides = [*tiny_overrides(data, folder / "cache"), "task.env_runner=null", *more]
-    workspace = TrainWorkspace(compose_config("train_dot_pusht", *overrides), folder / "run")
+    return compose_config("train_dot_pusht", *overrides)
+
+
+def train(folder: Path, data: Path, *more: str) -> TrainWorkspace:
+    workspace = TrainWorkspace(config(folder, data, *more), folder / "run")
     workspace.run()
     return workspace
 
@@ -48,6 +53,16 @@ def test_a_run_is_not_resumed_with_other_episodes(tmp_path, trained):
 def test_a_run_is_resumed_with_a_copy_elsewhere(tmp_path, trained):
     folder = shutil.copytree(trained, tmp_path / "copy")
     assert resume(folder, folder / "demos.zarr") == 2
+
+
+@pytest.mark.slow
+def test_a_finished_run_does_not_pass_for_one_on_other_data(trained):
+    data, run = trained / "demos.zarr", trained / "run"
+    same, other = (
+        config(trained, path, "training.num_epochs=1") for path in (data, trained / "other.zarr")
+    )
+    assert _finished_state(same, run) is not None
+    assert _finished_state(other, run) is None  # so it is started, and compares the data
 
 
 @pytest.mark.slow
