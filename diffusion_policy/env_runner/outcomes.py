@@ -147,7 +147,7 @@ class Outcomes:
         out then.
         """
         episodes = list(episodes)
-        telling = all("best_step" in episode for episode in episodes)
+        telling = all(episode.get("best_step") is not None for episode in episodes)
         names = [self.kind(episode).name for episode in failed(episodes)]
         return {
             kind.name: names.count(kind.name)

@@ -12,10 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from diffusion_policy.util.errors import UserError
-from diffusion_policy.util.json_file import NUMBER, require_shape
+from diffusion_policy.util.json_file import MAX_BYTES, NUMBER, require_shape
+from diffusion_policy.util.json_text import whole_number
 
 EPISODES_FILE = "episodes.csv.gz"
 EPISODE = {
+    "group?": str,
+    "name?": str,
     "seed": int,
     "success?": bool,
     "max_reward": NUMBER,
@@ -46,11 +49,12 @@ def read_episodes(path: Path) -> list[dict[str, Any]]:
         UserError: the table is missing or damaged.
     """
     try:
-        with gzip.open(path, "rt", newline="") as text:
-            episodes = [
-                {key: _value(key, cell) for key, cell in row.items()}
-                for row in csv.DictReader(text)
-            ]
+        with gzip.open(path) as packed:
+            text = packed.read(MAX_BYTES + 1)
+        if len(text) > MAX_BYTES:
+            raise ValueError(f"it unpacks to more than {MAX_BYTES:,} bytes")
+        rows = csv.DictReader(io.StringIO(text.decode(), newline=""))
+        episodes = [{key: _value(key, cell) for key, cell in row.items()} for row in rows]
         require_shape(episodes, [EPISODE])
     except (OSError, EOFError, zlib.error, csv.Error, ValueError, TypeError) as error:
         raise UserError(f"{path} is damaged ({error}); restore it from a copy") from None
@@ -66,4 +70,4 @@ def _cell(key: str, value: Any) -> str:
 def _value(key: str, cell: str) -> Any:
     if not cell:
         return None
-    return cell if key in _TEXTS else json.loads(cell)
+    return cell if key in _TEXTS else json.loads(cell, parse_int=whole_number)

@@ -32,14 +32,14 @@ _INFO = {
     "overrides?": [str],
     "precision?": str,
     "starts?": str,
-    "seed_range": [int],
+    "seed_range": [int, int],
     "per_episode?": [EPISODE],
     "aggregated": {
         "n_episodes": int,
         "success_rate?": NUMBER,
-        "success_ci95?": [NUMBER],
+        "success_ci95?": [NUMBER, NUMBER],
         "mean_max_reward": NUMBER,
-        "mean_max_reward_ci95": [NUMBER],
+        "mean_max_reward_ci95": [NUMBER, NUMBER],
     },
     "commit": str,
     "machine": str,
@@ -208,12 +208,16 @@ class Result:
 def read_info(folder: Path) -> dict[str, Any]:
     """Read what eval.py recorded in ``folder``, or what is on record of it.
 
+    What an episode of an early record does not tell is None.
+
     Raises:
         UserError: a file is damaged.
     """
     info = read_json(folder / INFO_FILE, _INFO, "evaluate the checkpoint again")
     if "per_episode" not in info:  # on record they are a table; in earlier versions they were not
         info["per_episode"] = read_episodes(folder / EPISODES_FILE)
+    unknown = {"success": None, "best_step": None, "video": None}
+    info["per_episode"] = [{**unknown, **episode} for episode in info["per_episode"]]
     return info
 
 

@@ -67,4 +67,4 @@ class Start:
     def of_record(cls, record: Mapping[str, Any]) -> Start:
         """The start of an episode of ``eval_info.json``; early files hold its seed alone."""
         seed = record["seed"]
-        return cls(record.get("group", "test"), record.get("name", str(seed)), seed)
+        return cls(record.get("group") or "test", record.get("name") or str(seed), seed)

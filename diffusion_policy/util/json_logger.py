@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from diffusion_policy.util.errors import writing
-from diffusion_policy.util.json_text import json_text
+from diffusion_policy.util.json_text import json_text, whole_number
 from diffusion_policy.util.output_dir import write_atomically
 
 
@@ -81,7 +81,7 @@ def read_log(path: Path) -> list[dict[str, Any]]:
 def parse_line(line: bytes) -> dict[str, Any] | None:
     """Return the record of one line of a log; None if the line is torn or damaged."""
     try:
-        record = json.loads(line)
+        record = json.loads(line, parse_int=whole_number)
     except (ValueError, RecursionError):  # not JSON, or not even text
         return None
     step = record.get("global_step", 0) if isinstance(record, dict) else None

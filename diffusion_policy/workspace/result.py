@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,19 +18,34 @@ from diffusion_policy.workspace.score_text import score_text
 def outcome(output_dir: Path) -> str:
     """One line: the score of the last rollout, or without rollouts the best validation loss."""
     records = read_log(output_dir / LOG_FILE)
-    if scored := [record for record in records if "test/mean_score" in record]:
+    if scored := _with(records, "test/mean_score"):
         return _score(scored[-1])
-    if validated := [record for record in records if "val_loss" in record]:
+    if validated := _with(records, "val_loss"):
         return _best_validation(output_dir, validated)
-    losses = [record for record in records if "train_loss" in record]
+    losses = _with(records, "train_loss")
     return f"training loss {losses[-1]['train_loss']:.4g}" if losses else "nothing was logged"
+
+
+def _with(records: Sequence[dict[str, Any]], key: str) -> list[dict[str, Any]]:
+    """The numbers of each record that tells ``key`` and its step; damaged ones may not.
+
+    A loss that is not finite is text in the log.
+    """
+    numbers = []
+    for record in records:
+        found: dict[str, Any] = {}
+        for name, value in record.items():
+            with suppress(TypeError, ValueError):
+                found[name] = value if isinstance(value, int) else float(value)
+        if {"global_step", key} <= found.keys():
+            numbers.append(found)
+    return numbers
 
 
 def _score(record: dict[str, Any]) -> str:
     rate = record.get("test/success_rate")
-    interval = None
-    if rate is not None:
-        interval = record["test/success_ci_low"], record["test/success_ci_high"]
+    low, high = (record.get(f"test/success_ci_{end}") for end in ("low", "high"))
+    interval = None if low is None or high is None else (low, high)
     score = score_text(rate, interval, record["test/mean_score"])
     n_episodes = sum(key.startswith("test/sim_max_reward_") for key in record)
     return f"{score} over {n_episodes} episodes after {record['global_step'] + 1:,} steps"
@@ -42,10 +59,12 @@ def _best_validation(output_dir: Path, records: list[dict[str, Any]]) -> str:
         name, loss = min(topk["best"].items(), key=lambda item: item[1])
         require_kept_names([name])
         path, kind = path.with_name(name), "best "
-        record = next(record for record in records if record["val_loss"] == loss)
+        found = [record for record in records if record["val_loss"] == loss]
+        if not found:
+            return f"best validation loss {loss:.4g}, in {path}"  # the log has lost its step
+        record = found[0]
     steps = record["global_step"] + 1
-    loss = float(record["val_loss"])  # one that is not finite is text in the log
-    return f"{kind}validation loss {loss:.4g} after {steps:,} steps, in {path}"
+    return f"{kind}validation loss {record['val_loss']:.4g} after {steps:,} steps, in {path}"
 
 
 def last_value(output_dir: Path, key: str) -> float | None:

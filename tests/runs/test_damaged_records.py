@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import random
 import shutil
 from collections.abc import Callable
@@ -112,3 +113,19 @@ def test_an_evaluation_that_is_cut_short_is_told(tmp_path):
     path.write_text(path.read_text()[:500])
     with pytest.raises(UserError, match=r"eval_info\.json is damaged \(.*\); evaluate the check"):
         read_info(folder)
+
+
+def test_what_an_episode_does_not_tell_is_unknown(tmp_path):
+    folder = recorded_result(tmp_path / "result")
+    episodes = read_episodes(folder / EPISODES_FILE)
+    told = [{key: e[key] for key in ("seed", "max_reward", "length")} for e in episodes]
+    write_episodes(folder / EPISODES_FILE, told)
+    read_result(folder)
+    assert {e["success"] for e in read_info(folder)["per_episode"]} == {None}
+
+
+def test_a_table_that_grows_when_it_is_unpacked_is_refused(tmp_path):
+    path = tmp_path / EPISODES_FILE
+    path.write_bytes(gzip.compress(b"seed,length\n" + b"0,0\n" * 30_000_000, 1))
+    with pytest.raises(UserError, match=r"is damaged \(it unpacks to more than 100,000,000 bytes"):
+        read_episodes(path)
