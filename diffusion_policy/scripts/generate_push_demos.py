@@ -24,7 +24,7 @@ from diffusion_policy.env.metaworld.push_env import CONTROL_HZ, PushEnv
 from diffusion_policy.env.metaworld.push_expert import push_action
 from diffusion_policy.util.errors import UserError, reports_user_errors
 
-DEFAULT_OUTPUT = Path("data/demonstrations/push_scripted.zarr")
+DEFAULT_OUTPUT = Path("data/push/push_scripted.zarr")
 
 # The recording holds the expert's action; the environment executes a disturbed copy of it (Laskey
 # et al. 2017, "DART"). Demonstrations then show how to recover from small errors. The disturbance
