@@ -14,6 +14,7 @@ from typing import Any
 import hydra
 import numpy as np
 import torch
+from av.error import FFmpegError
 from omegaconf import OmegaConf
 
 from diffusion_policy.agent.agent import Agent
@@ -32,7 +33,6 @@ from diffusion_policy.env_runner.report import (
 )
 from diffusion_policy.env_runner.scores import count_successes
 from diffusion_policy.env_runner.starts import group_from, starts_text
-from diffusion_policy.gym_util.vector_env import WorkerError
 from diffusion_policy.spec.start import MAX_SEED
 from diffusion_policy.util.atomic_file import replacing
 from diffusion_policy.util.errors import UserError
@@ -309,7 +309,7 @@ def _numbers_are_kept(output_dir: Path) -> Iterator[None]:
     """Say so when the block cannot make videos or report."""
     try:
         yield
-    except (OSError, WorkerError) as error:
+    except (OSError, UserError, FFmpegError) as error:
         raise UserError(
             f"cannot make videos and report ({error}); the numbers are kept in "
             f"{output_dir / INFO_FILE}; for the rest free space and evaluate with --overwrite"

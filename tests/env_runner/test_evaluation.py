@@ -10,6 +10,7 @@ from pathlib import Path
 import hydra
 import numpy as np
 import pytest
+from av.error import InvalidDataError
 from hydra.errors import InstantiationException
 from omegaconf import OmegaConf
 from toy_env import SHAPE_META
@@ -203,11 +204,21 @@ def test_an_evaluation_survives_videos_that_cannot_be_written(checkpoint, tmp_pa
 
 
 @pytest.mark.slow
-def test_the_numbers_survive_a_full_disk(checkpoint, tmp_path, monkeypatch):
-    def full(*_):
-        raise OSError(28, "No space left on device")
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(28, "No space left on device"),
+        UserError("seed 4: the environment gives no picture"),
+        InvalidDataError(1, "no video", "a.mp4"),
+    ],
+)
+def test_the_numbers_survive_what_keeps_videos_and_report_away(
+    checkpoint, tmp_path, monkeypatch, error
+):
+    def fail(*_):
+        raise error
 
-    monkeypatch.setattr("diffusion_policy.env_runner.evaluation.write_report", full)
+    monkeypatch.setattr("diffusion_policy.env_runner.evaluation.write_report", fail)
     with pytest.raises(UserError, match=r"cannot make videos and report .*; the numbers are kept"):
         evaluate(checkpoint, tmp_path / "eval", n_videos=0)
     assert json.loads((tmp_path / "eval" / "eval_info.json").read_text())["per_episode"]
