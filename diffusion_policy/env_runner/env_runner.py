@@ -60,7 +60,7 @@ class EnvRunner(BaseRunner):
         max_steps: see the attribute; None is the environment's own limit, see :func:`make_env`.
         n_latency_steps: control steps between an observation and the first action that was chosen
             by it, see :class:`Agent`.
-        n_envs: slots; None is one per episode, at most :data:`MAX_SLOTS`.
+        n_envs: slots at most; None is :data:`MAX_SLOTS`. There are no more than episodes.
         n_workers: processes that step environments, for each process of torchrun; None is one per
             core in all.
         fps: of the recorded videos.
@@ -142,7 +142,8 @@ class EnvRunner(BaseRunner):
         self.shape_meta = TaskSpec.parse(shape_meta)
         self.n_outcome_vis = n_outcome_vis
         self.n_latency_steps = n_latency_steps
-        self.n_envs = n_envs or min(sum(len(group.starts) for group in self.groups), MAX_SLOTS)
+        n_episodes = sum(len(group.starts) for group in self.groups)
+        self.n_envs = min(n_envs or MAX_SLOTS, n_episodes)
         self.n_workers = n_workers
         self.fps = fps
         self.output_dir = None if output_dir is None else Path(output_dir)

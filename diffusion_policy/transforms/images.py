@@ -15,6 +15,9 @@ from diffusion_policy.transforms.parts import find_field, map_key, with_field
 from diffusion_policy.transforms.transform import Transform
 from diffusion_policy.util.errors import UserError
 
+_MOST_PIXELS = 50_000_000
+"""More than cameras have: a transform may come in a file, and its size is memory."""
+
 
 @dataclass(frozen=True)
 class _ImageTransform(Transform):
@@ -32,10 +35,10 @@ class _ImageTransform(Transform):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "keys", tuple(self.keys))
-        if min(self.height, self.width) < 1:
+        if not (min(self.height, self.width) >= 1 and self.height * self.width <= _MOST_PIXELS):
             raise UserError(
                 f"{type(self).__name__} has height {self.height} and width {self.width}; "
-                "use at least 1 pixel"
+                f"use at least 1 pixel, and at most {_MOST_PIXELS:,} in all"
             )
 
     def spec(self, spec: TaskSpec) -> TaskSpec:

@@ -465,6 +465,12 @@ def test_without_success_there_is_no_success_rate(capsys, silent_from, n_silent)
     assert f"did not tell the success of {n_silent} of 5 episodes" in told[0]
 
 
+def test_there_are_no_more_slots_than_episodes():
+    """A checkpoint may ask for any number."""
+    with make_runner(n_train=0, n_test=2, n_envs=10**9) as runner:
+        assert runner.n_envs == 2
+
+
 @pytest.mark.parametrize(
     "settings",
     [

@@ -76,6 +76,8 @@ def test_what_does_not_fit_is_named(transform, message):
         transform.spec(SPEC)
 
 
-def test_an_image_has_pixels():
+def test_an_image_has_pixels_and_not_too_many():
+    with pytest.raises(UserError, match=r"width 100000; .* at most 50,000,000 in all"):
+        Resize(100_000, 100_000)
     with pytest.raises(UserError, match="Resize has height 0 and width 3; use at least 1 pixel"):
         Resize(0, 3)

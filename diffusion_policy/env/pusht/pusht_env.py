@@ -28,6 +28,7 @@ KEYPOINT_FLAVOURS: dict[str, str | tuple[str, ...]] = {
     "lerobot": ("environment_state", "agent_pos"),
 }
 """The two published low-dimensional observations of PushT, as ``obs`` of :class:`PushTEnv`."""
+_LARGEST_FRAME = 4096  # pixels of a side: a size may come in a file, and is memory
 
 
 class PushTEnv(gymnasium.Env):
@@ -62,8 +63,10 @@ class PushTEnv(gymnasium.Env):
             raise UserError(
                 f"render_mode={render_mode!r} is unknown: use {self.metadata['render_modes']}"
             )
-        if render_size < 1:
-            raise UserError(f"render_size={render_size} draws nothing: use 1 pixel or more")
+        if not 1 <= render_size <= _LARGEST_FRAME:
+            raise UserError(
+                f"render_size={render_size} cannot be drawn: use 1 to {_LARGEST_FRAME} pixels"
+            )
         for name in [obs] if isinstance(obs, str) else obs:
             if name not in OBSERVATIONS:
                 raise UserError(

@@ -157,7 +157,8 @@ def test_wrong_actions_are_refused_before_they_act(action, message):
     [
         ("PushT-v0", {"obs": "pixels"}, "obs='pixels' is not an observation"),
         ("PushT-v0", {"obs": ("state", "pixels")}, "obs='pixels' is not an observation"),
-        ("PushT-v0", {"render_size": 0}, "render_size=0 draws nothing"),
+        ("PushT-v0", {"render_size": 0}, "render_size=0 cannot be drawn"),
+        ("PushT-v0", {"render_size": 100_000}, "render_size=100000 cannot be drawn"),
         ("PushTKeypoints-v0", {"keypoints": "openpose"}, "keypoints='openpose' is unknown"),
     ],
 )
