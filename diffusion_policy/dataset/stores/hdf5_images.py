@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from tqdm import tqdm
@@ -63,6 +63,8 @@ class Hdf5Images(ImageSource):
         self.shape = changed_shape or field.shape
         self.dtype = np.dtype(np.uint8 if field.type == "rgb" else np.float32)
         self.n = int(episode_ends[-1])
+        self._found_in: h5py.File | None = None
+        self._found: dict[int, h5py.Dataset] = {}
 
     @property
     def is_plain(self) -> bool:
@@ -105,7 +107,17 @@ class Hdf5Images(ImageSource):
         return images if self._change is None else self._change(np.ascontiguousarray(images))
 
     def _array(self, episode: int) -> h5py.Dataset:
-        array = find_at(self._file.root, self._places[episode])
-        if array is None:  # it was there when the data set was opened
-            raise UserError(f"{self._places[episode]} is gone; do not change the file meanwhile")
-        return array
+        """The array of an episode; found and checked once in each process."""
+        root = self._file.root
+        if self._found_in is not root:
+            self._found_in, self._found = root, {}
+        if episode not in self._found:
+            array = find_at(root, self._places[episode])
+            if array is None:  # it was there when the data set was opened
+                place = self._places[episode]
+                raise UserError(f"{place} is gone; do not change the file meanwhile")
+            self._found[episode] = array
+        return self._found[episode]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_found_in": None, "_found": {}}
