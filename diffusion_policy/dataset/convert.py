@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -29,6 +30,7 @@ from diffusion_policy.dataset.stores.episode_store import EpisodeInfo, EpisodeSt
 from diffusion_policy.dataset.stores.episode_writer import EpisodeWriter
 from diffusion_policy.dataset.stores.lerobot.groot import GROOT_ENCODING, GrootWriter
 from diffusion_policy.dataset.stores.lerobot.writer import TASK, LeRobotWriter
+from diffusion_policy.dataset.stores.open_store import open_store
 from diffusion_policy.dataset.stores.recorded_episode import is_picture
 from diffusion_policy.dataset.stores.replay_buffer import ReplayBuffer
 from diffusion_policy.dataset.stores.zarr_writer import ZarrWriter
@@ -125,17 +127,42 @@ def convert(
     work = path.absolute().with_name(f".{path.name}.converting")
     with writing(work), OutputLock(work):
         _resume_or_restart(work, _plan(source, store, target))
-        writer = _writer(work / "set", store, target)
-        for i, values, info in _episodes(source, store, target, writer, work, workers, backend):
-            writer.add_episode(values, info)
-            remove(work / f"parts/{i}")
+        with _removed_if_useless(work):
+            writer = _writer(work / "set", store, target)
+            for i, values, info in _episodes(source, store, target, writer, work, workers, backend):
+                writer.add_episode(values, info)
+                remove(work / f"parts/{i}")
         writer.finish()
         if verify:
-            verify_dataset(work / "set")
-            _compare(store, work / "set", target)
+            try:
+                verify_dataset(work / "set")
+                _compare(store, work / "set")
+            except UserError:
+                remove(work)  # to go on from there would end there
+                raise
         _publish(work / "set", path)
     remove(work)
     return Summary(path, len(store.episode_ends), store.n_steps)
+
+
+@contextmanager
+def _removed_if_useless(work: Path) -> Iterator[None]:
+    """Leave nothing behind where not a single episode could be written."""
+    try:
+        yield
+    except UserError:
+        if not _has_episodes(work / "set"):
+            remove(work)
+        raise
+
+
+def _has_episodes(written: Path) -> bool:
+    if not written.is_dir():
+        return False
+    try:
+        return len(open_store(written).episode_ends) > 0
+    except UserError:  # of LeRobot, one without episodes is none
+        return False
 
 
 def _plan(source: Source, store: EpisodeStore, target: Target) -> str:
@@ -228,7 +255,7 @@ def _have_states(store: EpisodeStore) -> bool:
     return n_known == n
 
 
-def _compare(store: EpisodeStore, path: Path, target: Target) -> None:
+def _compare(store: EpisodeStore, path: Path) -> None:
     """Check that numbers and texts are those of the source.
 
     Raises:

@@ -181,12 +181,28 @@ def test_what_cannot_be_converted_is_told_and_leaves_nothing_under_the_name(tmp_
     modality = {"state": {"arm": {"start": 0, "end": 9, "original_key": "state"}}}
     with pytest.raises(UserError, match="0 to 9 of 'state', which has 5"):
         run(source, tmp_path / "b", "groot", fps=10, modality=modality)
-    assert not (tmp_path / "b").exists()
+    assert {p.name for p in tmp_path.iterdir()} <= {"a.zarr", "cache"}
     (tmp_path / "b").mkdir()
     with pytest.raises(UserError, match="exists"):
         run(source, tmp_path / "b", "lerobot-v3.0", fps=10)
     run(source, tmp_path / "b", "lerobot-v3.0", fps=10, overwrite=True)
     verify_dataset(tmp_path / "b")
+
+
+def test_what_was_not_written_right_is_thrown_away(tmp_path, monkeypatch):
+    source = recorded_zarr(tmp_path / "a.zarr")
+    real = values_of_episode
+
+    def wrong(*args):
+        values = real(*args)
+        return {**values, "state": values["state"] + np.float32(1e-3)}
+
+    monkeypatch.setattr(convert_module, "values_of_episode", wrong)
+    with pytest.raises(UserError, match="differs from the source"):
+        run(source, tmp_path / "b", "lerobot-v2.1", fps=10)
+    assert {p.name for p in tmp_path.iterdir()} <= {"a.zarr", "cache"}
+    monkeypatch.undo()
+    run(source, tmp_path / "b", "lerobot-v2.1", fps=10)
 
 
 def test_a_name_that_lerobot_cannot_have_is_told(tmp_path):
