@@ -17,6 +17,8 @@ from itertools import takewhile
 from pathlib import Path
 from typing import NoReturn, ParamSpec, TypeVar
 
+from diffusion_policy.util.meant import meant_or
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -191,12 +193,11 @@ def _config_message(error: BaseException) -> str | None:
         return _instantiation_message(str(error), error.__cause__)
     text = one_line(error)
     if match := re.search(r"Cannot find primary config '([^']+)'", text):
-        from diffusion_policy.util.meant import meant_or
         from diffusion_policy.util.train_command import named_configs
 
-        known = named_configs()
-        choices = f"choose one of {', '.join(known)}"
-        return f"there is no config {match[1]!r}; {meant_or(choices, match[1], known)}"
+        configs = named_configs()
+        choices = f"choose one of {', '.join(configs)}"
+        return f"there is no config {match[1]!r}; {meant_or(choices, match[1], configs)}"
     if match := re.search(r"'hydra/(launcher|sweeper)/((joblib|submitit|ray|optuna)\w*)'", text):
         kind, name, extra = match.groups()
         return (
@@ -207,8 +208,6 @@ def _config_message(error: BaseException) -> str | None:
         r"Could not find '([^']+)/([^'/]+)' Available options in '[^']+': (.*?) Config search path"
     )
     if match := re.search(choice, text):
-        from diffusion_policy.util.meant import meant_or
-
         group, name, known = match[1], match[2], match[3].split()
         choices = (
             f"choose one of {', '.join(known)}, or name the folder of your own with --config-dir"

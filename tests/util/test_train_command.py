@@ -68,7 +68,7 @@ def test_a_policy_of_ones_own_takes_the_place_of_that_of_a_base(command, tmp_pat
     [
         ("hydra.nothing=1", "config key hydra.nothing is unknown"),
         ("policy/nothing=1", "config key policy/nothing is unknown"),
-        ("task=nothing", "there is no task 'nothing'; choose one of pusht_base, pusht_image"),
+        ("task=nothing", "there is no task 'nothing'; choose one of push, pusht_base"),
     ],
 )
 def test_what_is_no_setting_is_refused(command, capsys, setting, message):
