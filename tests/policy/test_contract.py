@@ -305,6 +305,7 @@ def test_inference_form_acts_the_same(policy):
     [
         ("train_dot_pusht", "policy.n_layers=1"),
         ("train_diffusion_transformer_pusht", "policy.n_layer=1"),
+        ("train_act_pusht", "policy.n_encoder_layers=1"),
     ],
 )
 def test_compiled_for_inference_acts_the_same(name, smaller):

@@ -291,6 +291,19 @@ def test_other_tasks_train_and_resume(tmp_path, overrides, name, changes):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    "name", ["train_act_pusht", "train_act_seed_pusht_image", "train_bc_pusht_image"]
+)
+def test_other_methods_train_and_resume(tmp_path, name):
+    demos = make_demos(tmp_path / "demos.zarr")
+    short = tiny_overrides(demos, tmp_path / "cache", tiny_policy(name))
+    short += [*SMALL_BATCHES, "training.num_epochs=1", "training.max_train_steps=2"]
+    train(tmp_path / "run", short, name)
+    longer = [*short, "training.num_epochs=2"]
+    assert train(tmp_path / "run", longer, name).global_step == 4
+
+
+@pytest.mark.slow
 def test_spatial_policy_trains_its_adapters_alone(tmp_path, overrides):
     short = [*overrides, *NO_WEIGHTS, *SMALL_BATCHES]
     short += ["training.num_epochs=1", "training.max_train_steps=1"]

@@ -66,7 +66,8 @@ def cached_weights(name: str, weights: str) -> Path | None:
     except (URLError, OSError, RuntimeError) as error:
         log.warning(
             "%s %s weights are not in %s and could not be fetched (%s); using random weights; "
-            "DOT, which freezes them, then needs policy.lora_rank=0 to train them",
+            "to train them, DOT, which freezes them, then needs policy.lora_rank=0, and ACT and BC "
+            "policy.group_norm=true",
             name,
             weights,
             path.parent,
