@@ -148,10 +148,13 @@ def main() -> None:
     from tests.reliability.jobs import JOBS
 
     parser = argparse.ArgumentParser(prog="python -m tests.reliability.kills", description=__doc__)
-    parser.add_argument("jobs", nargs="*", help=f"of {', '.join(j.name for j in JOBS)}; all")
+    names = [job.name for job in JOBS]
+    parser.add_argument("jobs", nargs="*", help=f"of {', '.join(names)} (default: all)")
     parser.add_argument("--n-kills", type=int, default=200, help="shared among the jobs")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     arguments = parser.parse_args()
+    if unknown := set(arguments.jobs) - set(names):
+        parser.error(f"unknown job {unknown.pop()}; choose from {', '.join(names)}")
     first = _PROCESSES.Process()  # starts the process to fork from, which imports all
     first.start()
     first.join()
