@@ -42,8 +42,8 @@ def dataset_card(store: EpisodeStore, name: str, format_name: str, text: str = "
             "steps per second": f"{store.fps:g}",
             "duration": f"{store.n_steps / store.fps / 60:.1f} minutes",
         }
-    if metadata is not None and metadata.robot_type:
-        facts["robot"] = metadata.robot_type
+    if store.embodiment:
+        facts["robot"] = store.embodiment
     features = [
         (f"`{key}`", field.type, "x".join(map(str, field.shape)) or "1", _names(store, key))
         for key, field in store.features.items()

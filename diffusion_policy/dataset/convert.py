@@ -25,7 +25,7 @@ from diffusion_policy.dataset.prepared_episode import (
     prepare_episodes,
     values_of_episode,
 )
-from diffusion_policy.dataset.store_origin import names_of, robot_type_of
+from diffusion_policy.dataset.store_origin import names_of
 from diffusion_policy.dataset.stores.episode_store import EpisodeInfo, EpisodeStore
 from diffusion_policy.dataset.stores.episode_writer import EpisodeWriter
 from diffusion_policy.dataset.stores.lerobot.groot import GROOT_ENCODING, GrootWriter
@@ -189,7 +189,7 @@ def _writer(path: Path, store: EpisodeStore, target: Target) -> EpisodeWriter:
         raise UserError(
             "the source does not tell its steps per second, which LeRobot needs: give --fps"
         )
-    robot, names = target.robot_type or robot_type_of(store), names_of(store)
+    robot, names = target.robot_type or store.embodiment, names_of(store)
     encoding = target.video_encoding
     if target.kind == "groot":
         if encoding is None:

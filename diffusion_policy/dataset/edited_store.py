@@ -110,6 +110,11 @@ class EditedStore(EpisodeStore):
         """See :class:`EpisodeStore`."""
         return self.stores[0].fps
 
+    @property
+    def embodiment(self) -> str | None:
+        """See :class:`EpisodeStore`."""
+        return self.stores[0].embodiment
+
     def prepare(self, fields: Mapping[str, Field]) -> None:
         """See :class:`EpisodeStore`."""
         for key in fields:

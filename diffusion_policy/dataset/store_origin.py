@@ -25,14 +25,6 @@ def metadata_of(store: EpisodeStore) -> LeRobotMetadata | None:
     return metadata if isinstance(metadata, LeRobotMetadata) else None
 
 
-def robot_type_of(store: EpisodeStore) -> str | None:
-    """Name of the robot, if the store knows it."""
-    if isinstance(store, EditedStore):
-        return robot_type_of(store.stores[0])
-    metadata = metadata_of(store)
-    return None if metadata is None else metadata.robot_type
-
-
 def names_of(store: EpisodeStore) -> dict[str, Any]:
     """Names of the numbers of vectors, by key."""
     if isinstance(store, EditedStore):

@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 
@@ -28,6 +29,7 @@ from diffusion_policy.dataset.verify import verify_dataset
 from diffusion_policy.dataset.video.encoder import VideoEncoding
 from diffusion_policy.scripts.convert_dataset import main
 from diffusion_policy.util.errors import UserError
+from tests.dataset.stores.hdf5_files import write_robomimic
 from tests.dataset.stores.lerobot.golden import GOLDEN
 
 LENGTHS = (6, 1, 4)
@@ -104,6 +106,24 @@ def test_without_videos_pictures_keep_every_pixel(tmp_path):
 
 
 @pytest.mark.slow
+def test_numbers_of_hdf5_keep_their_type(tmp_path):
+    write_robomimic(tmp_path / "a.hdf5", (5, 3))
+    exact = np.random.default_rng(0).normal(size=(5, 7))
+    with h5py.File(tmp_path / "a.hdf5", "r+") as file:
+        for name, values in (("demo_0", exact), ("demo_1", exact[:3] + 1)):
+            del file["data"][name]["actions"]
+            file["data"][name]["actions"] = values
+    run(tmp_path / "a.hdf5", tmp_path / "b", "lerobot-v3.0", fps=20, task="lift")
+    found = open_store(tmp_path / "b", tmp_path / "cache")
+    actions = np.asarray(found.read_recorded("action", np.arange(8)))
+    assert actions.dtype == np.float64
+    np.testing.assert_array_equal(actions, np.concatenate([exact, exact[:3] + 1]))
+    assert read_metadata(tmp_path / "b").robot_type == "Panda"
+    store = open_store(tmp_path / "a.hdf5", tmp_path / "cache")
+    mixed = store.read_recorded("action", np.array([6, 0, 4]))
+    np.testing.assert_array_equal(mixed, actions[[6, 0, 4]])
+
+
 def test_packets_are_copied_where_the_codec_is_the_wanted_one(tmp_path, monkeypatch):
     def fail(*_):
         raise AssertionError("encoded anew")

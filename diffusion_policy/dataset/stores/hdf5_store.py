@@ -84,6 +84,7 @@ class Hdf5Store(EpisodeStore):
         self.path, self.cache_dir, self.cache = Path(path), Path(cache_dir), cache
         self._file = OpenFile(path)
         self._prepared: dict[str, np.ndarray] = {}
+        self._checked: set[str] = set()  # keys that every episode has alike
         self._images: dict[str, np.ndarray | Hdf5Images] = {}
         self._sizes: dict[str, tuple[int, int]] = {}
         with naming_file(path):
@@ -173,6 +174,24 @@ class Hdf5Store(EpisodeStore):
         if isinstance(images, np.ndarray):
             return read_rows(images, steps)
         return images.read(steps.ravel()).reshape(*steps.shape, *images.shape)
+
+    def read_recorded(self, key: str, steps: np.ndarray) -> np.ndarray | list[str]:
+        """See :class:`EpisodeStore`; vectors keep their type."""
+        self._require(key)
+        field = self._features[key]
+        if field.type != "low_dim":
+            return self.read(key, steps)
+        with naming_file(self.path):
+            if key not in self._checked:
+                self._check(key, field)
+                self._checked.add(key)
+            holders = np.searchsorted(self._episode_ends, steps, side="right")
+            out = np.empty((len(steps), *field.shape), self._array(key, 0).dtype)
+            for i in np.unique(holders).tolist():
+                first = self._episode_ends[i - 1] if i else 0
+                rows = self._array(key, i)[()][steps[holders == i] - first]
+                out[holders == i] = rows.reshape(-1, *field.shape)
+        return out
 
     def episode(self, i: int) -> EpisodeInfo:
         """See :class:`EpisodeStore`."""
