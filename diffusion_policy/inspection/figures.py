@@ -12,7 +12,7 @@ from matplotlib.ticker import MaxNLocator
 
 from diffusion_policy.gym_util.video_writer import VideoWriter
 from diffusion_policy.inspection.recording import Recording, small
-from diffusion_policy.util.errors import printable
+from diffusion_policy.util.errors import UserError, printable
 from diffusion_policy.util.frames import even_steps
 
 VIDEO_HEIGHT = 120  # pixels
@@ -55,10 +55,18 @@ def frames_side_by_side(recording: Recording, steps: np.ndarray) -> np.ndarray:
     """(n, H, W, 3) uint8: all cameras in a row, scaled to one height, even sides."""
     rows = []
     for key in recording.cameras:
-        images = recording.images(key, steps)
+        images = _images(recording, key, steps)
         width = max(2, round(images.shape[2] * VIDEO_HEIGHT / images.shape[1] / 2) * 2)
         rows.append(np.stack([small(image, VIDEO_HEIGHT, width) for image in images]))
     return np.concatenate(rows, axis=2).round().astype(np.uint8)
+
+
+def _images(recording: Recording, key: str, steps: np.ndarray) -> np.ndarray:
+    """(n, H, W, 3); grey where they cannot be read, which is a finding of its own."""
+    try:
+        return recording.images(key, steps)
+    except UserError:
+        return np.full((len(steps), *recording.fields[key].shape[1:], 3), 128, np.uint8)
 
 
 def episode_video(recording: Recording, episode: int) -> bytes:

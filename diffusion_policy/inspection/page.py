@@ -34,7 +34,7 @@ def write_page(
         shown: how many episodes get plots and a video: those that something was found in first.
 
     Raises:
-        UserError: the page cannot be written, or images cannot be read.
+        UserError: the page cannot be written.
     """
     chosen = chosen_episodes(recording, findings, shown)
     frames = None

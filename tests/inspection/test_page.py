@@ -4,13 +4,15 @@ import base64
 import re
 
 import av
+import h5py
 import numpy as np
 import pytest
 
+from diffusion_policy.dataset.stores.open_store import open_store
 from diffusion_policy.inspection.checks import findings
-from diffusion_policy.inspection.figures import episode_video
+from diffusion_policy.inspection.figures import episode_video, frames_side_by_side
 from diffusion_policy.inspection.page import chosen_episodes, write_page
-from diffusion_policy.inspection.recording import Finding, Recording
+from diffusion_policy.inspection.recording import Finding, Recording, open_recording
 from diffusion_policy.inspection.summary import facts, ranges, summary
 from diffusion_policy.scripts import inspect_dataset
 from tests.dataset.stores.hdf5_files import write_robomimic
@@ -78,10 +80,6 @@ def test_suspicious_episodes_are_shown_first(recording):
 
 
 def test_a_key_that_cannot_be_read_is_a_finding(tmp_path):
-    import h5py
-
-    from diffusion_policy.dataset.stores.open_store import open_store
-
     path = write_robomimic(tmp_path / "demos.hdf5")
     with h5py.File(path, "r+") as file:
         del file["data/demo_1/obs/robot0_eef_pos"], file["data/demo_2/obs/agentview_image"]
@@ -90,6 +88,20 @@ def test_a_key_that_cannot_be_read_is_a_finding(tmp_path):
     assert len(messages) == 2
     assert any("demo_1 has no obs/robot0_eef_pos" in message for message in messages)
     assert any("demo_2 has no obs/agentview_image" in message for message in messages)
+
+
+def test_a_video_with_fewer_frames_than_steps_is_a_finding(tmp_path):
+    root = golden_copy("v21", tmp_path)
+    long, short = sorted(root.glob("videos/*/*front/*.mp4"))[:2]
+    long.write_bytes(short.read_bytes())
+    recording = open_recording(str(root))
+    (finding,) = findings(recording)
+    assert finding.check == "cannot be read"
+    assert "episode_000000.mp4" in finding.message
+    frames = np.array([0, 11, 12])
+    left, right = np.split(frames_side_by_side(recording, frames), 2, axis=2)
+    assert (left == 128).all()  # the page shows the rest
+    assert right.std() > 10
 
 
 @pytest.mark.slow
