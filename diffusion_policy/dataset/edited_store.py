@@ -10,7 +10,12 @@ from typing import Literal
 
 import numpy as np
 
-from diffusion_policy.dataset.stores.episode_store import EpisodeInfo, EpisodeStore, require_key
+from diffusion_policy.dataset.stores.episode_store import (
+    EpisodeInfo,
+    EpisodeStore,
+    require_feature,
+    require_key,
+)
 from diffusion_policy.dataset.video.packet_copy import Part
 from diffusion_policy.dataset.video.segment import VideoSegment
 from diffusion_policy.spec.task_spec import Field
@@ -117,8 +122,10 @@ class EditedStore(EpisodeStore):
 
     def prepare(self, fields: Mapping[str, Field]) -> None:
         """See :class:`EpisodeStore`."""
-        for key in fields:
+        for key, field in fields.items():
             require_key(self._features, key)
+            if field.type == self._features[key].type:  # told under the new name
+                require_feature(self._features, key, field)
         for store in self.stores:
             store.prepare({self._old[key]: field for key, field in fields.items()})
 

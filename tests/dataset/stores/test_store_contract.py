@@ -15,6 +15,13 @@ from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
 from diffusion_policy.dataset.batch_order import BatchOrder, as_is
+from diffusion_policy.dataset.edited_store import (
+    Edit,
+    EditedStore,
+    choose_episodes,
+    rename_keys,
+    whole_episodes,
+)
 from diffusion_policy.dataset.stores.episode_store import EpisodeStore
 from diffusion_policy.dataset.stores.memory_store import MemoryStore
 from diffusion_policy.dataset.stores.open_store import open_store
@@ -46,6 +53,25 @@ def memory(folder: Path) -> Recorded:
     arrays = toy_arrays(LENGTHS)
     store = MemoryStore(arrays, ENDS, fps=20)
     return Recorded(store, dict(store.features), arrays)
+
+
+def edited(folder: Path) -> Recorded:
+    """Episodes of two stores, one of them split, in another order and with swapped cameras."""
+    stores = [MemoryStore(toy_arrays([n]), [n], fps=20) for n in (7, 6)]
+    pieces = whole_episodes(stores)
+    edit = Edit(
+        choose_episodes(pieces, kept=[1, 0], splits={1: [5]}),
+        rename_keys(stores[0].features, swapped=[("left", "right")]),
+    )
+    firsts = toy_arrays([7]), toy_arrays([6])
+    expected = {
+        new: [*firsts[1][old], *firsts[0][old]]
+        if old == "task"
+        else np.concatenate([firsts[1][old], firsts[0][old]])
+        for new, old in edit.keys
+    }
+    store = EditedStore(stores, edit)
+    return Recorded(store, dict(store.features), expected)
 
 
 def toy(folder: Path) -> Recorded:
@@ -149,7 +175,7 @@ def lerobot_pictures(folder: Path) -> Recorded:
 
 
 STORES: list[Callable[[Path], Recorded]] = [
-    *(memory, toy, zarr, zarr_zip, pusht),
+    *(memory, edited, toy, zarr, zarr_zip, pusht),
     *(robomimic, robomimic_packed, isaac_lab),
 ]
 if find_spec("pyarrow"):
