@@ -8,7 +8,7 @@ import json
 import math
 import os
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numcodecs.pickles
 import zarr
@@ -22,6 +22,8 @@ from diffusion_policy.util.errors import UserError, one_line
 _AT_ONCE = 8  # chunks fetched together: enough for a network, little for the memory
 _MOST_REQUESTS = 100  # to find out whether chunks exist
 _MOST_TOLD = 1000  # missing chunks that are counted
+_MOST_EXPANSION = 1000  # what is read, of what is stored, where chunks are missing
+_ALWAYS_ALLOWED = 2**30  # bytes
 
 
 class CodecNotInstalledError(UserError):
@@ -99,9 +101,19 @@ def open_arrays(group: zarr.Group, *, all_of_them: bool = False) -> dict[str, za
 def chunk_keys(array: zarr.Array, n_rows: int) -> Iterator[tuple[int, str]]:
     """First row and key in the store of each chunk with any of the first ``n_rows`` rows."""
     grid = _grid(array)
-    for place in itertools.product(*(range(count) for count in _counts(array, n_rows))):
+    for place in _places(_counts(array, n_rows)):
         key = array.metadata.encode_chunk_key(place)
         yield (place[0] * grid[0] if place else 0), f"{array.path}/{key}"
+
+
+def _places(counts: Sequence[int]) -> Iterator[tuple[int, ...]]:
+    """As itertools.product of ranges, which would first make a list of each."""
+    if not counts:
+        yield ()
+        return
+    for first in range(counts[0]):
+        for others in _places(counts[1:]):
+            yield first, *others
 
 
 def _grid(array: zarr.Array) -> tuple[int, ...]:
@@ -111,8 +123,13 @@ def _grid(array: zarr.Array) -> tuple[int, ...]:
 
 def _counts(array: zarr.Array, n_rows: int) -> list[int]:
     """Number of chunks along each axis, for the first ``n_rows`` rows."""
-    shape = (min(n_rows, array.shape[0]), *array.shape[1:]) if array.shape else ()
+    shape = _shape(array, n_rows)
     return [-(-length // chunk) for length, chunk in zip(shape, _grid(array), strict=True)]
+
+
+def _shape(array: zarr.Array, n_rows: int) -> tuple[int, ...]:
+    """Of the first ``n_rows`` rows."""
+    return (min(n_rows, array.shape[0]), *array.shape[1:]) if array.shape else ()
 
 
 def chunk_contents(array: zarr.Array, n_rows: int) -> Iterator[bytes]:
@@ -142,7 +159,8 @@ def check_chunks(array: zarr.Array, n_rows: int, *, zeros_allowed: bool = True) 
         zeros_allowed: False where no chunk can be of zeros alone.
 
     Raises:
-        UserError: chunks are missing of an array that had them all.
+        UserError: chunks are missing of an array that had them all, or almost all of a huge array:
+            a few bytes of metadata ask for any number of zeros.
     """
     exists = _presence(array, n_rows)
     if exists is None:
@@ -159,11 +177,21 @@ def check_chunks(array: zarr.Array, n_rows: int, *, zeros_allowed: bool = True) 
     )
     if array.attrs.get(COMPLETE) or not zeros_allowed:
         raise UserError(f"{where}: the copy is incomplete; fetch or copy the data set again")
+    _require_bounded(array, n_rows)
     warnings.warn(
         f"{where}: they are read as zeros; if zeros were not recorded, fetch or copy the data set "
         "again",
         stacklevel=2,
     )
+
+
+def _require_bounded(array: zarr.Array, n_rows: int) -> None:
+    size = math.prod(_shape(array, n_rows)) * array.dtype.itemsize
+    if size > _ALWAYS_ALLOWED and size > _MOST_EXPANSION * array.nbytes_stored():
+        raise UserError(
+            f"{array.path} would fill {size} bytes, hardly any of which is stored: fetch or copy "
+            "the data set again"
+        )
 
 
 def _presence(array: zarr.Array, n_rows: int) -> Callable[[str], bool] | None:

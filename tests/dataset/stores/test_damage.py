@@ -10,6 +10,7 @@ import random
 import resource
 import shutil
 import stat
+import time
 import warnings
 import zipfile
 from collections.abc import Callable, Iterator
@@ -361,6 +362,21 @@ def test_images_behind_a_link_are_converted_again_when_they_change(tmp_path):
     array = zarr.open_array(tmp_path / "scratch", mode="r+")
     array[...] = 255 - array[...]
     np.testing.assert_array_equal(images(), 255 - before)
+
+
+@pytest.mark.parametrize("zarr_format", [2, 3])
+def test_metadata_alone_do_not_ask_for_memory(tmp_path, zarr_format):
+    path = of_others(tmp_path / "a.zarr", zarr_format)
+    n = 10**9
+    group = zarr.open_group(path, mode="r+")
+    for key in ("data/action", "data/img"):
+        group[key].resize((n, *group[key].shape[1:]))
+    group["meta/episode_ends"][-1] = n
+    buffer = ReplayBuffer.create_from_path(path)
+    begun = time.process_time()
+    with pytest.raises(UserError, match="data/action would fill 8000000000 bytes"):
+        buffer.read("action")
+    assert time.process_time() - begun < 10
 
 
 # ---------------------------------------------------------------------- full disks
