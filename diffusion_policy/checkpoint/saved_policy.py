@@ -64,7 +64,8 @@ class SavedPolicy:
                     "written by train.py"
                 )
         cfg = OmegaConf.create(payload["config"])
-        return cls(path, cfg, weights, state.get("global_step"))
+        n_steps = state.get("global_step")
+        return cls(path, cfg, weights, n_steps if isinstance(n_steps, int) else None)
 
     def build(self, device: torch.device | str = "cpu", *, trust: bool = False) -> BasePolicy:
         """The policy, ready to act.

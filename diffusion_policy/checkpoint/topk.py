@@ -162,10 +162,17 @@ class TopKCheckpoints:
         """Take over a state. Files ranked by another metric stay, but are not ranked any more.
 
         Raises:
-            UserError: see :func:`require_kept_names`; nothing is taken over.
+            UserError: see :func:`require_kept_names`, or one is ranked by something else than a
+                number; nothing is taken over.
         """
         dropped = require_kept_names(state.get("dropped", []))
         require_kept_names(state["best"])
+        for name, value in state["best"].items():
+            if not isinstance(value, numbers.Real):
+                raise UserError(
+                    f"the checkpoint ranks {name} by {value!r}, which is no number; use another "
+                    "checkpoint of the run"
+                )
         same = state.get("monitor_key", self.monitor_key) == self.monitor_key
         self.best = dict(state["best"]) if same else {}
         self.dropped = dropped

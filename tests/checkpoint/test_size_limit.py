@@ -62,5 +62,10 @@ def test_weights_that_are_no_tensors_are_refused(tmp_path):
         SavedPolicy.read(tmp_path / "a.ckpt")
 
 
+def test_a_count_of_steps_that_is_none_is_not_told(tmp_path):
+    save_checkpoint(tmp_path / "a.ckpt", "", {"model": {}, "global_step": "many"})
+    assert SavedPolicy.read(tmp_path / "a.ckpt").n_steps is None
+
+
 def test_its_own_config_is_within_the_limit(saved):
     saved.build()

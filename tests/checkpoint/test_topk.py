@@ -58,6 +58,14 @@ def test_topk_takes_only_plain_names_from_a_checkpoint(tmp_path, name):
     assert topk.state_dict()["best"] == {}
 
 
+@pytest.mark.parametrize("value", ["0.5", None, [1.0]])
+def test_topk_takes_only_numbers_to_rank_by(tmp_path, value):
+    topk = TopKCheckpoints(tmp_path)
+    with pytest.raises(UserError, match=r"ranks a\.ckpt by .* no number"):
+        topk.load_state_dict({"best": {"a.ckpt": value}})
+    assert topk.state_dict()["best"] == {}
+
+
 def test_topk_ignores_records_without_a_value_to_rank(tmp_path):
     topk = TopKCheckpoints(tmp_path, k=2)
     assert topk.consider({"epoch": 0, "train_loss": 1.0}) is None
