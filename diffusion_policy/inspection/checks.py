@@ -38,8 +38,7 @@ def jumps(recording: Recording) -> Iterator[tuple[str, Sequence[int]]]:
             moving = column[np.isfinite(column) & (column > 0)]
             if len(moving) < 20:  # too few to tell what is usual
                 continue
-            with np.errstate(invalid="ignore"):
-                steps = np.flatnonzero(column > _JUMP * np.quantile(moving, 0.99))
+            steps = np.flatnonzero(column > _JUMP * np.quantile(moving, 0.99))
             if len(steps):
                 largest = float(column[steps].max())
                 angle = _turn(largest)
@@ -242,10 +241,11 @@ CHECKS: dict[str, Check] = {
 def findings(recording: Recording) -> list[Finding]:
     """All that the checks find, after what cannot be read at all."""
     found = []
-    for name, check in CHECKS.items():
-        for one in check(recording):
-            message, episodes = (one, ()) if isinstance(one, str) else one
-            found.append(Finding(name, message, tuple(int(i) for i in episodes)))
+    with np.errstate(all="ignore"):  # values that are not finite are a finding of their own
+        for name, check in CHECKS.items():
+            for one in check(recording):
+                message, episodes = (one, ()) if isinstance(one, str) else one
+                found.append(Finding(name, message, tuple(int(i) for i in episodes)))
     broken = [Finding("cannot be read", message) for message in recording.broken.values()]
     return [*dict.fromkeys(broken), *found]
 

@@ -148,3 +148,12 @@ def test_messages_name_a_few_places_and_count_the_rest(arrays):
 def test_episodes_of_one_step_are_no_trouble():
     lengths = (1, 1, 1)
     findings(Recording(store_of(good_arrays(lengths), lengths)))
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan, 3e38])
+def test_odd_numbers_are_found_without_a_warning(arrays, value):
+    arrays["state"][5:9] = value
+    arrays["action"][::2] = -value
+    checks = {check for check, _ in found(arrays)}
+    assert ("not finite" in checks) == (not np.isfinite(value))
