@@ -17,6 +17,7 @@ from benchmarks.case import Options, Work, case, each
 from diffusion_policy.dataset.batch_order import BatchIndex
 from diffusion_policy.dataset.stores.lerobot.metadata import read_metadata
 from diffusion_policy.dataset.stores.lerobot.writer import LeRobotWriter
+from diffusion_policy.dataset.video.encoder import VideoEncoding
 from diffusion_policy.dataset.window_dataset import WindowDataset
 from diffusion_policy.spec.window import Window
 
@@ -73,14 +74,17 @@ def windows(options: Options, height: int, width: int, cache: str) -> Iterator[W
 
 
 def recording(options: Options, height: int, width: int) -> Path:
-    """A data set of version 3.0 in AV1 as lerobot encodes it: shapes that move over noise."""
-    path = options.scratch / f"lerobot_{height}x{width}"
+    """A data set of version 3.0 in H.264, with a key frame at every second step as lerobot has it.
+
+    Shapes move over noise.
+    """
+    path = options.scratch / f"lerobot_h264_{height}x{width}"
     if path.exists():
         return path
     random = np.random.default_rng(0)
     background = random.integers(0, 256, (height // 8, width // 8, 3), np.uint8)
     background = background.repeat(8, axis=0).repeat(8, axis=1).transpose(2, 0, 1)
-    with LeRobotWriter(path, _FPS) as writer:
+    with LeRobotWriter(path, _FPS, encoding=VideoEncoding("h264", crf=23)) as writer:
         for episode in range(options.size(10, 2)):
             length = options.size(120, 20) + episode
             state = random.normal(size=(length, 6)).astype(np.float32)
