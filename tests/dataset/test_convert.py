@@ -209,6 +209,7 @@ def test_what_cannot_be_converted_is_told_and_leaves_nothing_under_the_name(tmp_
     verify_dataset(tmp_path / "b")
 
 
+@pytest.mark.slow
 def test_what_was_not_written_right_is_thrown_away(tmp_path, monkeypatch):
     source = recorded_zarr(tmp_path / "a.zarr")
     real = values_of_episode

@@ -269,6 +269,7 @@ def test_reset_forgets(policy):
     assert_same(first, policy.predict_action(make_obs(policy, 2, seed=1)))
 
 
+@pytest.mark.slow
 def test_an_episode_acts_the_same_in_any_batch_and_slot(policy):
     obs = make_obs(policy.eval(), 3)
     policy.reset([0, 1, 2], [11, 12, 13])

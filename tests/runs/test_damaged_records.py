@@ -86,6 +86,7 @@ CASES: list[tuple[str, Callable[[Path], Path], Callable[[Path], None]]] = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "make", "read"), CASES, ids=[name for name, _, _ in CASES])
 def test_damage_is_told_in_one_line(tmp_path, monkeypatch, name, make, read):
     monkeypatch.setenv(FULL_TRACEBACK, "1")  # else this file would pass for code of the user's own

@@ -17,6 +17,8 @@ from diffusion_policy.workspace.train_workspace import TrainWorkspace
 from tests.configs import compose_config, tiny_overrides
 from tests.demos import make_demos
 
+pytestmark = pytest.mark.slow  # a run is trained and evaluated for them
+
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> Path:
@@ -44,7 +46,6 @@ def evaluation(run) -> Path:
     return folder
 
 
-@pytest.mark.slow
 def test_the_folder_stands_alone(run, evaluation, tmp_path):
     output = tmp_path / "results" / "tiny"
     record_result(run, evaluation, output, title="A tiny run")
@@ -93,7 +94,6 @@ def test_the_first_success_and_the_first_failure_keep_their_videos():
     ]
 
 
-@pytest.mark.slow
 def test_an_earlier_record_is_kept_unless_told_otherwise(run, evaluation, tmp_path):
     output = tmp_path / "tiny"
     record_result(run, evaluation, output)
@@ -113,7 +113,6 @@ def test_an_earlier_record_is_kept_unless_told_otherwise(run, evaluation, tmp_pa
         record_result(run, evaluation, output, overwrite=True)
 
 
-@pytest.mark.slow
 def test_notes_are_kept_and_shown(run, evaluation, tmp_path):
     output = tmp_path / "tiny"
     record_result(run, evaluation, output)
@@ -168,7 +167,6 @@ def test_nothing_is_begun_without_all_videos(run, evaluation, tmp_path):
     assert not (tmp_path / "tiny").exists()
 
 
-@pytest.mark.slow
 def test_the_config_is_that_of_the_checkpoint(run, evaluation, tmp_path):
     config = run / ".hydra" / "config.yaml"  # written again by every launch
     before = config.read_text()

@@ -85,6 +85,7 @@ def hybrid_state():
     }
 
 
+@pytest.mark.slow
 def test_image_policy(tmp_path):
     pytest.importorskip("robomimic", reason="the robomimic extra is not installed")
     state = hybrid_state()

@@ -45,6 +45,7 @@ def sleep(row: np.ndarray) -> np.ndarray:
     return row
 
 
+@pytest.mark.slow
 def test_a_worker_that_hangs_is_told_in_one_line(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "TIMEOUT_S", 0.5)
     with pytest.raises(UserError, match="squares: a process has not answered"):

@@ -24,6 +24,7 @@ def test_torchrun_is_told_how_many_processes_a_machine_has(monkeypatch):
     assert provenance.command_line() == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["RUN", "MULTIRUN"])
 def test_a_job_of_a_sweep_is_told_alone(monkeypatch, mode):
     monkeypatch.setattr(sys, "argv", ["train.py", "-m", "--config-dir=mine", "seed=1,2"])

@@ -52,6 +52,7 @@ def test_a_run_that_goes_on_does_so_at_wandb(tmp_path):
     assert (tmp_path / "wandb/id.txt").read_text() in ids
 
 
+@pytest.mark.slow
 def test_videos_go_to_wandb(tmp_path):
     pytest.importorskip("wandb")
     (tmp_path / "a.mp4").write_bytes(b"no real video")

@@ -251,6 +251,7 @@ def test_every_episode_is_described(recorded):
         assert info.source
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*too short to give")
 @settings(max_examples=10, deadline=None)
 @given(
