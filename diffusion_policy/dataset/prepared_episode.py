@@ -219,14 +219,19 @@ def _exit_without_parent(parent: int, worker: int) -> None:
 
 def _with_ray(task: _Preparation, workers: int) -> Iterator[str]:
     ray = import_extra("ray", "ray", "--backend ray")
-    if not ray.is_initialized():
+    starts_it = not ray.is_initialized()
+    if starts_it:
         ray.init(log_to_driver=False, include_dashboard=False)
-    prepare = ray.remote(num_cpus=1)(_Preparation.__getitem__)
-    shared = ray.put(task)
-    waiting: list[Any] = []
-    for k in range(len(task)):
-        waiting.append(prepare.remote(shared, k))
-        if len(waiting) >= 2 * workers:
-            yield ray.get(waiting.pop(0))
-    for reference in waiting:
-        yield ray.get(reference)
+    try:
+        prepare = ray.remote(num_cpus=1)(_Preparation.__getitem__)
+        shared = ray.put(task)
+        waiting: list[Any] = []
+        for k in range(len(task)):
+            waiting.append(prepare.remote(shared, k))
+            if len(waiting) >= 2 * workers:
+                yield ray.get(waiting.pop(0))
+        for reference in waiting:
+            yield ray.get(reference)
+    finally:
+        if starts_it:
+            ray.shutdown()

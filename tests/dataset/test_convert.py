@@ -332,9 +332,10 @@ def children_of(process: int) -> list[int]:
 
 @pytest.mark.slow
 def test_ray_prepares_episodes(tmp_path):
-    pytest.importorskip("ray")
+    ray = pytest.importorskip("ray")
     source = recorded_zarr(tmp_path / "a.zarr")
     run(source, tmp_path / "b", "lerobot-v3.0", workers=2, backend="ray", fps=10)
+    assert not ray.is_initialized()
     run(tmp_path / "b", tmp_path / "c.zarr", "zarr")
     assert_same(tmp_path / "c.zarr", source, tolerance=12)
 
