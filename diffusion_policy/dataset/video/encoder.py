@@ -12,6 +12,7 @@ from typing import Any
 import av
 import numpy as np
 
+from diffusion_policy.dataset.video.priority import keeper
 from diffusion_policy.util.errors import UserError, one_line
 
 ENCODERS = {"av1": "libsvtav1", "h264": "libx264", "hevc": "libx265"}
@@ -95,6 +96,7 @@ def encode_frames(
     rate = frame_rate(fps)
     n_frames = 0
     stream: Any = None
+    keep_priority = keeper()
     # faststart puts the index first: the file can be read while it is fetched.
     with av.open(str(path), "w", format="mp4", options={"movflags": "faststart"}) as container:
         for block in blocks:
@@ -104,6 +106,8 @@ def encode_frames(
                 frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
                 frame.pts, frame.time_base = n_frames, 1 / rate
                 container.mux(_encode(stream, frame, encoding))
+                if n_frames == 0:  # it has started its threads
+                    keep_priority()
                 n_frames += 1
         if stream is not None:
             container.mux(_encode(stream, None, encoding))
