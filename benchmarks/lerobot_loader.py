@@ -16,8 +16,6 @@ from pathlib import Path
 import av
 import numpy as np
 import torch
-from lerobot.datasets import lerobot_dataset
-from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
 CAMERAS = ("observation.images.front", "observation.images.wrist")
 
@@ -57,12 +55,14 @@ def decode_by_seeking(
 
 
 def measure(options: argparse.Namespace, backend: str, workers: int) -> None:
+    from lerobot.datasets import lerobot_dataset  # late, so that --help works without it
+
     if backend == "seek":
         lerobot_dataset.decode_video_frames = decode_by_seeking
     fps = 10
     deltas = {key: [-1 / fps, 0.0] for key in (*CAMERAS, "observation.state")}
     deltas["action"] = [i / fps for i in range(-1, 15)]
-    dataset = LeRobotDataset(
+    dataset = lerobot_dataset.LeRobotDataset(
         f"local/{options.folder.name}",
         root=options.folder,
         delta_timestamps=deltas,
