@@ -15,6 +15,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
+from diffusion_policy.dataset.video.priority import keeper
+
 FPS = 10
 NAMES = ["height", "width", "channels"]
 
@@ -28,6 +30,7 @@ def encode(
 ) -> None:
     """An mp4 of images (n, 3, H, W)."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    keep_priority = keeper()
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=fps, options={"crf": "12", **(options or {})})
         stream.height, stream.width = images.shape[2:]
@@ -38,6 +41,7 @@ def encode(
             frame.pts, frame.time_base = i, Fraction(1, fps)
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
+    keep_priority()
 
 
 def decoded(path: Path) -> np.ndarray:
