@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import itertools
+import json
 import multiprocessing
 import os
 import shutil
@@ -202,6 +205,75 @@ def test_a_place_that_holds_something_else_is_refused(case, tmp_path):
     with pytest.raises(UserError, match=str(tmp_path / "set")):
         case.write(tmp_path / "set").add_episode(episode(2, 0), info(0))
     assert [p.name for p in (tmp_path / "set").iterdir()] == ["thesis.txt"]
+
+
+def full_after(monkeypatch, n: int) -> None:
+    """Let the disk be full once, at the ``n``-th file that is put in place or synced."""
+    left = n
+
+    def failing(change):
+        def wrapped(*args, **kwargs):
+            nonlocal left
+            left -= 1
+            if left == -1:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return change(*args, **kwargs)
+
+        return wrapped
+
+    monkeypatch.setattr(Path, "replace", failing(Path.replace))
+    monkeypatch.setattr(os, "fsync", failing(os.fsync))
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:steps beyond the last episode end")
+@pytest.mark.filterwarnings("ignore:.*has total_tasks 1, but 2 are listed")
+@pytest.mark.parametrize("retries", [True, False])
+def test_a_full_disk_loses_the_episode_alone_and_the_writer_goes_on(case, tmp_path, retries):
+    n_failures, left = 0, set()
+    for n in itertools.count():
+        path = tmp_path / str(n)
+        writer = case.write(path)
+        writer.add_episode(episode(3, 0), info(0))
+        try:
+            with pytest.MonkeyPatch.context() as patch:
+                full_after(patch, n)
+                writer.add_episode(episode(2, 1), info(1))
+        except UserError:
+            n_failures += 1
+        else:
+            break
+        if retries:
+            writer.add_episode(episode(4, 2), info(2))
+        writer.finish()
+        # If all but the last sync succeeded, the episode is there.
+        found, others = case.read(path), [2] if retries else []
+        numbers = [0, *others] if len(found) == 1 + len(others) else [0, 1, *others]
+        assert_holds(found, numbers, [(3, 2, 4)[number] for number in numbers])
+        left.add(1 in numbers)
+    assert n_failures >= 1
+    assert False in left
+
+
+@pytest.mark.parametrize(
+    ("version", "change", "key"),
+    [
+        ("v2.1", {"chunks_size": 2}, "chunks_size"),
+        ("v2.1", {"data_path": "rows/{episode_chunk}/{episode_index}.parquet"}, "data_path"),
+        ("v3.0", {"chunks_size": 2}, "chunks_size"),
+        ("v3.0", {"fps": 20}, "fps"),
+    ],
+)
+def test_a_data_set_whose_files_have_other_names_is_not_added_to(tmp_path, version, change, key):
+    path = tmp_path / "set"
+    with LeRobotWriter(path, FPS, version) as writer:
+        writer.add_episode(episode(2, 0), info(0))
+    told = json.loads((path / "meta/info.json").read_text())
+    (path / "meta/info.json").write_text(json.dumps(told | change))
+    before = sorted(path.rglob("*"))
+    with pytest.raises(UserError, match=f"has {key} .*: write to another folder"):
+        LeRobotWriter(path, FPS, version)
+    assert sorted(path.rglob("*")) == before
 
 
 @pytest.mark.parametrize("fps", [0, -1, float("nan")])

@@ -28,17 +28,29 @@ _LARGE, _TARGET = 300, 150  # from this side on, images are thinned out to about
 
 
 def vector_statistics(values: np.ndarray) -> Statistics:
-    """Statistics over the frames of ``values`` (L, ...), of numbers of any type."""
+    """Statistics over the frames of ``values`` (L, ...), of numbers of any type.
+
+    They are those of the finite numbers; a number that is never finite has statistics of 0.
+    """
     rows = np.asarray(values, np.float64).reshape(len(values), -1)
-    quantiles = np.stack([_quantiles(*np.unique(column, return_counts=True)) for column in rows.T])
     shape = values.shape[1:] or (1,)
-    found = {
-        "min": rows.min(axis=0),
-        "max": rows.max(axis=0),
-        "mean": rows.mean(axis=0),
-        "std": rows.std(axis=0),
-        **dict(zip(QUANTILES, quantiles.T, strict=True)),
-    }
+    finite = np.isfinite(rows)
+    if finite.all():
+        found = {
+            "min": rows.min(axis=0),
+            "max": rows.max(axis=0),
+            "mean": rows.mean(axis=0),
+            "std": rows.std(axis=0),
+        }
+        columns = list(rows.T)
+    else:
+        columns = [c[f] if f.any() else np.zeros(1) for c, f in zip(rows.T, finite.T, strict=True)]
+        found = {
+            name: np.array([getattr(column, name)() for column in columns])
+            for name in ("min", "max", "mean", "std")
+        }
+    quantiles = np.stack([_quantiles(*np.unique(c, return_counts=True)) for c in columns])
+    found |= dict(zip(QUANTILES, quantiles.T, strict=True))
     return {name: value.reshape(shape) for name, value in found.items()} | {
         "count": np.array([len(rows)])
     }

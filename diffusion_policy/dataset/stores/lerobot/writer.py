@@ -89,6 +89,7 @@ class LeRobotWriter(EpisodeWriter):
             raise UserError(f"the version to write is {version!r}; use v2.1 or v3.0")
         import_extra("pyarrow", "lerobot", "writing a LeRobot dataset")
         self._version, self._sizes, self._durable = version, (data_mb, video_mb), durable
+        self._is_torn = False  # an episode failed midway: take up what was before it
         self._open()
 
     def _new_layout(self) -> Layout:
@@ -108,11 +109,16 @@ class LeRobotWriter(EpisodeWriter):
                 raise UserError(f"{self.root} holds something else: choose another folder")
             return
         info = read_info(self.root)
-        for key, wanted in (("codebase_version", self._layout.version), ("fps", self.fps)):
-            if info[key] != wanted:
+        wanted = {"codebase_version": self._layout.version, "fps": self.fps}
+        # New files would have other names than the known ones, and these be taken for leftovers.
+        wanted |= {key: getattr(self._layout, key) for key in ("chunks_size", "data_path")}
+        if info.get("video_path"):
+            wanted["video_path"] = self._layout.video_path
+        for key, value in wanted.items():
+            if info.get(key) != value:
                 raise UserError(
-                    f"{self.root} has {key} {info[key]}, not {wanted}: choose another folder, or "
-                    "write the same"
+                    f"{self.root} has {key} {info.get(key)}, not {value}: write to another folder, "
+                    "or convert the data set first"
                 )
         self._info = info
         if self.n_episodes:
@@ -158,10 +164,19 @@ class LeRobotWriter(EpisodeWriter):
         given: Any = values.get(TASK, [info.task or ""] * length)
         tasks = [str(task) for task in given]
         recorded = {key: value for key, value in values.items() if key != TASK}
+        self._mend()
         self._check_features(recorded)
+        self._is_torn = True
         with writing(self.root):
             self._begin()
             self._write(recorded, length, tasks, info.initial_state)
+        self._is_torn = False
+
+    def _mend(self) -> None:
+        """Forget what is left of an episode that failed midway, as on a full disk."""
+        if self._is_torn:
+            self._open()
+            self._is_torn = False
 
     def _check_features(self, recorded: Mapping[str, Rows | Sequence[str]]) -> None:
         """Let the first episode decide the features; refuse others later."""
@@ -263,6 +278,7 @@ class LeRobotWriter(EpisodeWriter):
 
     def finish(self) -> None:
         """See :class:`EpisodeWriter`; v3.0: joins the files of single episodes to large ones."""
+        self._mend()
         if UNFINISHED not in self._info or not self.n_episodes:
             return
         with writing(self.root):

@@ -141,3 +141,13 @@ def test_statistics_that_cannot_be_are_not_kept():
     without = {name: value for name, value in good.items() if name != "q50"}
     assert is_sound(without, quantiles=False)
     assert not is_sound(without, quantiles=True)
+
+
+def test_numbers_that_are_not_finite_are_left_out():
+    values = np.array([[1.0, np.nan], [np.inf, np.nan], [3.0, np.nan]])
+    found = vector_statistics(values)
+    alone = vector_statistics(np.array([[1.0], [3.0]]))
+    for name in ("min", "max", "mean", "std", *QUANTILES):
+        assert found[name][0] == alone[name][0]
+        assert found[name][1] == pytest.approx(0, abs=1e-6)
+    assert found["count"] == [3]
