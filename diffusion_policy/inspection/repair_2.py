@@ -9,7 +9,7 @@ from typing import Any
 
 import av
 
-from diffusion_policy.dataset.stores.lerobot.info import video_template
+from diffusion_policy.dataset.stores.lerobot.info import chunks_size, video_template
 from diffusion_policy.dataset.stores.lerobot.statistics import as_lists, without_quantiles
 from diffusion_policy.dataset.stores.lerobot.templates import FileTemplate
 from diffusion_policy.inspection.repaired_columns import (
@@ -70,7 +70,7 @@ def repair_2(root: Path, info: dict[str, Any]) -> list[str]:
         "total_frames": first_step,
         "total_tasks": len(tasks),
         "total_videos": n_kept * len(files.cameras),
-        "total_chunks": -(-n_kept // info["chunks_size"]),
+        "total_chunks": -(-n_kept // files.chunks_size),
         "splits": {"train": f"0:{n_kept}"} if n_kept else {},
     }
     info.update({key: value for key, value in counts.items() if key in info or "total" in key})
@@ -82,11 +82,11 @@ class _Files:
 
     def __init__(self, root: Path, info: Mapping[str, Any]) -> None:
         fields = ("episode_chunk", "episode_index")
-        self.root, self.chunks_size = root, info["chunks_size"]
+        self.root, self.chunks_size = root, chunks_size(info)
         features = info["features"].items()
         self.cameras = [key for key, entry in features if entry["dtype"] == "video"]
-        self._data = FileTemplate(info["data_path"], "data_path", fields)
-        self._video = video_template(info, self.cameras, fields)
+        self._data = FileTemplate(info["data_path"], "data_path", fields, fields[1])
+        self._video = video_template(info, self.cameras, fields, fields[1])
 
     def _place(self, episode: int) -> dict[str, int]:
         return {"episode_index": episode, "episode_chunk": episode // self.chunks_size}

@@ -47,8 +47,13 @@ def counted_anew(table: Any, fps: float, first_step: int, lengths: Mapping[int, 
     Args:
         first_step: of the file, among all steps.
         lengths: by episode, the rows of it in the table, in their order.
+
+    Raises:
+        UserError: steps are missing inside an episode, so that later rows belong to other frames.
     """
     import pyarrow as pa
+
+    _refuse_gaps(table, fps, lengths)
 
     frames = np.concatenate([np.arange(n) for n in lengths.values()]) if lengths else np.arange(0)
     expected = {
@@ -70,6 +75,25 @@ def counted_anew(table: Any, fps: float, first_step: int, lengths: Mapping[int, 
             field = table.schema.field(place)
             table = table.set_column(place, field, pa.array(values).cast(field.type))
     return table
+
+
+def _refuse_gaps(table: Any, fps: float, lengths: Mapping[int, int]) -> None:
+    """Refuse a table of which ``frame_index`` and ``timestamp`` both leave steps out at a row."""
+    columns = {"frame_index": 1.0, "timestamp": fps}
+    known = [name for name in columns if name in table.schema.names]
+    starts = np.cumsum([0, *lengths.values()])
+    skipped = np.full(starts[-1], bool(known))
+    for name in known:
+        steps = np.array(table.column(name).to_pylist(), float) * columns[name]
+        skipped &= np.diff(steps, prepend=steps[:1]) > 1.5
+    skipped[starts[:-1]] = False  # another episode begins
+    if skipped.any():
+        row = int(np.argmax(skipped))
+        place = int(np.searchsorted(starts, row, side="right")) - 1
+        raise UserError(
+            f"episode {list(lengths)[place]} lacks steps before row {row - starts[place]}, where "
+            f"{' and '.join(known)} jump; fetch or record it again"
+        )
 
 
 def statistics_of_table(table: Any, features: Mapping[str, Any]) -> dict[str, Statistics]:

@@ -224,3 +224,30 @@ def test_links_to_folders_are_not_followed(tmp_path):
     repair(source, tmp_path / "repaired")
     assert not (tmp_path / "repaired/loop").exists()
     shutil.rmtree(tmp_path / "repaired")
+
+
+@pytest.mark.parametrize("name", ["v21", "v30"])
+def test_missing_steps_are_not_closed_up(tmp_path, name):
+    source = golden_copy(name, tmp_path)
+    path = min(source.glob("data/*/*.parquet"))
+    table = pq.read_table(path)
+    pq.write_table(pa.concat_tables([table.slice(0, 2), table.slice(4)]), path)
+    with pytest.raises(UserError, match=r"without guessing: episode 0 lacks steps before row 2"):
+        repair(source, tmp_path / "repaired")
+    assert not (tmp_path / "repaired").exists()
+
+
+def test_templates_that_give_episodes_one_file_are_refused(tmp_path):
+    source = golden_copy("v21", tmp_path)
+    change_info(source, data_path="data/chunk-{episode_chunk:03d}/all.parquet")
+    with pytest.raises(UserError, match="gives all episodes one file"):
+        repair(source, tmp_path / "repaired")
+
+
+def test_the_size_of_chunks_is_needed(tmp_path):
+    source = golden_copy("v21", tmp_path)
+    told = info_of(source)
+    del told["chunks_size"]
+    (source / "meta/info.json").write_text(json.dumps(told))
+    with pytest.raises(UserError, match="there is no chunks_size"):
+        repair(source, tmp_path / "repaired")

@@ -86,9 +86,19 @@ def completed(info: Mapping[str, Any], count: str) -> int | None:
 
 
 def video_template(
-    info: Mapping[str, Any], cameras: Sequence[str], fields: tuple[str, ...]
+    info: Mapping[str, Any],
+    cameras: Sequence[str],
+    fields: tuple[str, ...],
+    needed: str | None = None,
 ) -> FileTemplate:
     text = info.get("video_path")
     if text is None and cameras:
         raise UserError(f"there is no video_path, but {cameras[0]!r} is a video; name its files")
-    return FileTemplate(text or "", "video_path", (*fields, "video_key"))
+    return FileTemplate(text or "", "video_path", (*fields, "video_key"), needed if text else None)
+
+
+def chunks_size(info: Mapping[str, Any]) -> int:
+    """How many episodes of v2 share a folder."""
+    if "chunks_size" not in info:
+        raise UserError("there is no chunks_size; it is 1000 in most data sets")
+    return info["chunks_size"]

@@ -12,6 +12,7 @@ from diffusion_policy.dataset.stores.lerobot.episode_record import EpisodeRecord
 from diffusion_policy.dataset.stores.lerobot.info import (
     INFO,
     INITIAL_STATE,
+    chunks_size,
     completed,
     video_template,
 )
@@ -26,18 +27,17 @@ def episodes_from_lines(
 ) -> tuple[EpisodeRecord, ...]:
     """Of v2: one data file and one video per camera for each episode."""
     with about(root / INFO):
-        if "chunks_size" not in info:
-            raise UserError("there is no chunks_size; it is 1000 in most data sets")
+        size = chunks_size(info)
         fields = ("episode_chunk", "episode_index")
-        data_path = FileTemplate(info["data_path"], "data_path", fields)
-        video_path = video_template(info, cameras, fields)
+        data_path = FileTemplate(info["data_path"], "data_path", fields, fields[1])
+        video_path = video_template(info, cameras, fields, fields[1])
     path = root / "meta/episodes.jsonl"
     shape = {"episode_index": int, "length": int, "tasks?": [str], f"{INITIAL_STATE}?": [NUMBER]}
     lines = _read_lines(path, shape, completed(info, "total_episodes"))
     rows = in_order(path, "episode_index", lines)
     records = []
     for i, row in enumerate(rows):
-        place = {"episode_index": i, "episode_chunk": i // info["chunks_size"]}
+        place = {"episode_index": i, "episode_chunk": i // size}
         videos = {
             camera: VideoSegment(root / video_path.fill(**place, video_key=camera))
             for camera in cameras
