@@ -12,6 +12,8 @@ from diffusion_policy.util.errors import UserError, one_line
 from diffusion_policy.util.hub import Kind, is_hub_id
 
 CARD = "README.md"
+_ZARR_2 = {".zgroup", ".zarray", ".zattrs", ".zmetadata"}
+"""Hidden files without which a zarr group of format 2 is only chunks."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,8 @@ class Upload:
         found = []
         for path in sorted(self.path.rglob("*")):
             name = path.relative_to(self.path)
-            if any(part.startswith(".") for part in name.parts) or str(name) == CARD:
+            hidden = any(part.startswith(".") and part not in _ZARR_2 for part in name.parts)
+            if hidden or str(name) == CARD:
                 continue
             if path.is_symlink():
                 raise UserError(f"{path} is a link: replace it by the file that is meant")

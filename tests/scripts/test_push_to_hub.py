@@ -15,6 +15,7 @@ import yaml
 from huggingface_hub import constants
 
 from diffusion_policy.checkpoint.policy_folder import save_policy_folder
+from diffusion_policy.dataset.stores.replay_buffer import ReplayBuffer
 from diffusion_policy.scripts.push_to_hub import main
 from tests.dataset.stores.lerobot.golden import GOLDEN, golden_copy
 from tests.dataset.test_convert import recorded_zarr
@@ -155,6 +156,19 @@ def test_other_formats_are_sent_without_a_tag(hub, tmp_path):
     assert held["zarr.json"] == (path / "zarr.json").read_bytes()
     assert b"| format | zarr |" in held["README.md"]
     assert hub.tags == []
+
+
+def test_a_zarr_group_of_format_2_is_sent_with_its_metadata(hub, tmp_path):
+    path = tmp_path / "a.zarr"
+    ReplayBuffer.create_from_path(recorded_zarr(tmp_path / "b.zarr", lengths=(2,))).save_to_path(
+        path, zarr_format=2
+    )
+    (path / ".secret").write_text("mine")
+    main([str(path), "me/zarr", "--cache-dir", str(tmp_path / "cache")])
+    held = hub.repos["datasets/me/zarr"]
+    files = {p.relative_to(path).as_posix() for p in path.rglob("*") if p.is_file()}
+    assert held.keys() == {*files, "README.md"} - {".secret"}
+    assert "data/action/.zarray" in held
 
 
 def policy_folder(folder: Path) -> Path:
