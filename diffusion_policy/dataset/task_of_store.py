@@ -92,7 +92,9 @@ def _tasks(store: EpisodeStore, fields: Mapping[str, Field]) -> Iterator[str]:
     for key in dict.fromkeys([*texts, *(["task"] if told else [])]):
         examples = ""
         if told and key == "task":
-            first = json.dumps(min(map(str, told))[:80], ensure_ascii=False)
+            text = min(map(str, told))[:80]
+            # Some characters would end the line of the comment.
+            first = json.dumps(text, ensure_ascii=not text.isprintable())
             examples = f"; {len(told)} of them, such as {first}"
         yield f"# {_text(key)}: {{type: text}} # for a policy that reads language{examples}"
 

@@ -7,6 +7,7 @@ import pytest
 import yaml
 from omegaconf import OmegaConf
 
+from diffusion_policy.dataset.stores.episode_store import EpisodeInfo
 from diffusion_policy.dataset.stores.memory_store import MemoryStore
 from diffusion_policy.dataset.task_of_store import check_task, name_of, task_yaml
 from diffusion_policy.scripts import make_task
@@ -144,3 +145,12 @@ def test_a_folder_of_own_configs_is_looked_through(tmp_path, monkeypatch):
     (tmp_path / "configs").mkdir()
     assert with_own_configs(["task=x"]) == ["--config-dir=configs", "task=x"]
     assert with_own_configs(["--config-dir=a", "task=x"]) == ["--config-dir=a", "task=x"]
+
+
+@pytest.mark.parametrize("end", ["\u2028", "\u0085", "\n"])
+def test_a_task_text_stays_in_its_comment(end):
+    injected = f"push{end}    injected: {{shape: [3]}} #"
+    arrays = {"state": np.zeros((2, 3), np.float32), "action": np.zeros((2, 3), np.float32)}
+    store = MemoryStore(arrays, [2], episodes=[EpisodeInfo(task=injected)])
+    task = yaml.safe_load(task_yaml(store, "x.zarr", "arm"))
+    assert task["shape_meta"]["obs"].keys() == {"state"}

@@ -86,6 +86,12 @@ def test_a_filter_chooses_episodes(path):
     np.testing.assert_array_equal(found, np.float32(expected))
 
 
+def test_a_list_of_texts_of_any_length_filters_too(path):
+    with edit(path) as file:
+        file.create_dataset("mask/mine", data=["demo_2", "demo_0"])
+    assert sorted(open_store(path, filter="mine").demos) == ["demo_0", "demo_2"]
+
+
 def test_a_filter_that_fits_another_file_is_refused(path):
     with edit(path) as file:
         file["mask/other"] = np.array(["demo_9"], "S")
