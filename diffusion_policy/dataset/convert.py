@@ -25,7 +25,6 @@ from diffusion_policy.dataset.prepared_episode import (
     prepare_episodes,
     values_of_episode,
 )
-from diffusion_policy.dataset.store_origin import names_of
 from diffusion_policy.dataset.stores.episode_store import EpisodeInfo, EpisodeStore
 from diffusion_policy.dataset.stores.episode_writer import EpisodeWriter
 from diffusion_policy.dataset.stores.lerobot.groot import GROOT_ENCODING, GrootWriter
@@ -36,7 +35,7 @@ from diffusion_policy.dataset.stores.replay_buffer import ReplayBuffer
 from diffusion_policy.dataset.stores.zarr_writer import ZarrWriter
 from diffusion_policy.dataset.verify import verify_dataset
 from diffusion_policy.dataset.video.encoder import VideoEncoding
-from diffusion_policy.util.atomic_file import remove, replacing
+from diffusion_policy.util.atomic_file import remove, replacing, sync_tree
 from diffusion_policy.util.errors import UserError, writing
 from diffusion_policy.util.output_dir import OutputLock, write_atomically
 
@@ -124,6 +123,10 @@ def convert(
     store = source.open()
     if not len(store.episode_ends):
         raise UserError(f"{', '.join(source.paths)} has no episodes to write")
+    for key, why in store.left_out.items():
+        if str(path) in source.paths:
+            raise UserError(f"{why}, and would be lost; write to another place than {path}")
+        warnings.warn(f"{key} is not written: {why}", stacklevel=2)
     work = path.absolute().with_name(f".{path.name}.converting")
     with writing(work), OutputLock(work):
         _resume_or_restart(work, _plan(source, store, target))
@@ -140,6 +143,8 @@ def convert(
             except UserError:
                 remove(work)  # to go on from there would end there
                 raise
+        if path.exists() and not overwrite:
+            raise UserError(f"{path} was made meanwhile; remove it and repeat the command")
         _publish(work / "set", path)
     remove(work)
     return Summary(path, len(store.episode_ends), store.n_steps)
@@ -189,7 +194,7 @@ def _writer(path: Path, store: EpisodeStore, target: Target) -> EpisodeWriter:
         raise UserError(
             "the source does not tell its steps per second, which LeRobot needs: give --fps"
         )
-    robot, names = target.robot_type or store.embodiment, names_of(store)
+    robot, names = target.robot_type or store.embodiment, dict(store.names)
     encoding = target.video_encoding
     if target.kind == "groot":
         if encoding is None:
@@ -222,6 +227,8 @@ def _episodes(
     with tqdm(total=n, initial=first, desc=desc, unit=" episodes", disable=None) as progress:
         for i, part in zip(todo, prepared, strict=True):
             values = values_of_episode(store, i, keys, settings)
+            if TASK in values and target.task:
+                values[TASK] = [text or target.task for text in values[TASK]]
             if part is not None:
                 values |= load_prepared(part, values)
             yield i, values, _info(store, i, target, with_state=with_state)
@@ -281,5 +288,6 @@ def _publish(written: Path, path: Path) -> None:
         buffer = ReplayBuffer.create_from_path(written)
         buffer.save_to_path(path, if_exists="replace")
         return
+    sync_tree(written)  # while a failure still leaves it to go on from
     with replacing(path) as temporary:
         written.rename(temporary)

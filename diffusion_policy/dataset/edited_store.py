@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -120,6 +120,17 @@ class EditedStore(EpisodeStore):
         """See :class:`EpisodeStore`."""
         return self.stores[0].embodiment
 
+    @property
+    def names(self) -> Mapping[str, Any]:
+        """See :class:`EpisodeStore`."""
+        found = self.stores[0].names
+        return {new: found[old] for new, old in self._old.items() if old in found}
+
+    @property
+    def left_out(self) -> Mapping[str, str]:
+        """See :class:`EpisodeStore`."""
+        return {key: why for store in self.stores for key, why in store.left_out.items()}
+
     def prepare(self, fields: Mapping[str, Field]) -> None:
         """See :class:`EpisodeStore`."""
         for key, field in fields.items():
@@ -230,6 +241,12 @@ def _require_alike(stores: Sequence[EpisodeStore]) -> None:
                 f"the data sets differ in {', '.join(different)}: rename, drop or convert these "
                 "keys first"
             )
+        told = first.names.keys() & store.names.keys()
+        if different := sorted(key for key in told if first.names[key] != store.names[key]):
+            raise UserError(
+                f"the numbers of {', '.join(different)} have other names in the data sets: only "
+                "those of equal names and order can be merged"
+            )
         if store.fps != first.fps:
             raise UserError(
                 f"the data sets were recorded at {first.fps} and {store.fps} steps per second: "
@@ -276,6 +293,9 @@ def choose_episodes(
         if len(set(numbers)) < len(numbers):
             twice = next(i for i in numbers if list(numbers).count(i) > 1)
             raise UserError(f"episode {twice} is named twice: delete, split or merge it once")
+    for group in merged:
+        if lost := [i for i in group if kept is not None and i not in kept]:
+            raise UserError(f"episode {lost[0]} is merged but not kept: keep all of a group")
     episodes: list[tuple[Piece, ...]] = []
     later = {i for group in merged for i in group[1:]}
     groups = {group[0]: group for group in merged}

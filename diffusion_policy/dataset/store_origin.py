@@ -25,18 +25,6 @@ def metadata_of(store: EpisodeStore) -> LeRobotMetadata | None:
     return metadata if isinstance(metadata, LeRobotMetadata) else None
 
 
-def names_of(store: EpisodeStore) -> dict[str, Any]:
-    """Names of the numbers of vectors, by key."""
-    if isinstance(store, EditedStore):
-        found = names_of(store.stores[0])
-        old = {key: store.recorded_key(key) for key in store.features}
-        return {new: found[key] for new, key in old.items() if key in found}
-    metadata = metadata_of(store)
-    if metadata is None:
-        return {}
-    return {k: f.names for k, f in metadata.features.items() if f.is_number and f.names}
-
-
 def picture_statistics(store: EpisodeStore, key: str, episode: int) -> Statistics:
     """Statistics of pictures that were made before they were encoded; {} where there are none."""
     if isinstance(store, EditedStore):
@@ -48,7 +36,7 @@ def picture_statistics(store: EpisodeStore, key: str, episode: int) -> Statistic
     if metadata is None:
         return {}
     known = _all_statistics(metadata.root, metadata.version, len(metadata.episodes))
-    return dict(known[episode].get(key, {})) if episode < len(known) else {}
+    return dict(known.get(episode, {}).get(key, {}))
 
 
 def video_parts(store: EpisodeStore, key: str, episode: int) -> list[Part] | None:
@@ -62,21 +50,21 @@ def video_parts(store: EpisodeStore, key: str, episode: int) -> list[Part] | Non
 
 
 @lru_cache(maxsize=4)
-def _all_statistics(root: Any, version: str, n_episodes: int) -> list[EpisodeStatistics]:
-    """Of each episode; [] where they cannot be read, because they can be made anew."""
+def _all_statistics(root: Any, version: str, n_episodes: int) -> dict[int, EpisodeStatistics]:
+    """By episode; {} where they cannot be read, because they can be made anew."""
     try:
         if version == "v3.0":
             rows = [row for _, each in episode_rows(root) for row in each]
-            rows.sort(key=lambda row: row["episode_index"])
-            return [_of_pictures(statistics_of_row(row)) for row in rows]
+            return {row["episode_index"]: _of_pictures(statistics_of_row(row)) for row in rows}
         lines = (root / "meta/episodes_stats.jsonl").read_bytes().splitlines()[:n_episodes]
-        found = sorted(map(json.loads, lines), key=lambda line: line["episode_index"])
-        return [
-            _of_pictures({key: as_arrays(lists) for key, lists in line["stats"].items()})
-            for line in found
-        ]
+        return {
+            line["episode_index"]: _of_pictures(
+                {key: as_arrays(lists) for key, lists in line["stats"].items()}
+            )
+            for line in map(json.loads, lines)
+        }
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return []
+        return {}
 
 
 def _of_pictures(statistics: EpisodeStatistics) -> EpisodeStatistics:

@@ -11,9 +11,13 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from diffusion_policy.scripts.convert_dataset import add_output_options, run_options, target_of
 from diffusion_policy.util.errors import UserError, reports_user_errors
+
+K = TypeVar("K")
+V = TypeVar("V")
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -91,12 +95,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
             pieces,
             kept=numbers(options.keep, "--keep", len(pieces)) if options.keep else None,
             deleted=numbers(options.delete, "--delete", len(pieces)) if options.delete else [],
-            splits=dict(_split(text) for text in options.split),
+            splits=_once([_split(text) for text in options.split], "--split"),
             merged=[numbers(text, "--merge", len(pieces)) for text in options.merge],
         ),
         rename_keys(
             stores[0].features,
-            renamed=dict(_pair(text, "--rename") for text in options.rename),
+            renamed=_once([_pair(text, "--rename") for text in options.rename], "--rename"),
             dropped=options.drop,
             swapped=[_pair(text, "--swap") for text in options.swap],
         ),
@@ -136,6 +140,16 @@ def numbers(text: str, option: str, n: int) -> list[int]:
         if max(int(first), stop) >= n:
             raise UserError(f"{option} is {text!r}, but there are only episodes 0 to {n - 1}")
         found += range(int(first), stop + 1)
+    return found
+
+
+def _once(pairs: Sequence[tuple[K, V]], option: str) -> dict[K, V]:
+    """The pairs by their first; two of one first would hide one of them."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        firsts = [first for first, _ in pairs]
+        twice = next(first for first in firsts if firsts.count(first) > 1)
+        raise UserError(f"{option} names {twice} twice; write it once")
     return found
 
 

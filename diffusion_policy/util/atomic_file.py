@@ -39,7 +39,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     remove(temporary)
     try:
         yield temporary
-        _sync(temporary)
+        sync_tree(temporary)
         if path.is_dir():
             aside = set_aside_path(path)
             remove(aside)
@@ -132,7 +132,8 @@ def _is_alive(process: int) -> bool:
     return True
 
 
-def _sync(path: Path) -> None:
+def sync_tree(path: Path) -> None:
+    """Have the disk hold a file, or a folder and everything in it."""
     for child in path.rglob("*"):
         sync(child)
     sync(path)

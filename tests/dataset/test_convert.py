@@ -358,3 +358,46 @@ def test_the_command_says_what_it_wrote(tmp_path, capsys):
         with pytest.raises(SystemExit):
             main([str(source), str(tmp_path / "c"), "--to", "lerobot-v3.0", *options])
         assert message in capsys.readouterr().err
+
+
+def test_a_data_set_is_found_whose_replacement_was_killed(tmp_path):
+    source = recorded_zarr(tmp_path / "a.zarr", lengths=(2,))
+    run(source, tmp_path / "arm", "lerobot-v3.0", fps=10)
+    (tmp_path / "arm").rename(tmp_path / ".arm.old")  # between the two renames
+    assert len(open_store(tmp_path / "arm", tmp_path / "cache").episode_ends) == 1
+
+
+def test_what_was_written_survives_a_full_disk_at_the_end(tmp_path, monkeypatch):
+    source = recorded_zarr(tmp_path / "a.zarr")
+
+    def full(path):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(convert_module, "sync_tree", full)
+        with pytest.raises(UserError, match="No space left"):
+            run(source, tmp_path / "arm", "lerobot-v3.0", fps=10)
+    encoded = "diffusion_policy.dataset.stores.lerobot.video_files.encode_frames"
+    monkeypatch.setattr(encoded, None)  # nothing is encoded again
+    run(source, tmp_path / "arm", "lerobot-v3.0", fps=10)
+    assert len(open_store(tmp_path / "arm", tmp_path / "cache").episode_ends) == len(LENGTHS)
+
+
+def test_a_target_that_was_made_meanwhile_stays(tmp_path, monkeypatch):
+    source = recorded_zarr(tmp_path / "a.zarr", lengths=(2,))
+
+    def meanwhile(path):
+        (tmp_path / "arm").mkdir()
+
+    monkeypatch.setattr(convert_module, "verify_dataset", meanwhile)
+    with pytest.raises(UserError, match="was made meanwhile"):
+        run(source, tmp_path / "arm", "lerobot-v3.0", fps=10)
+    assert list((tmp_path / "arm").iterdir()) == []
+
+
+def test_a_given_task_goes_to_the_steps_that_have_none(tmp_path):
+    buffer = ReplayBuffer.create_from_path(tmp_path / "a.zarr", mode="a")
+    for text in ("push", ""):
+        buffer.add_episode({"action": np.zeros((2, 1), np.float32), "task": [text] * 2})
+    run(tmp_path / "a.zarr", tmp_path / "arm", "lerobot-v2.1", fps=10, task="pull")
+    assert open_store(tmp_path / "arm").read("task", np.arange(4)) == ["push"] * 2 + ["pull"] * 2

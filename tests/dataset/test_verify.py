@@ -9,6 +9,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from diffusion_policy.dataset.store_origin import picture_statistics
+from diffusion_policy.dataset.stores.open_store import open_store
 from diffusion_policy.dataset.stores.replay_buffer import ReplayBuffer
 from diffusion_policy.dataset.verify import verify_dataset
 from diffusion_policy.dataset.video.encoder import VideoEncoding, encode_frames
@@ -108,3 +110,15 @@ def test_a_damaged_chunk_is_found(tmp_path):
     with pytest.raises(UserError, match="data/action cannot be decoded"):
         verify_dataset(path)
     assert ReplayBuffer.create_from_path(path).n_episodes == 3
+
+
+def test_picture_statistics_go_by_the_number_of_their_episode(tmp_path):
+    source = golden_copy("v21", tmp_path)
+    path = source / "meta/episodes_stats.jsonl"
+    lines = path.read_text().splitlines(keepends=True)
+    key = "observation.images.front"
+    stored = json.loads(lines[2])["stats"][key]["mean"]
+    path.write_text("".join(lines[1:]))  # the first is missing
+    store = open_store(source, tmp_path / "cache")
+    assert picture_statistics(store, key, 0) == {}
+    np.testing.assert_array_equal(picture_statistics(store, key, 2)["mean"], stored)

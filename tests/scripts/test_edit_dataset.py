@@ -172,3 +172,43 @@ def test_what_cannot_be_edited_is_told_in_one_line(tmp_path, capsys, options, me
     assert error.startswith("error: ")
     assert len(error.splitlines()) == 1
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--split", "0:4", "--split", "0:10"], "--split names 0 twice"),
+        (["--rename", "action=a", "--rename", "action=b"], "--rename names action twice"),
+        (["--keep", "1,2", "--merge", "0-1"], "episode 0 is merged but not kept"),
+        (["--keep", "0", "--merge", "0-1"], "episode 1 is merged but not kept"),
+    ],
+)
+def test_options_that_contradict_each_other_are_refused(tmp_path, capsys, options, message):
+    with pytest.raises(SystemExit):
+        edit(tmp_path, *options)
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_numbers_of_other_names_are_not_merged(tmp_path, capsys):
+    other = golden_copy("v30", tmp_path)
+    info = json.loads((other / "meta/info.json").read_text())
+    info["features"]["action"]["names"].reverse()
+    (other / "meta/info.json").write_text(json.dumps(info))
+    with pytest.raises(SystemExit):
+        edit(tmp_path, str(other))
+    assert "the numbers of action have other names" in capsys.readouterr().err
+
+
+def test_what_cannot_be_read_is_told_and_never_lost_in_place(tmp_path, capsys):
+    source = golden_copy("v30", tmp_path)
+    info = json.loads((source / "meta/info.json").read_text())
+    info["features"][WRIST]["info"]["video.is_depth_map"] = True
+    (source / "meta/info.json").write_text(json.dumps(info))
+    videos = sorted(source.rglob("*.mp4"))
+    with pytest.raises(SystemExit):
+        main([str(source), "--in-place", "--set-task", "x", "--cache-dir", str(tmp_path / "c")])
+    assert "is depth video, which is not read, and would be lost" in capsys.readouterr().err
+    assert sorted(source.rglob("*.mp4")) == videos
+    with pytest.warns(UserWarning, match=f"{WRIST} is not written"):
+        assert WRIST not in edit(tmp_path, "--set-task", "x", source=source).features

@@ -6,6 +6,7 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import zarr
@@ -59,6 +60,16 @@ class EpisodeStore(ABC):
     def embodiment(self) -> str | None:
         """Name of the robot that was recorded; None where nobody said."""
         return None
+
+    @property
+    def names(self) -> Mapping[str, Any]:
+        """Names of the numbers of vectors, such as those of motors, by key; as far as known."""
+        return {}
+
+    @property
+    def left_out(self) -> Mapping[str, str]:
+        """What is recorded but cannot be read, by key, and why."""
+        return {}
 
     @property
     def n_steps(self) -> int:

@@ -129,7 +129,7 @@ class Hdf5Store(EpisodeStore):
 
     @property
     def left_out(self) -> Mapping[str, str]:
-        """What is recorded but cannot be read, and why."""
+        """See :class:`EpisodeStore`."""
         return self._left_out
 
     def scale(self, key: str, height: int, width: int) -> bool:

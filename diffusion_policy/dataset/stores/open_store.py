@@ -10,6 +10,7 @@ from diffusion_policy.dataset.stores.hdf5_store import Hdf5Store
 from diffusion_policy.dataset.stores.lerobot.info import READABLE_VERSIONS, is_lerobot
 from diffusion_policy.dataset.stores.lerobot.lerobot_store import LeRobotStore
 from diffusion_policy.dataset.stores.zarr_store import ZarrStore
+from diffusion_policy.util.atomic_file import put_back
 from diffusion_policy.util.errors import UserError
 from diffusion_policy.util.hub import is_hub_id, pull
 
@@ -38,6 +39,8 @@ def open_store(
         UserError: the place cannot be opened, holds no episodes in a known layout, or has no such
             list or choice.
     """
+    if "://" not in str(path):
+        put_back(Path(path))  # where a process was killed while it replaced the folder
     if filter is not None and not is_hdf5(path):
         raise UserError(
             f"task.dataset.filter is {filter!r}, but only HDF5 files have lists of episodes; leave "

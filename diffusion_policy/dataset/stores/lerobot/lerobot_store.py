@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -95,6 +96,17 @@ class LeRobotStore(EpisodeStore):
         """See :class:`EpisodeStore`."""
         return self.metadata.robot_type
 
+    @property
+    def names(self) -> Mapping[str, Any]:
+        """See :class:`EpisodeStore`."""
+        return {k: f.names for k, f in self.metadata.features.items() if f.is_number and f.names}
+
+    @property
+    def left_out(self) -> Mapping[str, str]:
+        """See :class:`EpisodeStore`; depth videos, and columns of other types."""
+        unread = self.metadata.features.keys() - self._features.keys() - set(AUTOMATIC)
+        return {key: self._why_unread(key) for key in sorted(unread)}
+
     def scale(self, key: str, height: int, width: int) -> bool:
         """See :class:`EpisodeStore`; images that are decoded are scaled at once."""
         field = self._features.get(key)
@@ -161,12 +173,8 @@ class LeRobotStore(EpisodeStore):
         return self.metadata.episodes[episode].videos.get(key)
 
     def _require(self, key: str, field: Field) -> None:
-        feature = self.metadata.features.get(key)
-        if feature is not None and key not in self._features:
-            raise UserError(
-                f"{self.metadata.root}: {key!r} is {'depth ' if feature.is_depth else ''}"
-                f"{feature.dtype}, which is not read; remove it from shape_meta"
-            )
+        if key in self.left_out:
+            raise UserError(f"{self._why_unread(key)}; remove it from shape_meta")
         if field.type == "low_dim":  # before it is read: axes may be flattened
             require_feature(self._features, key, field)
             return
@@ -174,6 +182,11 @@ class LeRobotStore(EpisodeStore):
         found = self._features[key]
         if (found.type, found.shape) != (field.type, field.shape):
             raise mismatch(key, field, f"{found.type} {list(found.shape)}")
+
+    def _why_unread(self, key: str) -> str:
+        feature = self.metadata.features[key]
+        kind = f"{'depth ' if feature.is_depth else ''}{feature.dtype}"
+        return f"{self.metadata.root}: {key!r} is {kind}, which is not read"
 
     def _read_columns(self, numbers: Sequence[str], texts: Sequence[str]) -> None:
         if not numbers and not texts:
