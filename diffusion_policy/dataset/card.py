@@ -7,9 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from diffusion_policy.dataset.edited_store import TASK
 from diffusion_policy.dataset.store_origin import metadata_of
-from diffusion_policy.dataset.stores.episode_store import EpisodeStore
+from diffusion_policy.dataset.stores.episode_store import TASK, EpisodeStore
 from diffusion_policy.util.tables import markdown_table
 
 _MOST_TASKS = 20

@@ -25,10 +25,10 @@ from diffusion_policy.dataset.prepared_episode import (
     prepare_episodes,
     values_of_episode,
 )
-from diffusion_policy.dataset.stores.episode_store import EpisodeInfo, EpisodeStore
+from diffusion_policy.dataset.stores.episode_store import TASK, EpisodeInfo, EpisodeStore
 from diffusion_policy.dataset.stores.episode_writer import EpisodeWriter
 from diffusion_policy.dataset.stores.lerobot.groot import GROOT_ENCODING, GrootWriter
-from diffusion_policy.dataset.stores.lerobot.writer import TASK, LeRobotWriter
+from diffusion_policy.dataset.stores.lerobot.writer import LeRobotWriter
 from diffusion_policy.dataset.stores.open_store import open_store
 from diffusion_policy.dataset.stores.recorded_episode import is_picture
 from diffusion_policy.dataset.stores.replay_buffer import ReplayBuffer

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from diffusion_policy.dataset.stores.episode_store import (
+    TASK,
     EpisodeInfo,
     EpisodeStore,
     require_feature,
@@ -21,7 +22,6 @@ from diffusion_policy.dataset.video.segment import VideoSegment
 from diffusion_policy.spec.task_spec import Field
 from diffusion_policy.util.errors import UserError
 
-TASK = "task"
 Piece = tuple[int, int]
 """First step and the one after the last, counted over all stores one after another."""
 

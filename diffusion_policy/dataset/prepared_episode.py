@@ -21,15 +21,13 @@ from torch.utils.data import DataLoader, Dataset
 from diffusion_policy.dataset.edited_store import Edit, EditedStore
 from diffusion_policy.dataset.store_origin import picture_statistics, video_parts
 from diffusion_policy.dataset.stores.episode_store import EpisodeStore
-from diffusion_policy.dataset.stores.lerobot.info import is_lerobot
-from diffusion_policy.dataset.stores.lerobot.metadata import read_metadata
 from diffusion_policy.dataset.stores.lerobot.statistics import as_arrays, as_lists
 from diffusion_policy.dataset.stores.lerobot.video_files import (
     Encoded,
     EncodedPictures,
     write_video,
 )
-from diffusion_policy.dataset.stores.open_store import open_store
+from diffusion_policy.dataset.stores.open_store import open_undecoded
 from diffusion_policy.dataset.stores.recorded_episode import StoredPictures, recorded_episode
 from diffusion_policy.dataset.video.encoder import VideoEncoding
 from diffusion_policy.dataset.video.packet_copy import Part
@@ -78,19 +76,10 @@ class Source:
         Raises:
             UserError: a path cannot be opened, or the edit does not fit it.
         """
-        stores = [_open_once(path, self.cache_dir) for path in self.paths]
+        stores = [open_undecoded(path, self.cache_dir) for path in self.paths]
         if self.edit is None and len(stores) == 1:
             return stores[0]
         return EditedStore(stores, self.edit or Edit())
-
-
-def _open_once(path: str, cache_dir: str) -> EpisodeStore:
-    """A store whose videos are decoded when they are read: each frame is, once."""
-    if not is_lerobot(Path(path)):
-        return open_store(path, cache_dir)
-    features = read_metadata(path).features.values()
-    in_columns = any(feature.dtype == "image" for feature in features)
-    return open_store(path, cache_dir, cache=None if in_columns else "none")
 
 
 def values_of_episode(

@@ -13,10 +13,10 @@ import numpy as np
 from diffusion_policy.dataset.store_origin import metadata_of
 from diffusion_policy.dataset.stores.episode_store import EpisodeStore
 from diffusion_policy.dataset.stores.lerobot.checks import REMEDY
+from diffusion_policy.dataset.stores.lerobot.data_files import recorded_numbers
 from diffusion_policy.dataset.stores.lerobot.features import Feature
 from diffusion_policy.dataset.stores.lerobot.metadata import LeRobotMetadata
 from diffusion_policy.dataset.stores.lerobot.parquet import read_columns
-from diffusion_policy.dataset.stores.lerobot.raw_columns import raw_numbers
 from diffusion_policy.dataset.stores.lerobot.statistics import (
     Statistics,
     aggregate,
@@ -78,7 +78,7 @@ def _check_statistics(metadata: LeRobotMetadata) -> None:
         if not feature.is_number:
             continue
         found = []
-        for i, values in enumerate(_by_episode(metadata, key, feature)):
+        for i, values in enumerate(_by_episode(metadata, key)):
             found.append(vector_statistics(values))
             _compare(metadata, f"episode {i}", key, found[-1], stored[i].get(key))
         _compare(metadata, "the data set", key, aggregate(found), of_all.get(key))
@@ -106,9 +106,9 @@ def _stored_statistics(
     return episodes, {k: as_arrays(v) for k, v in json.loads(path.read_bytes()).items()}
 
 
-def _by_episode(metadata: LeRobotMetadata, key: str, feature: Feature) -> Iterator[np.ndarray]:
+def _by_episode(metadata: LeRobotMetadata, key: str) -> Iterator[np.ndarray]:
     """The values (L, ...) of a feature in each episode."""
-    values = raw_numbers(metadata, key, feature)
+    values = recorded_numbers(metadata, key)
     start = 0
     for stop in metadata.episode_ends.tolist():
         yield values[start:stop]

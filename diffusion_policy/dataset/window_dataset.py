@@ -19,7 +19,7 @@ from diffusion_policy.dataset.batch_order import BatchIndex
 from diffusion_policy.dataset.normalization import fit_normalizer
 from diffusion_policy.dataset.sampler import clamp_to_episode, kept_mask, split_episodes
 from diffusion_policy.dataset.stores.checks import check_finite
-from diffusion_policy.dataset.stores.episode_store import EpisodeStore
+from diffusion_policy.dataset.stores.episode_store import TASK, EpisodeStore
 from diffusion_policy.dataset.stores.open_store import open_store
 from diffusion_policy.model.common.normalizer import LinearNormalizer
 from diffusion_policy.spec.batch import Batch
@@ -33,8 +33,6 @@ from diffusion_policy.util.errors import UserError, require
 StoreClass = Callable[..., EpisodeStore]
 Symmetry = Callable[[str, Any], Any]
 
-_TASK = "task"
-"""The text observation that the episode tells where no step does."""
 _MOST_DEPTH_IMAGES = 1000
 """Depth images whose pixels the normaliser is fitted on: 77 million of them at 240 x 320."""
 _MOST_ROWS = 4096
@@ -193,20 +191,20 @@ class WindowDataset(BaseDataset):
         """What is read of the store; the action first, so that other data is named as such."""
         fields = {"action": self.pipeline.raw_spec.action, **self.pipeline.raw_spec.obs}
         if self._tasks is not None:
-            del fields[_TASK]
+            del fields[TASK]
         return fields
 
     def _episode_tasks(self) -> list[str] | None:
         """The task of each episode; None unless one is observed and none is recorded by step."""
-        field = self.pipeline.raw_spec.obs.get(_TASK)
-        if field is None or field.type != "text" or _TASK in self.store.features:
+        field = self.pipeline.raw_spec.obs.get(TASK)
+        if field is None or field.type != "text" or TASK in self.store.features:
             return None
         tasks = []
         for i in range(len(self.episode_ends)):
             task = self.store.episode(i).task
             if task is None:
                 raise UserError(
-                    f"shape_meta.obs.{_TASK} is a text but episode {i} has no task; record one for "
+                    f"shape_meta.obs.{TASK} is a text but episode {i} has no task; record one for "
                     "each episode, or remove the observation"
                 )
             tasks.append(task)
@@ -364,7 +362,7 @@ class WindowDataset(BaseDataset):
 
     def _read(self, key: str, steps: np.ndarray) -> Any:
         """Values (*steps.shape, *shape) in the shape of the task, or a list of texts."""
-        if key == _TASK and self._tasks is not None:
+        if key == TASK and self._tasks is not None:
             episodes = np.searchsorted(self.episode_ends, steps, side="right")
             return [self._tasks[episode] for episode in episodes]
         values = self.store.read(key, steps)

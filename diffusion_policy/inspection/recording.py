@@ -5,16 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 
 import cv2
 import numpy as np
 
 from diffusion_policy.dataset.stores.episode_store import EpisodeStore
-from diffusion_policy.dataset.stores.hdf5_file import is_hdf5
-from diffusion_policy.dataset.stores.lerobot.info import INFO
-from diffusion_policy.dataset.stores.lerobot.metadata import read_metadata
-from diffusion_policy.dataset.stores.open_store import open_store
+from diffusion_policy.dataset.stores.open_store import open_undecoded
 from diffusion_policy.dataset.task_of_store import as_seen
 from diffusion_policy.spec.task_spec import Field
 from diffusion_policy.util.errors import UserError
@@ -32,12 +28,7 @@ def open_recording(path: str) -> Recording:
     Raises:
         UserError: it cannot be opened, or holds no episode.
     """
-    pictures = Path(path, INFO).is_file() and any(
-        feature.dtype == "image" for feature in read_metadata(path).features.values()
-    )
-    has_choice = is_hdf5(path) or Path(path, INFO).is_file()
-    # Pictures in parquet files are not read singly.
-    store = open_store(path, cache="none" if has_choice and not pictures else None)
+    store = open_undecoded(path)
     if not len(store.episode_ends):
         raise UserError(f"{path} holds no episode; record some or choose another data set")
     return Recording(store)

@@ -10,12 +10,12 @@ import numpy as np
 
 from diffusion_policy.dataset.stores.lerobot.parquet import open_parquet
 from diffusion_policy.dataset.stores.lerobot.statistics import Statistics, vector_statistics
+from diffusion_policy.dataset.video.frame_table import TOLERANCE_S
 from diffusion_policy.util.errors import UserError, one_line
 from diffusion_policy.util.extras import import_extra
 
 BASIC = ("min", "max", "mean", "std", "count")
 """Statistics that all versions of lerobot compute alike."""
-_TOLERANCE_S = 1e-4
 
 
 def unreadable(path: Path) -> str | None:
@@ -70,7 +70,7 @@ def counted_anew(table: Any, fps: float, first_step: int, lengths: Mapping[int, 
         allowed = 0.0
         if name == "timestamp":
             # Neighbours of float32 lie further apart after a quarter of an hour.
-            allowed = _TOLERANCE_S + np.spacing(values[-1:].max(initial=0))
+            allowed = TOLERANCE_S + np.spacing(values[-1:].max(initial=0))
         if not np.all(np.abs(stored - values) <= allowed):
             field = table.schema.field(place)
             table = table.set_column(place, field, pa.array(values).cast(field.type))

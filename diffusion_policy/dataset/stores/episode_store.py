@@ -17,6 +17,8 @@ from diffusion_policy.dataset.video.segment import VideoSegment
 from diffusion_policy.spec.task_spec import Field
 from diffusion_policy.util.errors import UserError
 
+TASK = "task"
+"""The text observation of what the robot was told to do, which may change in an episode."""
 _BLOCK = 256  # depth images checked at a time
 
 

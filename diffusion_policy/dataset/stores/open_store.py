@@ -58,3 +58,20 @@ def open_store(
             "any case; leave it null"
         )
     return ZarrStore(path, cache_dir)
+
+
+def open_undecoded(path: str | Path, cache_dir: str | Path = "data/cache") -> EpisodeStore:
+    """The episodes at a path, to be looked at once: images are decoded when they are read.
+
+    Pictures in parquet files are not read singly, and those of zarr not without a cache.
+
+    Raises:
+        UserError: see :func:`open_store`.
+    """
+    store = open_store(path, cache_dir)
+    in_columns = isinstance(store, LeRobotStore) and any(
+        feature.dtype == "image" for feature in store.metadata.features.values()
+    )
+    if isinstance(store, LeRobotStore | Hdf5Store) and not in_columns:
+        store.cache = "none"
+    return store

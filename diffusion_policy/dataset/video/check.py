@@ -9,11 +9,9 @@ from typing import Any
 import av
 import numpy as np
 
+from diffusion_policy.dataset.video.frame_table import TOLERANCE_S
 from diffusion_policy.dataset.video.packet_copy import Part
 from diffusion_policy.util.errors import UserError, one_line
-
-TOLERANCE_S = 1e-4
-"""A frame belongs to a time that it is no farther from than this, as in LeRobot."""
 
 
 def check_video(path: Path, parts: Sequence[Part], fps: float, size: tuple[int, int]) -> None:

@@ -13,7 +13,7 @@ from av.codec.codec import UnknownCodecError
 from diffusion_policy.util.errors import UserError, one_line
 
 TOLERANCE_S = 1e-4
-"""How far a frame's time may lie from the time that was asked for, as lerobot has it."""
+"""How far a recorded time, or that of a frame, may lie from where it belongs, as lerobot has it."""
 _CODECS = ("av1", "h264", "hevc", "vp9")
 """Those whose decoders give the same frame after any jump; that of MPEG-4 part 2 does not."""
 _AGAIN = "fetch the file again, or encode the video anew as a plain mp4"

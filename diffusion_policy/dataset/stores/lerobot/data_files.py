@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from diffusion_policy.dataset.stores.lerobot.checks import REMEDY
 from diffusion_policy.dataset.stores.lerobot.features import Feature
@@ -17,10 +18,9 @@ from diffusion_policy.dataset.stores.lerobot.parquet import (
     open_parquet,
     require_columns,
 )
+from diffusion_policy.dataset.video.frame_table import TOLERANCE_S
 from diffusion_policy.util.errors import UserError
 
-TOLERANCE_S = 1e-4
-"""How far a time may lie from its step, as lerobot has it."""
 _BATCH = 32  # rows of pictures in memory at a time
 
 
@@ -110,8 +110,22 @@ def check_steps(metadata: LeRobotMetadata) -> np.ndarray:
     return np.concatenate([found["task_index"] for _, found in read]).astype(np.int64)
 
 
-def as_numbers(path: Path, column: Any, key: str, feature: Feature) -> np.ndarray:
-    """(n, *shape) float32 of a column of numbers.
+def recorded_numbers(metadata: LeRobotMetadata, key: str) -> np.ndarray:
+    """All steps (N, *shape) of a feature of numbers, in the type in which they were recorded.
+
+    Raises:
+        UserError: see :func:`read_steps` and :func:`as_numbers`.
+    """
+    feature = metadata.features[key]
+    files = read_steps(metadata, [key])
+    parts = [as_numbers(p, t.column(key), key, feature, feature.dtype) for p, t in files]
+    return np.concatenate(parts)
+
+
+def as_numbers(
+    path: Path, column: Any, key: str, feature: Feature, dtype: npt.DTypeLike = np.float32
+) -> np.ndarray:
+    """(n, *shape) of a column of numbers.
 
     Raises:
         UserError: it holds something else, another shape, or nothing somewhere.
@@ -136,7 +150,7 @@ def as_numbers(path: Path, column: Any, key: str, feature: Feature) -> np.ndarra
             f"{list(feature.shape)}; correct it there"
         )
     numbers = values.to_numpy(zero_copy_only=False)
-    return numbers.astype(np.float32, copy=False).reshape(n, *feature.shape)
+    return numbers.astype(dtype, copy=False).reshape(n, *feature.shape)
 
 
 def as_texts(path: Path, column: Any, key: str) -> list[str]:

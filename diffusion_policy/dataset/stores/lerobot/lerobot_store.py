@@ -11,6 +11,7 @@ import numpy as np
 
 from diffusion_policy.dataset.image_cache import ImageSource, cached_images, check_cache
 from diffusion_policy.dataset.stores.episode_store import (
+    TASK,
     EpisodeInfo,
     EpisodeStore,
     mismatch,
@@ -23,19 +24,16 @@ from diffusion_policy.dataset.stores.lerobot.data_files import (
     as_texts,
     check_steps,
     read_steps,
+    recorded_numbers,
 )
 from diffusion_policy.dataset.stores.lerobot.features import AUTOMATIC, Feature
 from diffusion_policy.dataset.stores.lerobot.metadata import read_metadata
 from diffusion_policy.dataset.stores.lerobot.picture_source import PictureSource
-from diffusion_policy.dataset.stores.lerobot.raw_columns import raw_numbers
 from diffusion_policy.dataset.video.segment import VideoSegment
 from diffusion_policy.dataset.video.video_source import VideoSource
 from diffusion_policy.spec.task_spec import Field
 from diffusion_policy.transforms.images import resized
 from diffusion_policy.util.errors import UserError
-
-TASK = "task"
-"""The text observation of what the robot was told to do, which may change in an episode."""
 
 
 class LeRobotStore(EpisodeStore):
@@ -157,7 +155,7 @@ class LeRobotStore(EpisodeStore):
         if self._features[key].type != "low_dim":
             return self.read(key, steps)
         if key not in self._raw:
-            self._raw[key] = raw_numbers(self.metadata, key, self.metadata.features[key])
+            self._raw[key] = recorded_numbers(self.metadata, key)
         return self._raw[key][steps]
 
     def episode(self, i: int) -> EpisodeInfo:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from diffusion_policy.dataset.stores.episode_store import EpisodeInfo
+from diffusion_policy.dataset.stores.episode_store import TASK, EpisodeInfo
 from diffusion_policy.dataset.stores.episode_writer import EpisodeWriter, Rows, Values
 from diffusion_policy.dataset.stores.lerobot.columns import (
     arrow_table,
@@ -44,8 +44,6 @@ from diffusion_policy.util.atomic_file import put_back
 from diffusion_policy.util.errors import UserError, writing
 from diffusion_policy.util.extras import import_extra
 from diffusion_policy.util.json_text import json_text
-
-TASK = "task"
 
 
 class LeRobotWriter(EpisodeWriter):
